@@ -1,0 +1,26 @@
+# cython: language_level=3
+"""What a host calls. A step never blocks and touches nothing but the replica; its effects stand in replica.out, and the
+host takes them (in order) before the next step, then clears the box with out_clear."""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from paxos._replica cimport Options, Replica
+from paxos._types cimport Ballot, Frame, Membership, Value
+
+cdef Replica *replica_new(const Options *options, const Membership *members, uint64_t signature, uint64_t inc_hi,
+                          uint64_t inc_lo, uint32_t boot, uint64_t seed) noexcept nogil
+cdef void replica_free(Replica *r) noexcept nogil
+
+# -- recovery: before any step, in log order. 0, or -1 where the record contradicts what came before (damage).
+cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint8_t *body, uint32_t size) noexcept nogil
+
+# -- steps
+cdef void replica_start(Replica *r, int64_t now) noexcept nogil
+cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept nogil       # checked by frame_check
+cdef void replica_submit(Replica *r, int64_t now, uint64_t seq, Value *chunk, int64_t deadline) noexcept nogil
+#    chunk: bytes are ChunkHead + entries; takes over the reference. seq counts up from 1, without a gap.
+cdef void replica_pump(Replica *r, int64_t now) noexcept nogil      # at the end of a round of events: packs, proposes, forwards
+cdef void replica_durable(Replica *r, int64_t now, uint64_t logged) noexcept nogil          # every record up to this number
+cdef void replica_tick(Replica *r, int64_t now) noexcept nogil
+cdef int64_t replica_deadline(Replica *r) noexcept nogil            # when replica_tick is wanted next
+cdef void replica_peer(Replica *r, int64_t now, uint32_t index, bint up) noexcept nogil     # a hint, never needed for safety
+cdef void replica_resign(Replica *r, int64_t now, bint may_lead) noexcept nogil             # gives up mastership; may_lead: may it stand again
+cdef void replica_seal(Replica *r) noexcept nogil                   # emits a RECORD_WATERMARK

@@ -1,0 +1,147 @@
+# cython: language_level=3
+"""Hand-over between the engine's thread and Python, in both directions, under one mutex.
+
+Who may touch what: fields below "mutex" only while holding it; below "engine" only the engine's thread; below "GIL"
+only a thread that holds the GIL. Nobody waits for the GIL, and nothing of Python runs, while the mutex is held."""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from paxos._types cimport Value
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+
+cdef enum EventType:                # first item of the tuples that drain() returns
+    EVENT_CHOSEN = 0
+    EVENT_SETTLED = 1
+    EVENT_MASTER = 2
+    EVENT_LOG = 3
+    EVENT_FORMED = 4
+    EVENT_DIVERGED = 5
+
+cdef enum:
+    REASONS = 17                    # kinds of refused frames and connections, see _net
+
+cdef struct Event:
+    int type
+    uint32_t group
+    uint64_t instance
+    uint64_t a
+    uint64_t b
+    Value *value                    # a reference of the event's own
+    char *text                      # malloc'ed
+
+cdef struct Submission:
+    uint64_t token                  # what submit() returned
+    int64_t deadline
+    Value *chunk
+
+cdef struct Ticket:                 # a submitted chunk whose fate Python has not been told
+    uint64_t token
+    uint64_t bytes
+
+cdef struct Wire:                   # which token travels under sequence number `seq`
+    uint64_t seq
+    uint64_t token
+
+cdef struct Status:                 # copied out by the engine at the end of each round
+    bint formed
+    int role
+    uint32_t master
+    uint64_t master_round
+    bint established
+    uint64_t chosen
+    uint32_t chain
+    uint64_t delivered              # instances handed to Python's queue
+    uint64_t sig_hi
+    uint64_t sig_lo
+    uint64_t chosen_values
+    uint64_t rounds
+    uint64_t proposed_values
+    uint64_t elections
+    uint64_t core_refused
+    uint64_t syncs
+    uint64_t writes
+    uint64_t log_bytes
+    uint64_t log_records
+    int64_t log_time
+    uint64_t frames_sent
+    uint64_t frames_received
+    uint64_t bytes_sent
+    uint64_t bytes_received
+    uint64_t frames_dropped
+    uint64_t refused[17]
+    uint32_t members
+    uint32_t nodes[31]
+    uint32_t connected              # bit i: the connection to member i is up
+
+cdef struct Delivery:
+    pthread_mutex_t mutex
+    int wake_engine                 # eventfds
+    int wake_python
+    uint32_t node
+    uint32_t boot
+    # mutex
+    Event *ring                     # ring_size is a power of two; head and tail only grow
+    uint64_t ring_size
+    uint64_t head
+    uint64_t tail
+    uint64_t bytes                  # weight of the queued chosen values
+    uint64_t master_mark            # ring number of the newest EVENT_MASTER, +1 (0: none)
+    bint signalled                  # wake_python is readable
+    bint sleeping                   # the engine waits in epoll: whoever has something for it writes wake_engine
+    bint blocked                    # the engine has more values but the queue is full
+    bint stop
+    int resign                      # 0: nothing asked; 1: resign, may lead again; 2: resign and stay away
+    int64_t last_drain
+    Submission *inbox
+    size_t inbox_count
+    size_t inbox_size
+    Wire *wires
+    Status status
+    # engine
+    Submission *taken               # the other half of the double buffer
+    size_t taken_size
+    Event *fresh                    # events of this round
+    size_t fresh_count
+    size_t fresh_size
+    uint64_t fresh_bytes
+    uint64_t seen_bytes             # upper bound of `bytes`
+    bint seen_signalled
+    int64_t seen_drain
+    uint64_t logs_dropped
+    # GIL
+    Ticket *tickets
+    uint64_t next_token
+    uint64_t oldest                 # every token below it is settled
+    uint64_t pending_chunks
+    uint64_t pending_bytes
+    uint64_t max_pending
+    uint64_t max_pending_bytes
+    uint64_t max_value
+    uint64_t max_chunk
+
+cdef int64_t boottime() noexcept nogil      # ns, counts suspend
+
+cdef int delivery_init(Delivery *d, uint32_t node) noexcept nogil       # 0 or an errno
+cdef void delivery_free(Delivery *d) noexcept nogil
+
+# -- engine's thread
+cdef Event *delivery_event(Delivery *d, int type, uint32_t group) noexcept nogil
+cdef void delivery_chosen(Delivery *d, uint32_t group, uint64_t instance, Value *value) noexcept nogil  # takes a reference
+cdef bint delivery_room(const Delivery *d) noexcept nogil
+cdef void delivery_log(Delivery *d, int level, const char *text) noexcept nogil
+# Hands this round's events over and wakes Python if it is not awake already; status may be NULL (not renewed).
+cdef void delivery_publish(Delivery *d, const Status *status, bint blocked) noexcept nogil
+cdef void delivery_ping(Delivery *d) noexcept nogil
+# Everything submitted since the last call; valid until the next one. Ends the sleep.
+cdef size_t delivery_take(Delivery *d, Submission **taken, int *resign, bint *stop) noexcept nogil
+# Whether the engine may sleep (nothing is there); from now on it is woken.
+cdef bint delivery_sleep(Delivery *d) noexcept nogil
+cdef void delivery_wire(Delivery *d, uint64_t seq, uint64_t token) noexcept nogil
+cdef uint64_t delivery_token(Delivery *d, uint64_t seq) noexcept nogil      # 0: not a chunk on its way
+
+# -- Python's threads
+cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_t deadline)
+cdef list delivery_drain(Delivery *d, Py_ssize_t max_values)
+cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil
+cdef void delivery_status(Delivery *d, Status *status) noexcept nogil

@@ -1,0 +1,17 @@
+# cython: language_level=3
+from libc.stdint cimport uint32_t
+from paxos._replica cimport Replica
+from paxos._types cimport Ballot, Frame, Prevote, PrevoteReply, Promise, PromiseValue, Value
+
+cdef void election_start(Replica *r) noexcept nogil
+cdef void election_tick(Replica *r) noexcept nogil
+cdef void election_prevote(Replica *r, uint32_t index, const Prevote *body) noexcept nogil
+cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply *body) noexcept nogil
+cdef void election_promise_value(Replica *r, uint32_t index, const PromiseValue *body, Value *value) noexcept nogil
+cdef void election_promise(Replica *r, uint32_t index, const Frame *frame, const Promise *body) noexcept nogil
+# Called at the end of every step: closes promises whose reports are all in, starts over where the watermark moved.
+# True while this replica prepares and a quorum has promised its ballot: it is the master.
+cdef bint election_won(Replica *r) noexcept nogil
+cdef void election_master_heard(Replica *r, const Ballot *ballot) noexcept nogil
+cdef void election_master_lost(Replica *r, uint32_t index) noexcept nogil
+cdef bint election_has_quorum(Replica *r) noexcept nogil        # a master's view: heard from a quorum lately

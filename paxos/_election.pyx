@@ -1,0 +1,191 @@
+# cython: language_level=3
+"""Election: when to stand, asking before a ballot is raised, and collecting promises (phase 1 for all instances at once).
+
+    FOLLOWER --deadline--> ASKING --majority agrees--> PREPARING --quorum promised--> MASTER
+        ^                    |  deadline: ask again        |  deadline, or a higher ballot seen
+        +--------------------+-----------------------------+
+
+ASKING raises no ballot, so a node that comes back from a pause, or that is cut off, disturbs nobody: others refuse while they
+hear a master. PREPARING: the ballot is durable before any Prepare leaves and before the own promise counts (design rule 1;
+both stand on promise_record). A promise counts only if its sender's chosen watermark is not above the candidate's: else the
+candidate learns first and asks again from there (rule 3), with a new attempt number so that reports are not mixed.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from paxos._replica cimport (
+    ROLE_ASKING, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, draw, frame_begin, frame_end, in_ring, others,
+    record_add, set_master, slot_of, slot_take,
+)
+from paxos._types cimport (
+    Ballot, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, Frame, Prepare, Prevote, PrevoteReply, Promise, PromiseValue,
+    RECORD_PROMISE, RING, RecordPromise, Value, ballot_compare, bit, is_quorum, value_ref, value_unref,
+)
+
+
+cdef void _set_deadline(Replica *r) noexcept nogil:
+    r.election_deadline = r.now + draw(r, r.options.election_min, r.options.election_max)
+
+
+cdef void election_start(Replica *r) noexcept nogil:
+    """A node that starts waits a little for a master that may be there, less than one that lost its master."""
+    r.election_deadline = r.now + draw(r, r.options.heartbeat, r.options.heartbeat * 3)
+
+
+cdef void _ask(Replica *r) noexcept nogil:
+    cdef Prevote *body
+    cdef Ballot none
+    if r.master != 0:
+        memset(&none, 0, sizeof(Ballot))
+        set_master(r, 0, &none, False)
+    r.role = ROLE_ASKING
+    r.granted = bit(r.self)
+    if r.promised.round > r.highest_round:
+        r.highest_round = r.promised.round
+    r.asked.round = r.highest_round + 1
+    r.asked.node = r.options.node
+    r.asked.inc_hi = r.inc_hi
+    r.asked.inc_lo = r.inc_lo
+    _set_deadline(r)
+    body = <Prevote *>frame_begin(r, FRAME_PREVOTE, others(r), 0, sizeof(Prevote))
+    body.ballot = r.asked
+    frame_end(r, NULL)
+
+
+cdef void _begin_attempt(Replica *r) noexcept nogil:
+    """Prepare from the own watermark on. Reports of earlier attempts are forgotten."""
+    cdef Prepare *body
+    cdef Slot *s
+    cdef uint64_t i
+    r.attempt += 1
+    r.prepare_from = r.chosen
+    r.promises = 0
+    r.prepare_sent = r.now
+    memset(r.promise_wanted, 0, r.members.count * sizeof(uint32_t))
+    memset(r.promise_got, 0, r.members.count * sizeof(uint32_t))
+    for i in range(r.chosen, r.chosen + RING):
+        s = slot_of(r, i)
+        if s != NULL:
+            value_unref(s.report_value)
+            s.report_value = NULL
+            s.report_ballot.round = 0
+            s.reported = 0
+    body = <Prepare *>frame_begin(r, FRAME_PREPARE, others(r), r.promise_record, sizeof(Prepare))
+    body.ballot = r.ballot
+    body.first = r.prepare_from
+    body.attempt = r.attempt
+    frame_end(r, NULL)
+
+
+cdef void _raise(Replica *r) noexcept nogil:
+    cdef RecordPromise *record
+    if r.promised.round > r.highest_round:
+        r.highest_round = r.promised.round
+    r.highest_round += 1
+    r.ballot = r.asked
+    r.ballot.round = r.highest_round
+    r.promised = r.ballot
+    record = <RecordPromise *>record_add(r, RECORD_PROMISE, 0, sizeof(RecordPromise), NULL)
+    record.ballot = r.ballot
+    r.promise_record = r.logged
+    r.role = ROLE_PREPARING
+    r.counters.elections += 1
+    _set_deadline(r)
+    _begin_attempt(r)
+
+
+cdef void election_tick(Replica *r) noexcept nogil:
+    if r.role == ROLE_MASTER or r.now < r.election_deadline:
+        if r.role == ROLE_PREPARING and r.now - r.prepare_sent >= r.options.resend:
+            _begin_attempt(r)
+    elif not r.may_lead:
+        r.role = ROLE_FOLLOWER
+        _set_deadline(r)
+    else:
+        _ask(r)
+        if is_quorum(&r.members, r.granted):
+            _raise(r)
+
+
+cdef void election_prevote(Replica *r, uint32_t index, const Prevote *body) noexcept nogil:
+    cdef PrevoteReply *reply
+    cdef bint hears_master = r.role == ROLE_MASTER or (
+        r.master != 0 and r.heard_master + r.options.election_min > r.now)
+    reply = <PrevoteReply *>frame_begin(r, FRAME_PREVOTE_REPLY, bit(index), 0, sizeof(PrevoteReply))
+    reply.ballot = body.ballot
+    reply.promised = r.promised
+    reply.granted = not hears_master
+    frame_end(r, NULL)
+
+
+cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply *body) noexcept nogil:
+    if body.promised.round > r.highest_round:
+        r.highest_round = body.promised.round
+    if r.role != ROLE_ASKING or ballot_compare(&body.ballot, &r.asked) != 0 or not body.granted:
+        return
+    r.granted |= bit(index)
+    if is_quorum(&r.members, r.granted):
+        _raise(r)
+
+
+cdef void election_promise_value(Replica *r, uint32_t index, const PromiseValue *body, Value *value) noexcept nogil:
+    cdef Slot *s
+    if r.role != ROLE_PREPARING or ballot_compare(&body.ballot, &r.ballot) != 0 or body.attempt != r.attempt:
+        return
+    if body.accepted.round == 0 or not in_ring(r, body.instance):
+        return
+    s = slot_take(r, body.instance)
+    if s.reported & bit(index):
+        return                  # a duplicate is not a second report
+    s.reported |= bit(index)
+    r.promise_got[index] += 1
+    if ballot_compare(&body.accepted, &s.report_ballot) > 0:
+        value_ref(value)
+        value_unref(s.report_value)
+        s.report_value = value
+        s.report_ballot = body.accepted
+
+
+cdef void election_promise(Replica *r, uint32_t index, const Frame *frame, const Promise *body) noexcept nogil:
+    if r.role != ROLE_PREPARING or ballot_compare(&body.ballot, &r.ballot) != 0 or body.attempt != r.attempt:
+        return
+    if frame.chosen > r.chosen:
+        return                  # learn what it knows first; election_won asks again from there
+    r.promise_wanted[index] = body.count + 1
+
+
+cdef bint election_won(Replica *r) noexcept nogil:
+    cdef uint32_t i, mask
+    if r.role != ROLE_PREPARING:
+        return False
+    if r.chosen != r.prepare_from:
+        _begin_attempt(r)
+    for i in range(r.members.count):
+        if r.promise_wanted[i] != 0 and r.promise_got[i] == r.promise_wanted[i] - 1:
+            r.promises |= bit(i)
+    mask = r.promises
+    if r.durable >= r.promise_record:
+        mask |= bit(r.self)     # the own promise counts like any other: when its record is durable
+    return is_quorum(&r.members, mask)
+
+
+cdef void election_master_heard(Replica *r, const Ballot *ballot) noexcept nogil:
+    r.heard_master = r.now
+    if ballot.round > r.highest_round:
+        r.highest_round = ballot.round
+    _set_deadline(r)
+
+
+cdef void election_master_lost(Replica *r, uint32_t index) noexcept nogil:
+    """The connection from the master is gone: no need to wait for the deadline to ask the others what they see."""
+    if r.role == ROLE_FOLLOWER and r.master != 0 and r.members.members[index].node == r.master:
+        r.heard_master = r.now - r.options.election_min
+        r.election_deadline = r.now + draw(r, r.options.heartbeat // 5, r.options.heartbeat)
+
+
+cdef bint election_has_quorum(Replica *r) noexcept nogil:
+    cdef uint32_t i, mask = bit(r.self)
+    for i in range(r.members.count):
+        if i != r.self and r.heard[i] != 0 and r.now - r.heard[i] < r.options.election_max:
+            mask |= bit(i)
+    return is_quorum(&r.members, mask)

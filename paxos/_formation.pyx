@@ -1,0 +1,297 @@
+# cython: language_level=3
+"""Formation of a cluster, and who may talk to whom (design rules 9 and 10).
+
+    EMPTY --all configured members say they are empty; the one with the lowest id writes the formation record-->
+    FORMING --every member holds that record durably--> FORMED
+
+The record fixes signature, alpha, members and their incarnations. The node with the lowest id is the only one that makes it, and
+makes it durable before anybody hears of it, so that after a crash it goes on with the same one. Nobody votes before FORMED. An
+empty node that meets a formed cluster stays empty: it is not the member it claims to be (a wiped disk has a new incarnation).
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from paxos._codec cimport crc32c, out_effect, out_free, out_head
+from paxos._types cimport (
+    ALPHA, EFFECT_FORMED, EFFECT_LOG, EFFECT_SEND, Effect, FORMAT_VERSION, FRAME_FORM, FRAME_FORM_OK, FRAME_FORMED,
+    FRAME_HELLO, FRAME_MAGIC, Frame, MAX_MEMBERS, Member, Membership, RECORD_FORMATION, RECORD_FORMED, bit,
+)
+
+cdef enum:
+    RETRY = 100000000               # ns between two tries of an unfinished formation
+
+
+cdef int _index(const Formation *f, uint32_t node) noexcept nogil:
+    cdef uint32_t i
+    for i in range(f.members.count):
+        if f.members.members[i].node == node:
+            return <int>i
+    return -1
+
+
+cdef uint32_t _everybody(const Formation *f) noexcept nogil:
+    return bit(f.members.count) - 1
+
+
+cdef bint _is_coordinator(const Formation *f) noexcept nogil:
+    return f.self == 0
+
+
+cdef void formation_init(Formation *f, uint32_t node, uint64_t inc_hi, uint64_t inc_lo, uint32_t boot,
+                         const Membership *configured, uint64_t fresh_hi, uint64_t fresh_lo) noexcept nogil:
+    cdef uint32_t i
+    memset(f, 0, sizeof(Formation))
+    f.node = node
+    f.inc_hi = inc_hi
+    f.inc_lo = inc_lo
+    f.boot = boot
+    f.members = configured[0]
+    f.fresh_hi = fresh_hi
+    f.fresh_lo = fresh_lo
+    f.config_crc = 0
+    for i in range(f.members.count):
+        f.members.members[i].inc_hi = 0
+        f.members.members[i].inc_lo = 0
+        f.config_crc = crc32c(f.config_crc, &f.members.members[i].node, 4)
+    f.self = <uint32_t>_index(f, node)
+    f.members.members[f.self].inc_hi = inc_hi
+    f.members.members[f.self].inc_lo = inc_lo
+    f.empty = bit(f.self)
+
+
+cdef void formation_free(Formation *f) noexcept nogil:
+    out_free(&f.out)
+
+
+# ---- frames and records ----
+
+cdef void _header(Formation *f, Frame *frame, uint8_t type, size_t size) noexcept nogil:
+    frame.magic = FRAME_MAGIC
+    frame.length = <uint32_t>size
+    frame.version = FORMAT_VERSION
+    frame.type = type
+    frame.sender = f.node
+    frame.signature = f.sig_lo
+    frame.inc_hi = f.inc_hi
+    frame.inc_lo = f.inc_lo
+
+
+cdef size_t _form_size(const Formation *f) noexcept nogil:
+    return sizeof(Form) + f.members.count * sizeof(Member)
+
+
+cdef void _write_form(const Formation *f, uint8_t *at) noexcept nogil:
+    cdef Form form
+    form.sig_hi = f.sig_hi
+    form.sig_lo = f.sig_lo
+    form.alpha = ALPHA
+    form.count = f.members.count
+    memcpy(at, &form, sizeof(Form))
+    memcpy(at + sizeof(Form), f.members.members, f.members.count * sizeof(Member))
+
+
+cdef void _send_form(Formation *f, uint8_t type, uint32_t peers) noexcept nogil:
+    cdef Effect *e
+    cdef uint8_t *at
+    if peers == 0:
+        return
+    e = out_effect(&f.out, EFFECT_SEND)
+    at = <uint8_t *>out_head(&f.out, e, sizeof(Frame) + _form_size(f))
+    e.peers = peers
+    e.after = f.record              # never said before it is durable
+    _header(f, <Frame *>at, type, sizeof(Frame) + _form_size(f))
+    _write_form(f, at + sizeof(Frame))
+    (<Frame *>at).crc = crc32c(0, at + 12, sizeof(Frame) + _form_size(f) - 12)
+
+
+cdef void _log_formation(Formation *f) noexcept nogil:
+    cdef Effect *e = out_effect(&f.out, EFFECT_LOG)
+    f.logged += 1
+    f.record = f.logged
+    e.code = RECORD_FORMATION
+    e.after = f.logged
+    _write_form(f, <uint8_t *>out_head(&f.out, e, _form_size(f)))
+    f.state = STATE_FORMING
+
+
+cdef void _formed(Formation *f) noexcept nogil:
+    cdef Effect *e = out_effect(&f.out, EFFECT_LOG)
+    f.logged += 1
+    e.code = RECORD_FORMED
+    e.after = f.logged
+    out_head(&f.out, e, 0)
+    f.state = STATE_FORMED
+    out_effect(&f.out, EFFECT_FORMED)
+
+
+cdef void formation_hello(Formation *f, uint32_t index, uint8_t *out) noexcept nogil:
+    cdef Frame *frame = <Frame *>out
+    cdef Hello *hello = <Hello *>(out + sizeof(Frame))
+    memset(out, 0, sizeof(Frame) + sizeof(Hello))
+    _header(f, frame, FRAME_HELLO, sizeof(Frame) + sizeof(Hello))
+    hello.to = f.members.members[index].node
+    hello.boot = f.boot
+    hello.config_crc = f.config_crc
+    # A formation that is not durable here yet is not spoken of.
+    if f.state != STATE_EMPTY and f.durable >= f.record:
+        hello.state = <uint32_t>f.state
+        hello.sig_hi = f.sig_hi
+        hello.sig_lo = f.sig_lo
+    frame.crc = crc32c(0, out + 12, sizeof(Frame) + sizeof(Hello) - 12)
+
+
+# ---- steps ----
+
+cdef void _try_to_form(Formation *f) noexcept nogil:
+    if f.state == STATE_EMPTY and _is_coordinator(f) and f.empty == _everybody(f) and f.met_formed == 0:
+        f.sig_hi = f.fresh_hi
+        f.sig_lo = f.fresh_lo
+        f.formed_ok = 0
+        _log_formation(f)
+
+
+cdef void formation_start(Formation *f, int64_t now) noexcept nogil:
+    f.next_send = now + RETRY
+    if f.state == STATE_FORMED:
+        out_effect(&f.out, EFFECT_FORMED)
+        return
+    _try_to_form(f)
+    formation_durable(f, now, 0)    # a formation found in the log is durable (record 0): the coordinator goes on with it
+
+
+cdef int _receive_hello(Formation *f, const Frame *frame, const Hello *hello) noexcept nogil:
+    cdef int index = _index(f, frame.sender)
+    cdef Member *member
+    if hello.to != f.node:
+        return REFUSE_NOT_FOR_ME
+    if index < 0 or <uint32_t>index == f.self:
+        return REFUSE_NOT_MEMBER
+    member = &f.members.members[index]
+    if f.state == STATE_EMPTY:
+        if hello.state != STATE_EMPTY:
+            if hello.state == STATE_FORMED:
+                f.met_formed |= bit(<uint32_t>index)
+            return REFUSE_NONE
+        if hello.config_crc != f.config_crc:
+            return REFUSE_OTHER_CONFIG
+        member.inc_hi = frame.inc_hi
+        member.inc_lo = frame.inc_lo
+        f.empty |= bit(<uint32_t>index)
+        _try_to_form(f)
+        return REFUSE_NONE
+    if hello.state != STATE_EMPTY and (hello.sig_hi != f.sig_hi or hello.sig_lo != f.sig_lo):
+        return REFUSE_OTHER_CLUSTER
+    if frame.inc_hi != member.inc_hi or frame.inc_lo != member.inc_lo:
+        return REFUSE_OTHER_INCARNATION
+    if f.state == STATE_FORMING and hello.state == STATE_FORMED:
+        _formed(f)
+    return REFUSE_NONE
+
+
+cdef bint _is_this_form(const Formation *f, const uint8_t *body) noexcept nogil:
+    cdef Form form
+    memcpy(&form, body, sizeof(Form))
+    return (f.state != STATE_EMPTY and form.sig_hi == f.sig_hi and form.sig_lo == f.sig_lo
+            and form.count == f.members.count)
+
+
+cdef bint _adopt(Formation *f, const uint8_t *body) noexcept nogil:
+    """Takes signature and members of a formation over, if it is one of just the configured nodes and of this incarnation."""
+    cdef Form form
+    cdef Membership members
+    cdef uint32_t i
+    memcpy(&form, body, sizeof(Form))
+    if form.count != f.members.count or form.alpha != ALPHA or (form.sig_hi == 0 and form.sig_lo == 0):
+        return False
+    members = f.members
+    memcpy(members.members, body + sizeof(Form), form.count * sizeof(Member))
+    for i in range(form.count):
+        if members.members[i].node != f.members.members[i].node:
+            return False
+    if members.members[f.self].inc_hi != f.inc_hi or members.members[f.self].inc_lo != f.inc_lo:
+        return False
+    f.members = members
+    f.sig_hi = form.sig_hi
+    f.sig_lo = form.sig_lo
+    return True
+
+
+cdef int formation_receive(Formation *f, int64_t now, const Frame *frame) noexcept nogil:
+    cdef const uint8_t *body = <const uint8_t *>frame + sizeof(Frame)
+    cdef int index = _index(f, frame.sender)
+    if frame.type == FRAME_HELLO:
+        return _receive_hello(f, frame, <const Hello *>body)
+    if index < 0 or <uint32_t>index == f.self:
+        return REFUSE_NONE
+    if frame.type == FRAME_FORM:
+        if index == 0 and f.state == STATE_EMPTY and _adopt(f, body):
+            _log_formation(f)
+        if _is_this_form(f, body):
+            _send_form(f, FRAME_FORM_OK, bit(<uint32_t>index))
+    elif frame.type == FRAME_FORM_OK and _is_this_form(f, body):
+        if f.state == STATE_FORMED:
+            _send_form(f, FRAME_FORMED, bit(<uint32_t>index))
+        elif _is_coordinator(f):
+            f.formed_ok |= bit(<uint32_t>index)
+            _try_to_finish(f)
+    elif frame.type == FRAME_FORMED and f.state == STATE_FORMING and _is_this_form(f, body):
+        _formed(f)
+    return REFUSE_NONE
+
+
+cdef void _try_to_finish(Formation *f) noexcept nogil:
+    if f.state == STATE_FORMING and _is_coordinator(f) and f.formed_ok == _everybody(f):
+        _formed(f)
+        _send_form(f, FRAME_FORMED, _everybody(f) & ~bit(f.self))
+
+
+cdef bint formation_admits(const Formation *f, const Frame *frame) noexcept nogil:
+    cdef int index = _index(f, frame.sender)
+    return (f.state == STATE_FORMED and index >= 0 and <uint32_t>index != f.self and frame.signature == f.sig_lo
+            and frame.inc_hi == f.members.members[index].inc_hi and frame.inc_lo == f.members.members[index].inc_lo)
+
+
+cdef void formation_durable(Formation *f, int64_t now, uint64_t logged) noexcept nogil:
+    if logged > f.durable:
+        f.durable = logged
+    if f.state == STATE_FORMING and _is_coordinator(f) and f.durable >= f.record and not f.formed_ok & bit(f.self):
+        f.formed_ok |= bit(f.self)
+        f.next_send = now + RETRY
+        _send_form(f, FRAME_FORM, _everybody(f) & ~f.formed_ok)
+        _try_to_finish(f)
+
+
+cdef void formation_tick(Formation *f, int64_t now) noexcept nogil:
+    if f.state != STATE_FORMING or f.durable < f.record or now < f.next_send:
+        return
+    f.next_send = now + RETRY
+    if _is_coordinator(f):
+        _send_form(f, FRAME_FORM, _everybody(f) & ~f.formed_ok)
+    else:
+        _send_form(f, FRAME_FORM_OK, bit(0))
+
+
+cdef int formation_restore(Formation *f, uint8_t type, const uint8_t *body, uint32_t size) noexcept nogil:
+    cdef Form form
+    cdef int index
+    if type == RECORD_FORMED:
+        if f.state == STATE_EMPTY or size != 0:
+            return -1
+        f.state = STATE_FORMED
+        return 0
+    if type != RECORD_FORMATION or size < sizeof(Form):
+        return -1
+    memcpy(&form, body, sizeof(Form))
+    if form.count == 0 or form.count > MAX_MEMBERS or size != sizeof(Form) + form.count * sizeof(Member) or form.alpha != ALPHA:
+        return -1
+    # After formation the log's membership wins over the configured list.
+    f.members.count = form.count
+    memcpy(f.members.members, body + sizeof(Form), form.count * sizeof(Member))
+    index = _index(f, f.node)
+    if index < 0 or f.members.members[index].inc_hi != f.inc_hi or f.members.members[index].inc_lo != f.inc_lo:
+        return -1
+    f.self = <uint32_t>index
+    f.sig_hi = form.sig_hi
+    f.sig_lo = form.sig_lo
+    f.state = STATE_FORMING
+    return 0

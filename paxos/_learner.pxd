@@ -1,0 +1,15 @@
+# cython: language_level=3
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from paxos._replica cimport Replica
+from paxos._types cimport Ballot, Frame, Learn, Value
+
+cdef void learner_notice(Replica *r, const Ballot *ballot, uint64_t own_from, uint64_t chosen) noexcept nogil
+cdef void learner_advance(Replica *r) noexcept nogil            # over slots marked chosen
+cdef void learner_heard(Replica *r, uint32_t index, const Frame *frame) noexcept nogil
+cdef void learner_serve(Replica *r, uint32_t index, const Learn *body) noexcept nogil
+cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil
+cdef void learner_ask(Replica *r) noexcept nogil                # asks, if something is missing and no question is out
+cdef void learner_tick(Replica *r) noexcept nogil
+# Recovery: the watermark recorded in the log, checked against the values. 0, or -1: they do not agree.
+cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept nogil
+cdef int learner_restore_value(Replica *r, uint64_t instance, Value *value) noexcept nogil

@@ -1,0 +1,193 @@
+# cython: language_level=3
+"""Learner: which instances are chosen, in order; asking others for what is missing.
+
+The watermark `chosen` = n says that instances 0..n-1 are chosen and their values known here. It moves in three ways only:
+over a slot that this node, as master, saw accepted by a quorum (slot.chosen); by a notice of the master, which names a range
+and the ballot under which it was chosen, over values that this node accepted at that ballot or a higher one (design rule 5);
+by values fetched from a node that knows them chosen. The chain checksum moves with it (rule 19).
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from paxos._codec cimport chain_next, out_effect, value_copy, value_head
+from paxos._replica cimport (
+    CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, record_add, slot_at, slot_free, slot_of,
+    slot_take,
+)
+from paxos._types cimport (
+    Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_READ, Effect, FRAME_LEARN, Frame, Learn,
+    Learned, RECORD_LEARN, RecordLearn, VALUE_BATCH, Value, ValueHead, ballot_compare, bit, value_ref, value_unref,
+)
+
+cdef enum:
+    LEARN_BYTES = 1 << 20           # asked for at a time
+
+
+cdef void _settle_chunks(Replica *r, const Value *value) noexcept nogil:
+    """Chunks of this node and this boot are settled: the host sees them with the value. Somebody waits for the others at
+    another node, so a master does not let the news wait for an Accept to ride on."""
+    cdef size_t at = 0
+    cdef ChunkHead head
+    cdef Pending *p
+    while at < value.size:
+        memcpy(&head, value.data + at, sizeof(ChunkHead))
+        at += sizeof(ChunkHead) + head.size
+        if head.origin == r.options.node and head.boot == r.boot:
+            p = &r.pending[head.seq % CHUNK_WINDOW]
+            if p.state != CHUNK_FREE and p.seq == head.seq:
+                value_unref(p.bytes)
+                p.bytes = NULL
+                p.state = CHUNK_FREE
+        elif r.role == ROLE_MASTER:
+            r.notice_due = r.now
+
+
+cdef void _choose(Replica *r, Slot *s) noexcept nogil:
+    """Instance `chosen` has the value of its slot."""
+    cdef Effect *e
+    cdef Value *value = s.value
+    r.chain = chain_next(r.chain, s.instance, value)
+    e = out_effect(&r.out, EFFECT_CHOSEN)
+    e.instance = s.instance
+    e.value = value_ref(value)
+    if value.kind == VALUE_BATCH:
+        _settle_chunks(r, value)
+    r.counters.chosen_instances += 1
+    r.counters.chosen_values += value.count
+    if s.own:
+        r.counters.rounds += <uint64_t>s.rounds * value.count
+        r.counters.proposed_values += value.count
+    r.chosen += 1
+    slot_free(s)
+
+
+cdef void learner_advance(Replica *r) noexcept nogil:
+    cdef Slot *s = slot_of(r, r.chosen)
+    while s != NULL and s.chosen:
+        _choose(r, s)
+        s = slot_of(r, r.chosen)
+
+
+cdef void learner_notice(Replica *r, const Ballot *ballot, uint64_t own_from, uint64_t chosen) noexcept nogil:
+    cdef Slot *s
+    while r.chosen < chosen and r.chosen >= own_from:
+        s = slot_of(r, r.chosen)
+        if s == NULL or s.ballot.round == 0 or ballot_compare(&s.ballot, ballot) < 0:
+            return
+        _choose(r, s)
+
+
+cdef void learner_heard(Replica *r, uint32_t index, const Frame *frame) noexcept nogil:
+    """Every frame tells how far its sender is, and the chain checksum there."""
+    cdef Effect *e
+    if frame.chosen > r.heard_chosen or (frame.chosen == r.heard_chosen and frame.chosen > r.chosen and not r.learning):
+        r.heard_chosen = frame.chosen
+        r.heard_from = index
+    if frame.chosen == r.chosen and frame.chain != r.chain and not r.diverged:
+        r.diverged = True
+        e = out_effect(&r.out, EFFECT_DIVERGED)
+        e.instance = r.chosen
+        e.code = frame.sender
+
+
+cdef void learner_serve(Replica *r, uint32_t index, const Learn *body) noexcept nogil:
+    cdef Effect *e
+    if body.first >= r.chosen or body.first < r.first_kept or body.end <= body.first:
+        return
+    e = out_effect(&r.out, EFFECT_READ)
+    e.peers = bit(index)
+    e.instance = body.first
+    e.end = body.end if body.end < r.chosen else r.chosen
+    e.after = body.max_bytes
+
+
+cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil:
+    cdef const uint8_t *data = <const uint8_t *>frame + sizeof(Frame)
+    cdef Learned body
+    cdef ValueHead head
+    cdef size_t at = sizeof(Learned)
+    cdef uint32_t i
+    cdef uint64_t instance
+    cdef Value *value
+    cdef Slot *s
+    cdef RecordLearn *record
+    memcpy(&body, data, sizeof(Learned))
+    # A sender never gives what it does not itself know chosen.
+    if body.first > frame.chosen or body.count > frame.chosen - body.first:
+        r.counters.refused_frames += 1
+        return
+    for i in range(body.count):
+        memcpy(&head, data + at, sizeof(ValueHead))
+        at += sizeof(ValueHead)
+        instance = body.first + i
+        if instance == r.chosen:
+            value = value_copy(&head, data + at)
+            record = <RecordLearn *>record_add(r, RECORD_LEARN, instance, sizeof(RecordLearn), value)
+            record.chosen = r.chosen
+            record.chain = r.chain
+            value_head(&record.value, value)
+            s = slot_take(r, instance)
+            value_unref(s.value)
+            s.value = value
+            s.own = False
+            _choose(r, s)
+        at += head.size
+    learner_advance(r)
+    r.learning = False
+
+
+cdef void learner_ask(Replica *r) noexcept nogil:
+    cdef Learn *body
+    if r.learning or r.heard_chosen <= r.chosen:
+        return
+    r.learning = True
+    r.learn_peer = r.heard_from
+    r.learn_deadline = r.now + r.options.resend + draw(r, 0, r.options.resend // 4)
+    body = <Learn *>frame_begin(r, FRAME_LEARN, bit(r.learn_peer), 0, sizeof(Learn))
+    body.first = r.chosen
+    body.end = r.heard_chosen
+    body.max_bytes = LEARN_BYTES
+    frame_end(r, NULL)
+
+
+cdef void learner_tick(Replica *r) noexcept nogil:
+    if not r.learning or r.now < r.learn_deadline:
+        return
+    # No answer: ask around. The next member in turn; one that is not that far just does not answer.
+    r.learning = False
+    if r.heard_chosen > r.chosen:
+        r.heard_from = (r.learn_peer + 1) % r.members.count
+        if r.heard_from == r.self:
+            r.heard_from = (r.heard_from + 1) % r.members.count
+        learner_ask(r)
+
+
+cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept nogil:
+    cdef Slot *s
+    if chosen < r.chosen:
+        return -1
+    while r.chosen < chosen:
+        s = slot_of(r, r.chosen)
+        if s == NULL or s.value == NULL:
+            return -1
+        r.chain = chain_next(r.chain, r.chosen, s.value)
+        r.counters.chosen_instances += 1
+        r.counters.chosen_values += s.value.count
+        slot_free(s)
+        r.chosen += 1
+    return 0 if r.chain == chain else -1
+
+
+cdef int learner_restore_value(Replica *r, uint64_t instance, Value *value) noexcept nogil:
+    cdef Slot *s
+    if instance != r.chosen:
+        return -1
+    s = slot_take(r, instance)
+    value_unref(s.value)
+    s.value = value_ref(value)
+    r.chain = chain_next(r.chain, instance, value)
+    r.counters.chosen_instances += 1
+    r.counters.chosen_values += value.count
+    slot_free(s)
+    r.chosen += 1
+    return 0

@@ -1,0 +1,44 @@
+# cython: language_level=3
+"""Judges the bytes of a log: what it holds, where it ends, whether it is damaged. See recover()."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from paxos._log cimport RecordRef
+
+cdef struct RecordTable:
+    RecordRef *refs
+    size_t count
+    size_t capacity
+
+cdef struct Walk:                   # how far recovery has come through the log
+    uint64_t segment_size
+    uint64_t inc_hi
+    uint64_t inc_lo
+    uint32_t node
+    uint32_t chain                  # crc of the last record that verified
+    uint32_t boot                   # highest of any valid RECORD_WRITE
+    uint64_t durable                # highest of any valid RECORD_WRITE or header
+    uint64_t oldest                 # highest of any valid RECORD_WRITE or header
+    uint64_t last                   # position of the last whole write
+    uint64_t offset                 # in the segment being walked
+    bint ended                      # that segment ended with LOG_END
+    RecordTable table
+
+cdef class Recovered:
+    """What recover() found out; see there."""
+    cdef Walk walk
+    cdef void *views                # Py_buffer[view_count]
+    cdef size_t view_count
+    cdef uint64_t *numbers
+    cdef readonly str outcome
+    cdef readonly int row
+    cdef readonly object cut
+    cdef readonly object where
+    cdef readonly str why
+    cdef readonly list erase
+    cdef readonly list rewrite
+    cdef readonly list drop
+
+    cdef _take(self, segments)
+    cdef _judge(self)
+    cdef _bad(self, int row, uint64_t number, uint64_t offset, str why)
+    cdef _list_erase(self, const uint8_t *data, uint64_t number, uint64_t offset)
+    cdef uint64_t _length(self, size_t view, uint64_t offset) noexcept

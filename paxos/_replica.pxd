@@ -1,0 +1,167 @@
+# cython: language_level=3
+"""The state of one group's replica. The roles (_acceptor, _proposer, _learner, _election) work on it; _core drives them."""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from paxos._types cimport Ballot, Effect, Membership, Outbox, RING, Value
+
+cdef enum Role:
+    ROLE_FOLLOWER = 0
+    ROLE_ASKING = 1                 # asks a majority whether an election is wanted (no ballot raised yet)
+    ROLE_PREPARING = 2              # own promise being made durable, then Prepare out
+    ROLE_MASTER = 3
+
+cdef enum ChunkState:
+    CHUNK_FREE = 0
+    CHUNK_QUEUED = 1                # here, not proposed, not forwarded
+    CHUNK_FORWARDED = 2             # sent to the master of `ballot`
+    CHUNK_PROPOSED = 3              # in an instance that this node proposed under `ballot`
+
+cdef struct Options:                # times in ns
+    uint32_t group
+    uint32_t node
+    uint32_t window                 # instances in flight
+    uint32_t batch_bytes
+    uint32_t batch_values
+    int64_t heartbeat
+    int64_t election_min
+    int64_t election_max
+    int64_t resend
+    uint64_t queue_bytes            # bound of what waits in the proposer
+    uint32_t max_frame
+
+cdef struct Slot:                   # one instance above the chosen watermark
+    uint64_t instance
+    Ballot ballot                   # accepted under; round 0: nothing accepted
+    Value *value
+    uint64_t record                 # log number (see Replica.logged) of the acceptance
+    bint used
+    bint chosen
+    bint own                        # proposed by this node under its current ballot
+    uint32_t acks                   # members whose durable acceptance under `ballot` is known (own proposals)
+    uint32_t rounds                 # message rounds on the critical path so far
+    int64_t sent
+    Ballot report_ballot            # while preparing: the highest acceptance reported
+    Value *report_value
+    uint32_t reported               # members whose report for this attempt is in
+
+cdef struct Chunk:                  # of any origin, on its way; bytes are ChunkHead + entries
+    uint32_t origin
+    uint32_t boot
+    uint64_t seq
+    uint32_t count
+    Value *bytes
+    Chunk *next
+
+cdef struct Pending:                # a chunk of this node that is not settled, at seq % CHUNK_WINDOW
+    uint64_t seq
+    int state
+    int64_t deadline
+    Ballot ballot
+    Value *bytes
+
+cdef struct Origin:                 # which chunks of a node were taken under the current own ballot
+    uint32_t boot
+    uint64_t high
+    uint64_t *bits
+
+cdef struct Counters:
+    uint64_t chosen_values
+    uint64_t chosen_instances
+    uint64_t rounds                 # sum over values chosen by this node as master of their message rounds
+    uint64_t proposed_values        # the values that sum is over
+    uint64_t elections
+    uint64_t refused_frames
+
+cdef struct Replica:
+    Options options
+    Membership members
+    uint32_t self                   # own index in members
+    uint32_t boot
+    uint64_t signature
+    uint64_t inc_hi
+    uint64_t inc_lo
+    bint may_lead                   # cleared while the Python side is stuck or applying has stopped
+    Outbox out
+    uint64_t random                 # state of the seeded generator
+    int64_t now
+    uint64_t logged                 # records emitted so far
+    uint64_t durable                # records durable so far
+    # acceptor
+    Ballot promised
+    uint64_t promise_record
+    # learner
+    uint64_t chosen                 # n: instances 0..n-1 are chosen and known here
+    uint32_t chain
+    uint64_t first_kept
+    uint64_t heard_chosen           # highest n any member has spoken of
+    uint32_t heard_from
+    bint learning                   # a Learn is out
+    int64_t learn_deadline
+    uint32_t learn_peer
+    bint diverged
+    Slot *slots
+    # election
+    int role
+    uint32_t master                 # node id; 0: none known
+    Ballot master_ballot
+    bint master_settled             # the master has chosen an instance of its own ballot
+    uint64_t master_settled_at      # instances below this hold everything that can survive of older ballots
+    int64_t election_deadline
+    int64_t heard_master            # when
+    Ballot asked                    # what the others were asked to agree to
+    uint32_t granted
+    uint32_t promises               # members whose promise for this attempt is complete
+    uint32_t attempt
+    uint64_t prepare_from
+    int64_t prepare_sent
+    uint64_t highest_round
+    uint32_t *promise_wanted        # per member: values announced, +1 (0: the closing Promise is not in yet)
+    uint32_t *promise_got
+    # proposer
+    Ballot ballot                   # own ballot
+    uint64_t own_from               # first instance proposed under it
+    uint64_t takeover_end           # instances below it come from the promises; one no-op follows, then new values
+    uint64_t next_instance
+    uint64_t noticed                # watermark that the others have been told
+    int64_t notice_due              # when they are to be told, if no Accept goes out before; 0: nothing to tell
+    int64_t *heard                  # per member: last frame
+    int64_t heartbeat_due
+    Chunk *queue_head
+    Chunk *queue_tail
+    uint64_t queue_bytes
+    uint64_t queue_values
+    Pending *pending
+    uint64_t pending_first          # oldest unsettled seq
+    uint64_t pending_end            # one past the newest seq
+    uint64_t pending_scan           # no chunk below it is CHUNK_QUEUED
+    int64_t expire_due
+    int64_t forward_due
+    bint settle_old                 # chunks of older ballots are to be settled as unknown once the take-over is applied
+    Origin *origins                 # per member
+    Counters counters
+
+
+cdef inline Slot *slot_at(Replica *r, uint64_t instance) noexcept nogil:
+    """The place of an instance in the ring, whatever it holds."""
+    return &r.slots[instance & (RING - 1)]
+
+cdef inline Slot *slot_of(Replica *r, uint64_t instance) noexcept nogil:
+    """The slot of an instance that something is known of, or NULL."""
+    cdef Slot *s = &r.slots[instance & (RING - 1)]
+    return s if s.used and s.instance == instance else NULL
+
+cdef inline bint in_ring(const Replica *r, uint64_t instance) noexcept nogil:
+    return instance >= r.chosen and instance - r.chosen < RING
+
+cdef Slot *slot_take(Replica *r, uint64_t instance) noexcept nogil     # the slot, made if there was none
+cdef void slot_free(Slot *s) noexcept nogil
+cdef int64_t draw(Replica *r, int64_t low, int64_t high) noexcept nogil
+cdef uint32_t others(const Replica *r) noexcept nogil
+cdef int member_index(const Replica *r, uint32_t node) noexcept nogil
+# A frame: begin gives the zeroed body to fill in; end takes a reference of value, writes header, length and crc.
+cdef void *frame_begin(Replica *r, uint8_t type, uint32_t peers, uint64_t after, size_t body) noexcept nogil
+cdef void frame_end(Replica *r, Value *value) noexcept nogil
+# A record; the body to fill in. Its number is r.logged afterwards.
+cdef void *record_add(Replica *r, uint8_t type, uint64_t instance, size_t body, Value *value) noexcept nogil
+cdef void send_reject(Replica *r, uint32_t index, const Ballot *ballot) noexcept nogil
+cdef void set_master(Replica *r, uint32_t node, const Ballot *ballot, bint settled) noexcept nogil
+cdef void accept_here(Replica *r, Slot *s, const Ballot *ballot, Value *value) noexcept nogil

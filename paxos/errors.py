@@ -1,0 +1,92 @@
+"""Everything this library raises on purpose, under one root: :class:`PaxosError`.
+
+The question a caller has after an error is: *was it executed?* The types answer it. :class:`Refused` and what is below
+it say *certainly not*; :class:`OutcomeUnknown` says *nobody here can tell*; the two are never mixed.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "DamagedLog",
+    "DirectoryInUse",
+    "NodeClosed",
+    "NotAvailable",
+    "OutcomeUnknown",
+    "Overloaded",
+    "PartialOutcome",
+    "PaxosError",
+    "Refused",
+    "StateMachineFailed",
+    "StorageError",
+    "ValueTooLarge",
+    "WrongDirectory",
+]
+
+
+class PaxosError(Exception):
+    """Root of all errors of this library."""
+
+
+class Refused(PaxosError):
+    """The proposal was certainly not executed, and never will be. It may be proposed again."""
+
+
+class NotAvailable(Refused):
+    """No majority could be reached in time, or no master was known; the proposal never left this node."""
+
+
+class Overloaded(Refused):
+    """A queue is at its bound. Propose again later, or less."""
+
+
+class ValueTooLarge(Refused):
+    """The value is above the limit (``max_value``, bytes)."""
+
+
+class NodeClosed(Refused):
+    """The node has been closed."""
+
+
+class OutcomeUnknown(PaxosError):
+    """The proposal may have been chosen, or may yet be, or never. Read the state before you try again."""
+
+
+class StateMachineFailed(OutcomeUnknown):
+    """``apply`` of the state machine raised, so this node has stopped applying.
+
+    The value is chosen or may be; its result will not be known here. The node goes on voting and logging, and the cause
+    is in ``__cause__`` and in the log.
+    """
+
+
+class PartialOutcome(PaxosError):
+    """``propose_many`` could not settle all of its values.
+
+    ``outcomes`` has one item for each value, in order: what ``apply`` returned, or the error that value ended with
+    (a :class:`Refused` or an :class:`OutcomeUnknown`).
+    """
+
+    def __init__(self, message: str, outcomes: list[object]) -> None:
+        super().__init__(message)
+        self.outcomes = outcomes
+
+
+class ConfigError(PaxosError, ValueError):
+    """An option or a combination of options cannot work. The message names it and the way out."""
+
+
+class StorageError(PaxosError):
+    """The data directory cannot be used. The message names the file and the way out."""
+
+
+class DamagedLog(StorageError):
+    """Data that was acknowledged as durable does not verify. Nothing has been changed on disk."""
+
+
+class DirectoryInUse(StorageError):
+    """Another living process holds the data directory."""
+
+
+class WrongDirectory(StorageError):
+    """The data directory belongs to another node."""
