@@ -1,0 +1,51 @@
+"""State that survives its machines: Multi-Paxos as a library.
+
+Every node applies the same values in the same order; an acknowledged value is on the disks of a majority before the caller
+hears of it. Start with :class:`Node` (asyncio) or :class:`SyncNode` (threads) and a :class:`StateMachine` of your own.
+"""
+
+from paxos.config import Options
+from paxos.errors import (
+    ConfigError,
+    DamagedLog,
+    DirectoryInUse,
+    NodeClosed,
+    NotAvailable,
+    OutcomeUnknown,
+    Overloaded,
+    PartialOutcome,
+    PaxosError,
+    Refused,
+    StateMachineFailed,
+    StorageError,
+    ValueTooLarge,
+    WrongDirectory,
+)
+from paxos.group import NodeStatus
+from paxos.node import Node
+from paxos.statemachine import StateMachine
+from paxos.sync import SyncNode
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConfigError",
+    "DamagedLog",
+    "DirectoryInUse",
+    "Node",
+    "NodeClosed",
+    "NodeStatus",
+    "NotAvailable",
+    "Options",
+    "OutcomeUnknown",
+    "Overloaded",
+    "PartialOutcome",
+    "PaxosError",
+    "Refused",
+    "StateMachine",
+    "StateMachineFailed",
+    "StorageError",
+    "SyncNode",
+    "ValueTooLarge",
+    "WrongDirectory",
+]

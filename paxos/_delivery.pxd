@@ -80,6 +80,8 @@ cdef struct Delivery:
     int wake_python
     uint32_t node
     uint32_t boot
+    uint64_t inc_hi
+    uint64_t inc_lo
     # mutex
     Event *ring                     # ring_size is a power of two; head and tail only grow
     uint64_t ring_size
@@ -93,6 +95,7 @@ cdef struct Delivery:
     bint stop
     int resign                      # 0: nothing asked; 1: resign, may lead again; 2: resign and stay away
     int64_t last_drain
+    int64_t signalled_at
     Submission *inbox
     size_t inbox_count
     size_t inbox_size
@@ -107,7 +110,7 @@ cdef struct Delivery:
     uint64_t fresh_bytes
     uint64_t seen_bytes             # upper bound of `bytes`
     bint seen_signalled
-    int64_t seen_drain
+    int64_t seen_drain              # the later of the last drain() and the signal that it has not answered
     uint64_t logs_dropped
     # GIL
     Ticket *tickets

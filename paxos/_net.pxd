@@ -52,7 +52,7 @@ cdef extern from *:
     int address_set "px_address_set"(Address *a, const char *text, unsigned int port) noexcept nogil
     void address_text "px_address_text"(const Address *a, char *out, size_t size) noexcept nogil
 
-cdef enum Reason:                   # why a frame or a connection was refused; index into Net.refused
+cdef enum:                          # why a frame or a connection was refused; index into Net.refused
     REASON_MAGIC = 0                # 0-5: FrameError - FRAME_BAD_MAGIC
     REASON_VERSION = 1
     REASON_LENGTH = 2
@@ -139,6 +139,7 @@ cdef struct Net:
     Peer peers[31]
     Conn *accepted[64]
     uint32_t accepted_count
+    int64_t accept_again            # accepting pauses until then (out of descriptors); 0: it does not
     Conn **dead
     size_t dead_count
     size_t dead_size

@@ -1,0 +1,86 @@
+# The README's two commands are `make test` and `make demo`; each does all the set-up it needs, once.
+#   make test         build, then every test                     ARGS="-k name" picks some
+#   make demo         three nodes, a killed master, the proof     ARGS="--json" and so on
+#   make lint         ruff, mypy --strict, stubs against the compiled modules
+#   make debug-test   unit tests on a build with bounds, overflow and None checks, in build/debug
+#   make bench        the benchmarks
+#   make wheel        a wheel, repaired, in wheelhouse/
+# PYTHON names the interpreter to build the virtual environment with (3.11 or later).
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+
+SOURCES := $(wildcard paxos/*.pyx paxos/*.pxd) setup.py
+
+.PHONY: build test demo lint format hints debug-test bench bench-once wheel kill-rounds clean
+
+# -- set-up: a stamp each, so that nothing is done twice
+
+$(VENV)/.made:
+	@sh .ci/prerequisites $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77" "Cython>=3.1"
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[test]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.test
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[dev]"
+	@touch $@
+
+# setup.py holds the compiler directives, which Cython does not look at when it decides what is up to date.
+build/.directives: setup.py
+	@rm -rf build/cython-release
+	@mkdir -p build && touch $@
+
+build/.built: $(VENV)/.test build/.directives $(SOURCES)
+	$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
+
+build: build/.built
+
+# -- what people ask for
+
+test: build
+	$(PY) -m pytest tests $(ARGS)
+
+demo: build
+	$(PY) -m paxos demo $(ARGS)
+
+bench: build
+	$(PY) -m pytest --benchmark $(ARGS)
+
+# Each benchmark once and untimed, so that they cannot rot.
+bench-once: build
+	$(PY) -m pytest --benchmark --benchmark-disable $(ARGS)
+
+lint: build $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(PY) -m mypy.stubtest paxos._core paxos._engine
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+hints: $(VENV)/.dev
+	$(PY) .ci/performance_hints.py
+
+debug-test: $(VENV)/.test
+	bash .ci/debug_test.sh $(abspath $(PY)) $(ARGS)
+
+wheel: $(VENV)/.dev
+	bash wheels/build.sh $(PY)
+
+# The closing check of durability: 50 times all three nodes are killed at once, 50 times the power fails.
+kill-rounds: build
+	PAXOS_KILL_ROUNDS=50 PAXOS_POWER_ROUNDS=50 $(PY) -m pytest tests/test_processes.py tests/test_power_loss.py -k rounds $(ARGS)
+
+clean:
+	rm -rf build dist wheelhouse *.egg-info paxos/*.so

@@ -1,0 +1,115 @@
+"""The native host of one node. Times are CLOCK_BOOTTIME in ns, sizes bytes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, TypedDict, TypeAlias, final
+
+EVENT_CHOSEN: Final[int] = 0
+EVENT_SETTLED: Final[int] = 1
+EVENT_MASTER: Final[int] = 2
+EVENT_LOG: Final[int] = 3
+EVENT_FORMED: Final[int] = 4
+EVENT_DIVERGED: Final[int] = 5
+
+# (0, group, instance, runs, settled). runs: (machine, values) for adjacent chunks of one state machine; none for an
+# instance without values. settled: (seq, run, start, count) says which of them this process handed in.
+Chosen: TypeAlias = tuple[
+    Literal[0], int, int, list[tuple[int, list[bytes]]], list[tuple[int, int, int, int]]
+]
+# (1, seq, code): a submission that will not be seen here. 1 not available and 2 overloaded are certain, 3 is unknown.
+Settled: TypeAlias = tuple[Literal[1], int, int]
+# (2, group, master id (0: none known), ballot round, established)
+Master: TypeAlias = tuple[Literal[2], int, int, int, bool]
+# (3, level as in logging, text)
+Log: TypeAlias = tuple[Literal[3], int, str]
+Formed: TypeAlias = tuple[Literal[4]]
+# (5, group, instance, node id): the chain checksum of that node differs from this one's
+Diverged: TypeAlias = tuple[Literal[5], int, int, int]
+Event: TypeAlias = Chosen | Settled | Master | Log | Formed | Diverged
+
+class Status(TypedDict):
+    """A node at one moment; counters count from this start on. ``commits``: values chosen, from instance 0 on."""
+
+    node_id: int
+    boot: int
+    incarnation: str
+    signature: str
+    formed: bool
+    role: str
+    master_id: int
+    master_round: int
+    established: bool
+    chosen: int
+    chain: int
+    delivered: int
+    commits: int
+    log_mode: str
+    fsyncs: int
+    log_writes: int
+    log_bytes: int
+    log_records: int
+    log_ns: int
+    frames_sent: int
+    frames_received: int
+    bytes_sent: int
+    bytes_received: int
+    frames_dropped: int
+    frames_refused: dict[str, int]
+    core_refused: int
+    rounds: int
+    proposed_values: int
+    elections: int
+    pending_chunks: int
+    pending_bytes: int
+    peers: dict[int, bool]
+
+@final
+class Engine:
+    """Opens and recovers the log in ``directory`` and listens on the node's own address in ``addresses`` (numeric IPs).
+
+    Raises ConfigError (an option, an address, a port in use), DirectoryInUse, WrongDirectory, DamagedLog, StorageError.
+    A log write that fails later ends the process with status 74 and a message on stderr. All methods may be called from
+    any thread; drain() from one at a time.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        node_id: int,
+        addresses: Mapping[int, tuple[str, int]],
+        *,
+        window: int = 8,
+        batch_bytes: int = ...,
+        batch_values: int = 4096,
+        heartbeat_ns: int = 50_000_000,
+        election_min_ns: int = 300_000_000,
+        election_max_ns: int = 600_000_000,
+        stuck_limit_ns: int = 10_000_000_000,
+        max_value: int = ...,
+        segment_size: int = ...,
+        direct: bool = True,
+        max_pending: int = 16384,
+        max_pending_bytes: int = ...,
+    ) -> None: ...
+    def start(self, applied: int) -> None:
+        """Starts the thread. ``applied``: the last instance that the state machine has, -1 for none; what follows it is
+        delivered. Once; NodeClosed after stop()."""
+    def stop(self) -> None:
+        """Ends the thread and closes connections and log. What is queued may still be drained. Again: nothing."""
+    def fileno(self) -> int:
+        """A descriptor that is readable when drain() is wanted: something is there, or a sign of life is asked for (at
+        least once a second). Valid as long as the object is."""
+    def submit(self, machine: int, values: Sequence[bytes | bytearray | memoryview], deadline_ns: int) -> int:
+        """Hands values to state machine ``machine`` in as one chunk, which is chosen as a whole, and returns its number.
+
+        Its fate comes out of drain(), once: in ``settled`` of a Chosen event, or as a Settled event after ``deadline_ns``
+        (CLOCK_BOOTTIME). Raises Overloaded, ValueTooLarge, NodeClosed: then it is certainly not executed.
+        """
+    def now(self) -> int:
+        """CLOCK_BOOTTIME in ns: what deadlines are counted in."""
+    def drain(self, max_values: int) -> list[Event]:
+        """What happened, in order: events until ``max_values`` values are reached. Never blocks. Where more is left, fileno()
+        stays readable. Every call is a sign of life: without one for ``stuck_limit_ns`` the node leaves the mastership."""
+    def resign(self, may_lead: bool) -> None:
+        """False: gives the mastership up, and stands for no election until True is said."""
+    def status(self) -> Status:
+        """As of the end of the engine's last round; pending_* as of now."""

@@ -1,0 +1,831 @@
+# cython: language_level=3
+"""The log on disk: segment files, zero-filled ahead and recycled, one aligned durable write at a time.
+
+Layout and the judgement of what recovery finds are _log's; this module opens, reads, writes, renames and syncs. In a
+data directory:
+
+    LOCK                  held with flock while the log is open; holds the pid of its holder
+    log/<16 hex>.seg      a segment
+    log/spare-<n>.tmp     zero-filled or recycled, of the size of a segment, not part of the log
+
+Threads: the store belongs to one thread (the engine's), which needs no GIL for anything here. Beside it only the preparer
+runs: it keeps a zero-filled spare ready and touches nothing but the fields of Files that its mutex guards.
+
+After the first failed write or sync every further one fails with the same errno: what the file then holds is not known,
+and only recovery may judge it.
+"""
+import fcntl
+import mmap
+import os
+import threading
+
+from libc.errno cimport EBADMSG, EINTR, EINVAL, EIO, EMSGSIZE, ENOENT, ENOMEM, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memmove, memset
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.types cimport mode_t, off_t
+
+from paxos._log cimport (
+    LOG_END, RECORD_HEAD, WRITE_HEAD, log_aligned, log_append, log_begin, log_blocks, log_check_record, log_close_write, log_fits, log_seed,
+    log_segment_header, log_writer_at, log_writer_free, log_writer_init, log_written,
+)
+from paxos._recovery cimport Recovered
+from paxos._recovery import recover
+from paxos._types cimport BLOCK, FORMAT_VERSION, Record, RECORD_IDENTITY, RecordIdentity, xrealloc
+from paxos.errors import DamagedLog, DirectoryInUse, StorageError, WrongDirectory
+
+DEFAULT_SEGMENT_SIZE = 64 * 1024 * 1024
+
+cdef struct Cached:
+    uint64_t segment                # 0: free
+    uint64_t used
+    int fd
+
+cdef enum:
+    CACHED = 8                      # open files of old segments
+    INDEX_GAP = 16777216            # instances; see index_set
+
+cdef struct Files:
+    int failed                      # errno of the first failed durable write
+    uint8_t *block                  # one BLOCK, aligned: headers
+    uint64_t uses
+    Cached cache[8]
+    uint64_t made_here              # spares that were not ready when they were wanted
+    Spares spares
+
+
+cdef extern from "<stdio.h>" nogil:
+    int renameat(int old_directory, const char *old, int new_directory, const char *new)
+
+cdef extern from "<unistd.h>" nogil:
+    int unlinkat(int directory, const char *name, int flags)
+
+
+# ---- durable writes ----
+
+cdef int _durable_write(Store *s, int fd, const uint8_t *data, size_t size, uint64_t offset) noexcept nogil:
+    cdef Files *f = <Files *>s.files
+    cdef int64_t begin
+    cdef int error
+    if f.failed:
+        return f.failed
+    begin = disk_now()
+    error = disk_write(fd, data, size, offset, s.direct)
+    if error == 0 and not s.direct:
+        error = disk_sync(fd)
+    if error:
+        f.failed = error
+        return error
+    s.time += disk_now() - begin
+    s.syncs += 1
+    s.writes += 1
+    s.bytes += size
+    return 0
+
+
+cdef int _open_segment(Store *s, const char *name, int *fd) noexcept nogil:
+    return disk_open(s.directory, name, O_RDWR | (O_DIRECT | O_DSYNC if s.direct else 0), fd)
+
+
+cdef int _begin_segment(Store *s, uint64_t number, int *fd) noexcept nogil:
+    """Makes a spare segment `number`: header durable, then the name, then the directory. 0 or an errno."""
+    cdef Files *f = <Files *>s.files
+    cdef char spare_name[NAME]
+    cdef char name[NAME]
+    cdef uint64_t spare = 0
+    cdef int error = spares_take(&f.spares, &spare, &f.made_here)
+    if error:
+        return error
+    spare_name(spare_name, spare)
+    segment_name(name, number)
+    error = _open_segment(s, spare_name, fd)
+    if error:
+        return error
+    log_segment_header(f.block, &s.writer, number, s.node)
+    error = _durable_write(s, fd[0], f.block, BLOCK, 0)
+    if error == 0 and renameat(s.directory, spare_name, s.directory, name) != 0:
+        error = errno
+    if error == 0:
+        error = disk_sync_directory(s.directory)
+    if error:
+        disk_close(fd[0])               # the error that counts is the one before
+        fd[0] = -1
+    return error
+
+
+cdef int _rotate(Store *s) noexcept nogil:
+    """Ends the current segment, with what is pending, and goes on in the next one. See _log for why in this order."""
+    cdef Files *f = <Files *>s.files
+    cdef uint64_t number = s.writer.segment + 1
+    cdef size_t length
+    cdef int fd = -1, error
+    if f.failed:
+        return f.failed
+    log_begin(&s.writer)
+    s.writer.flags |= LOG_END
+    length = log_close_write(&s.writer)
+    error = _begin_segment(s, number, &fd)
+    if error == 0:
+        error = _durable_write(s, s.current, s.writer.buffer, length, s.writer.offset)
+        if error:
+            disk_close(fd)
+    if error:
+        f.failed = error            # the write is closed and the chain has moved on: there is no way back
+        return error
+    s.records += s.writer.records
+    log_written(&s.writer)
+    error = disk_close(s.current)
+    s.current = fd
+    log_writer_at(&s.writer, number, BLOCK, s.writer.previous, number * s.writer.segment_size + BLOCK)
+    if error:
+        f.failed = error
+    return error
+
+
+cdef uint64_t store_append(Store *s, uint8_t type, uint32_t group, uint64_t instance, const void *head, size_t head_size,
+                           const void *rest, size_t rest_size, int *error) noexcept nogil:
+    cdef Files *f = <Files *>s.files
+    cdef size_t size = head_size + rest_size
+    error[0] = f.failed
+    if error[0]:
+        return 0
+    if size > s.writer.segment_size or log_blocks(WRITE_HEAD + RECORD_HEAD + log_aligned(size)) + 2 * BLOCK > s.writer.segment_size:
+        error[0] = EMSGSIZE         # no segment would ever hold it
+        return 0
+    if not log_fits(&s.writer, size):
+        error[0] = _rotate(s)
+        if error[0]:
+            return 0
+    return log_append(&s.writer, type, group, instance, head, head_size, rest, rest_size)
+
+
+cdef int store_flush(Store *s) noexcept nogil:
+    cdef Files *f = <Files *>s.files
+    cdef size_t length
+    cdef int error
+    if f.failed:
+        return f.failed
+    length = log_close_write(&s.writer)
+    if length == 0:
+        return 0
+    error = _durable_write(s, s.current, s.writer.buffer, length, s.writer.offset)
+    if error:
+        return error
+    s.records += s.writer.records
+    log_written(&s.writer)
+    return 0
+
+
+cdef bint store_pending(const Store *s) noexcept nogil:
+    return s.writer.used > 0
+
+
+# ---- reading back ----
+
+cdef int _cached(Store *s, uint64_t segment, int *fd) noexcept nogil:
+    """An open, buffered descriptor of a segment. 0 or an errno."""
+    cdef Files *f = <Files *>s.files
+    cdef char name[NAME]
+    cdef Cached *oldest = &f.cache[0]
+    cdef int i, error
+    f.uses += 1
+    for i in range(CACHED):
+        if f.cache[i].segment == segment:
+            f.cache[i].used = f.uses
+            fd[0] = f.cache[i].fd
+            return 0
+        if f.cache[i].used < oldest.used:
+            oldest = &f.cache[i]
+    segment_name(name, segment)
+    error = disk_open(s.directory, name, O_RDONLY, fd)
+    if error:
+        return error
+    if oldest.segment:
+        disk_close(oldest.fd)           # was open for reading only: nothing can be lost
+    oldest.segment = segment
+    oldest.used = f.uses
+    oldest.fd = fd[0]
+    return 0
+
+
+cdef void _forget(Files *f, uint64_t segment) noexcept nogil:
+    cdef int i
+    for i in range(CACHED):
+        if f.cache[i].segment == segment and segment:
+            disk_close(f.cache[i].fd)
+            f.cache[i].segment = 0
+            f.cache[i].used = 0
+
+
+cdef uint8_t *store_read(Store *s, uint64_t position, uint32_t *size, int *error) noexcept nogil:
+    cdef uint64_t segment = position / s.writer.segment_size
+    cdef uint64_t offset = position % s.writer.segment_size
+    cdef uint64_t end = s.writer.segment_size
+    cdef size_t first, whole, at
+    cdef uint8_t near[BLOCK]
+    cdef Record r
+    cdef uint8_t *out
+    cdef int fd = -1
+    size[0] = 0
+    error[0] = ENOENT
+    if segment < s.writer.oldest or segment > s.writer.segment or offset < BLOCK or offset % 8 != 0:
+        return NULL
+    if segment == s.writer.segment:
+        if offset >= s.writer.offset:
+            # Not written yet: from the buffer, where the position is one that log_append gave.
+            at = <size_t>(offset - s.writer.offset)
+            if at < WRITE_HEAD or s.writer.used < RECORD_HEAD or at > s.writer.used - RECORD_HEAD:
+                return NULL
+            memcpy(&r, s.writer.buffer + at, RECORD_HEAD)
+            if r.version != FORMAT_VERSION or r.size > s.writer.used - RECORD_HEAD - at:
+                return NULL
+            whole = RECORD_HEAD + <size_t>r.size
+            out = <uint8_t *>malloc(whole)
+            if out == NULL:
+                error[0] = ENOMEM
+                return NULL
+            memcpy(out, s.writer.buffer + at, whole)
+            size[0] = <uint32_t>whole
+            error[0] = 0
+            return out
+        end = s.writer.offset
+    error[0] = _cached(s, segment, &fd)
+    if error[0]:
+        return NULL
+    # Positions are multiples of 8 below a multiple of BLOCK, but a header may need more than is left.
+    if end - offset < RECORD_HEAD:
+        error[0] = EBADMSG
+        return NULL
+    first = <size_t>min(<uint64_t>BLOCK, end - offset)
+    error[0] = disk_read(fd, near, first, offset)
+    if error[0]:
+        return NULL
+    memcpy(&r, near, RECORD_HEAD)
+    if r.size > end - offset - RECORD_HEAD:
+        error[0] = EBADMSG
+        return NULL
+    whole = RECORD_HEAD + <size_t>r.size
+    out = <uint8_t *>malloc(whole)
+    if out == NULL:
+        error[0] = ENOMEM
+        return NULL
+    if whole <= first:
+        memcpy(out, near, whole)
+    else:
+        memcpy(out, near, first)
+        error[0] = disk_read(fd, out + first, whole - first, offset + first)
+    if error[0] == 0 and log_check_record(out, whole, log_seed(s.writer.inc_hi, s.writer.inc_lo, segment)) != 0:
+        error[0] = EBADMSG
+    if error[0]:
+        free(out)
+        return NULL
+    size[0] = <uint32_t>whole
+    return out
+
+
+cdef int store_recycle(Store *s, uint64_t segment) noexcept nogil:
+    cdef Files *f = <Files *>s.files
+    cdef int error
+    if f.failed:
+        return f.failed
+    if segment != s.writer.oldest or segment >= s.writer.segment:
+        return EINVAL
+    # A log whose first segment is gone must be able to tell that it was given up from that it was lost.
+    s.writer.oldest = segment + 1
+    if s.writer.used == 0 and s.writer.offset + 2 * BLOCK > s.writer.segment_size:
+        error = _rotate(s)
+    else:
+        log_begin(&s.writer)
+        error = store_flush(s)
+    if error:
+        return error
+    _forget(f, segment)
+    return spares_give(&f.spares, segment)
+
+
+# ---- index ----
+
+cdef void index_set(Index *x, uint64_t instance, uint64_t position) noexcept nogil:
+    cdef uint64_t need, capacity, shift
+    if x.count == 0:
+        x.first = instance
+    if instance < x.first:
+        # Acceptances come in nearly in order; one that is far below what is kept is not worth the memory between.
+        shift = x.first - instance
+        if shift > INDEX_GAP:
+            return
+    else:
+        shift = 0
+        if instance - x.first > x.count and instance - x.first - x.count > INDEX_GAP:
+            x.first = instance      # the node has jumped (a checkpoint): nothing in between will be asked of it
+            x.count = 0
+    need = x.count + shift if shift else max(x.count, instance - x.first + 1)
+    if need > x.capacity:
+        capacity = x.capacity if x.capacity else 1024
+        while capacity < need:
+            capacity *= 2
+        x.positions = <uint64_t *>xrealloc(x.positions, capacity * sizeof(uint64_t))
+        x.capacity = capacity
+    if shift:
+        memmove(x.positions + shift, x.positions, x.count * sizeof(uint64_t))
+        memset(x.positions, 0, shift * sizeof(uint64_t))
+        x.first = instance
+    elif need > x.count:
+        memset(x.positions + x.count, 0, (need - x.count) * sizeof(uint64_t))
+    x.count = need
+    x.positions[instance - x.first] = position
+
+
+cdef uint64_t index_get(const Index *x, uint64_t instance) noexcept nogil:
+    if instance < x.first or instance - x.first >= x.count:
+        return 0
+    return x.positions[instance - x.first]
+
+
+cdef void index_trim(Index *x, uint64_t first) noexcept nogil:
+    cdef uint64_t gone
+    if first <= x.first:
+        return
+    gone = min(first - x.first, x.count)
+    memmove(x.positions, x.positions + gone, (x.count - gone) * sizeof(uint64_t))
+    x.count -= gone
+    x.first = first
+
+
+cdef void index_free(Index *x) noexcept nogil:
+    free(x.positions)
+    memset(x, 0, sizeof(Index))
+
+
+# ---- the Python side ----
+
+class _Private:
+    """What LogStore holds in Python objects."""
+
+    def __init__(self):
+        self.lock = -1              # descriptor of LOCK
+        self.thread = None
+        self.recovered = None
+        self.first = 1              # number of the first segment that was found
+        self.maps = []
+        self.cut = ""               # what recovery did, in words
+        self.erased = 0
+        self.rewritten = 0
+
+
+def _raise(int error, str what):
+    """An errno of a storage call as StorageError, with the OSError as its cause."""
+    cause = OSError(error, os.strerror(error))
+    raise StorageError(f"{what}: {cause.strerror} (errno {error})") from cause
+
+
+def _fsync_path(path):
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _lock(directory):
+    path = os.path.join(directory, "LOCK")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise DirectoryInUse(f"{directory} is in use by the process with pid {pid}: stop that process, or name another "
+                                 "data directory") from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _map(path):
+    """The bytes of a file. They are read once first, so that a bad sector is an error here and not a signal later."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(fd).st_size
+        offset = 0
+        try:
+            while offset < size:
+                n = len(os.pread(fd, CHUNK, offset))
+                if n == 0:
+                    break
+                offset += n
+        except OSError as error:
+            raise DamagedLog(_damage(path, offset // BLOCK * BLOCK, f"the disk cannot read it ({error.strerror})")) from error
+        return mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b""
+    finally:
+        os.close(fd)
+
+
+def _damage(path, offset, why):
+    return (f"{path}, offset {offset}: {why}. Data that this node had made durable is damaged or missing, so it may have "
+            "forgotten what it promised and must not vote with this log. Nothing was changed on disk. Keep the directory "
+            "for examination, check the disk, and start the node with an empty data directory or a replacement node")
+
+
+cdef class LogStore:
+    """The log of the data directory ``directory``, opened, recovered, and held locked until :meth:`close`.
+
+    ``node_id``       whose log it is; :class:`~paxos.errors.WrongDirectory` where it is another node's
+    ``segment_size``  bytes, for a new log: a multiple of 4096 from 64 KiB to 1 GiB; an existing log keeps its own
+    ``direct``        ``False``: do not try O_DIRECT|O_DSYNC
+
+    After the constructor returns everything recovery kept is durable, and so is this start's identity record. Raises
+    :class:`~paxos.errors.DamagedLog`, :class:`~paxos.errors.DirectoryInUse`, :class:`~paxos.errors.WrongDirectory`, or
+    :class:`~paxos.errors.StorageError` (with an ``OSError`` as its cause where the system refused something).
+
+    Used by one thread at a time; the C functions of this module need no GIL.
+    """
+
+    def __init__(self, directory, uint32_t node_id, *, uint64_t segment_size=DEFAULT_SEGMENT_SIZE, bint direct=True):
+        if self._private is not None:
+            raise StorageError("a LogStore is opened once")
+        self.directory = os.path.abspath(os.fspath(directory))
+        self._private = _Private()
+        try:
+            self._open(node_id, segment_size, direct)
+        except OSError as error:
+            self._release()
+            raise StorageError(f"{error.filename or self.directory}: {error.strerror}") from error
+        except BaseException:
+            self._release()
+            raise
+
+    cdef _open(self, uint32_t node_id, uint64_t segment_size, bint direct):
+        cdef Recovered found
+        log = os.path.join(self.directory, "log")
+        for path in (self.directory, log):
+            if not os.path.isdir(path):
+                os.makedirs(path)
+                _fsync_path(os.path.dirname(path))
+            if path is self.directory:
+                self._private.lock = _lock(path)
+        _fsync_path(log)            # a rename before the crash was seen here: from now on it is durable
+        numbers, spares = [], []
+        for name in os.listdir(log):
+            stem, dot, ending = name.rpartition(".")
+            if ending == "seg" and len(stem) == 16 and set(stem) <= set("0123456789abcdef"):
+                numbers.append(int(stem, 16))
+            elif ending == "tmp" and stem != "probe":
+                spares.append(name)
+        numbers.sort()
+        found = recover([(n, self._map_segment(n)) for n in numbers])
+        if found.outcome in ("damaged", "unsupported"):
+            number, offset = found.where
+            if found.outcome == "unsupported":
+                raise StorageError(f"{self._path(number)}, offset {offset}: {found.why}. Use the version that wrote it, or a later one")
+            raise DamagedLog(_damage(self._path(number), offset, found.why))
+        if found.outcome != "empty":
+            if found.node != node_id:
+                raise WrongDirectory(f"{self.directory} belongs to node {found.node}, not to node {node_id}: name this node's "
+                                     "own data directory")
+            segment_size = found.segment_size
+        self._private.recovered = found
+        self._private.first = numbers[0] if numbers else 1
+        self._allocate(node_id, segment_size, found, direct)
+        self._adopt_spares(log, spares)
+        if found.outcome == "empty":
+            self._check(_begin_segment(self.store, 1, &self.store.current), "making the first segment")
+        else:
+            self._repair(found)
+        self._identify()
+        self.records = found.walk.table.refs
+        self.record_count = found.walk.table.count
+        self._private.thread = threading.Thread(target=self._run_preparer, name="paxos-log-preparer", daemon=True)
+        self._private.thread.start()
+
+    def _path(self, number):
+        return os.path.join(self.directory, "log", f"{number:016x}.seg")
+
+    def _map_segment(self, number):
+        data = _map(self._path(number))
+        self._private.maps.append(data)
+        return data
+
+    cdef _check(self, int error, str what):
+        if error:
+            _raise(error, f"{os.path.join(self.directory, 'log')}: {what} failed")
+
+    cdef _allocate(self, uint32_t node_id, uint64_t segment_size, found, bint direct):
+        cdef Files *f
+        cdef void *memory = NULL
+        cdef int error, i
+        cdef bytes fresh
+        if found.outcome == "empty":
+            fresh = os.urandom(16)
+            self.incarnation_hi = int.from_bytes(fresh[:8], "little")
+            self.incarnation_lo = int.from_bytes(fresh[8:], "little")
+        else:
+            self.incarnation_hi, self.incarnation_lo = found.incarnation
+        if found.boot == 0xFFFFFFFF:
+            raise StorageError(f"{self.directory}: the boot number is used up; replace the node")
+        self.boot = found.boot + 1
+        self.store = <Store *>calloc(1, sizeof(Store))
+        if self.store == NULL:
+            raise MemoryError
+        self.store.directory = self.store.current = -1
+        f = <Files *>calloc(1, sizeof(Files))
+        if f == NULL:
+            raise MemoryError
+        self.store.files = f
+        error = pthread_mutex_init(&f.spares.mutex, NULL) or pthread_cond_init(&f.spares.wake, NULL)
+        if error:
+            _raise(error, "making a mutex")
+        for i in range(2):
+            if posix_memalign(&memory, BLOCK, BLOCK if i == 0 else CHUNK) != 0:
+                raise MemoryError
+            if i == 0:
+                f.block = <uint8_t *>memory
+            else:
+                f.spares.zeros = <uint8_t *>memory
+                memset(f.spares.zeros, 0, CHUNK)
+        error = log_writer_init(&self.store.writer, segment_size, self.incarnation_hi, self.incarnation_lo, self.boot)
+        if error == EINVAL:
+            raise StorageError(f"segment_size {segment_size}: a multiple of {BLOCK} from 65536 to 1073741824 is wanted")
+        if error:
+            raise MemoryError
+        self.store.node = node_id
+        self.store.directory = os.open(os.path.join(self.directory, "log"), os.O_RDONLY | os.O_DIRECTORY)
+        f.spares.directory = self.store.directory
+        f.spares.segment_size = segment_size
+        self._probe(direct)
+
+    cdef _probe(self, bint direct):
+        """Finds out with a file of its own whether this file system takes aligned direct writes."""
+        cdef Files *f = <Files *>self.store.files
+        cdef int fd = -1, error, other
+        self.store.direct = False
+        if not direct:
+            self.mode = "pwrite + fdatasync (O_DIRECT was not asked for)"
+            return
+        memset(f.block, 0, BLOCK)
+        error = disk_open(self.store.directory, b"probe.tmp", O_RDWR | O_CREAT | O_DIRECT | O_DSYNC, &fd)
+        if error == 0:
+            error = disk_write(fd, f.block, BLOCK, 0, True)
+            other = disk_close(fd)
+            error = error if error else other
+        if unlinkat(self.store.directory, b"probe.tmp", 0) != 0 and errno != ENOENT:
+            self._check(errno, "removing probe.tmp")
+        if error == EINVAL:
+            self.mode = "pwrite + fdatasync (this file system refuses O_DIRECT)"
+            return
+        self._check(error, "a test write")
+        self.store.direct = True
+        self.mode = "O_DIRECT|O_DSYNC"
+
+    cdef _adopt_spares(self, log, names):
+        """Whole spares are used again, whatever is in them; what a crash left unfinished is removed."""
+        cdef Files *f = <Files *>self.store.files
+        cdef uint64_t number
+        for name in names:
+            path = os.path.join(log, name)
+            digits = name[len("spare-"):-len(".tmp")] if name.startswith("spare-") else ""
+            whole = digits.isascii() and digits.isdigit() and len(digits) < 19 and os.path.getsize(path) == f.spares.segment_size
+            if not whole or f.spares.ready >= SPARES_MAX:
+                os.unlink(path)
+                continue
+            number = int(digits)
+            fd = os.open(path, os.O_RDWR)
+            try:
+                os.fdatasync(fd)
+            finally:
+                os.close(fd)
+            f.spares.numbers[f.spares.ready] = number
+            f.spares.ready += 1
+            f.spares.next_spare = max(f.spares.next_spare, number + 1)
+
+    cdef _repair(self, found):
+        """Brings the disk to what recovery decided: unused segments away, old bytes erased, the unproven tail written again."""
+        cdef Files *f = <Files *>self.store.files
+        cdef Store *s = self.store
+        cdef char name[NAME]
+        cdef uint64_t segment, offset, length, done
+        cdef size_t size
+        cdef uint8_t *copy = NULL
+        cdef void *memory = NULL
+        cdef bytes piece
+        cdef int fd, error, other
+        for segment in found.drop:
+            self._check(spares_give(&f.spares, segment), "giving back an unused segment")
+        for segment, offset, length in found.erase:
+            segment_name(name, segment)
+            fd = -1
+            error = _open_segment(s, name, &fd)
+            done = 0
+            while error == 0 and done < length:
+                size = <size_t>min(<uint64_t>CHUNK, length - done)
+                error = _durable_write(s, fd, f.spares.zeros, size, offset + done)
+                done += size
+            if fd >= 0:
+                other = disk_close(fd)
+                error = error if error else other
+            self._check(error, "erasing what is behind the end of the log")
+            self._private.erased += length
+        for segment, offset, length in found.rewrite:
+            piece = self._private.maps[segment - self._private.first][offset:offset + length]
+            if posix_memalign(&memory, BLOCK, length) != 0:
+                raise MemoryError
+            copy = <uint8_t *>memory
+            memcpy(copy, <const char *>piece, length)
+            segment_name(name, segment)
+            fd = -1
+            error = _open_segment(s, name, &fd)
+            if error == 0:
+                error = _durable_write(s, fd, copy, length, offset)
+                other = disk_close(fd)
+                error = error if error else other
+            free(copy)
+            self._check(error, "writing the end of the log again")
+            self._private.rewritten += length
+        segment, offset = found.cut
+        segment_name(name, segment)
+        self._check(_open_segment(s, name, &s.current), "opening the last segment")
+        s.writer.oldest = self._private.first
+        log_writer_at(&s.writer, segment, offset, found.previous, segment * s.writer.segment_size + offset)
+
+    cdef _identify(self):
+        cdef RecordIdentity identity
+        cdef int error = 0
+        memset(&identity, 0, sizeof(identity))
+        identity.inc_hi = self.incarnation_hi
+        identity.inc_lo = self.incarnation_lo
+        identity.node = self.store.node
+        identity.boot = self.boot
+        if store_append(self.store, RECORD_IDENTITY, 0, 0, &identity, sizeof(identity), NULL, 0, &error) != 0:
+            error = store_flush(self.store)
+        self._check(error, "writing the identity record")
+
+    def _run_preparer(self):
+        cdef Files *f = <Files *>self.store.files
+        with nogil:
+            spares_prepare(&f.spares)
+
+    def release_replay(self):
+        """Lets go of the mapped segments: ``records`` and the bodies they point to are gone after this. May be called twice."""
+        self.records = NULL
+        self.record_count = 0
+        private = self._private
+        if private is None or private.recovered is None:
+            return
+        private.recovered = None
+        maps, private.maps = private.maps, []
+        for data in maps:
+            if isinstance(data, mmap.mmap):
+                data.close()
+
+    def close(self):
+        """Stops the preparer, closes every file and gives up the lock. What was appended and not flushed is dropped; it was
+        never durable. May be called twice. No other thread may be using the store."""
+        self._release()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+    cdef _release(self):
+        cdef Store *s = self.store
+        cdef Files *f
+        cdef int i
+        private = self._private
+        if private is None:
+            return
+        if s != NULL:
+            f = <Files *>s.files
+            if f != NULL:
+                pthread_mutex_lock(&f.spares.mutex)
+                f.spares.stopping = True
+                pthread_cond_signal(&f.spares.wake)
+                pthread_mutex_unlock(&f.spares.mutex)
+                if private.thread is not None:
+                    private.thread.join()
+                    private.thread = None
+                for i in range(CACHED):
+                    _forget(f, f.cache[i].segment)
+                pthread_cond_destroy(&f.spares.wake)
+                pthread_mutex_destroy(&f.spares.mutex)
+                free(f.block)
+                free(f.spares.zeros)
+                free(f)
+            if s.current >= 0:
+                disk_close(s.current)   # every write to it was synced, or said to have failed
+            if s.directory >= 0:
+                disk_close(s.directory)
+            log_writer_free(&s.writer)
+            free(s)
+            self.store = NULL
+        self.release_replay()
+        if private.lock >= 0:
+            os.close(private.lock)  # gives the lock up; the file stays, or another process could lock one that is unlinked
+            private.lock = -1
+
+    cdef Store *_opened(self) except NULL:
+        if self.store == NULL:
+            raise StorageError("the log is closed")
+        return self.store
+
+    # -- what the engine does in C, for tests and tools
+
+    @property
+    def replay(self):
+        """[(position, type, group, instance, body)] that recovery found, in log order; [] after release_replay()."""
+        return [] if self._private is None or self._private.recovered is None else self._private.recovered.records
+
+    @property
+    def outcome(self):
+        """What recovery found: "empty", "good" or "torn"; None after release_replay()."""
+        return None if self._private is None or self._private.recovered is None else self._private.recovered.outcome
+
+    @property
+    def position(self):
+        """(segment, offset) where the next write goes."""
+        cdef Store *s = self._opened()
+        return s.writer.segment, s.writer.offset
+
+    @property
+    def pending(self):
+        """Whether something was appended that is not durable yet."""
+        return store_pending(self._opened())
+
+    def append(self, uint8_t type, uint32_t group, uint64_t instance, const uint8_t[::1] body not None):
+        """Appends a record to the pending write and returns its position."""
+        cdef Store *s = self._opened()
+        cdef size_t size = body.shape[0]
+        cdef const uint8_t *data = &body[0] if size else NULL
+        cdef int error = 0
+        cdef uint64_t position
+        with nogil:
+            position = store_append(s, type, group, instance, data, size, NULL, 0, &error)
+        self._check(error, "appending to the log")
+        return position
+
+    def flush(self):
+        """Makes everything that was appended durable."""
+        cdef Store *s = self._opened()
+        cdef int error
+        with nogil:
+            error = store_flush(s)
+        self._check(error, "writing to the log")
+
+    def read(self, uint64_t position):
+        """(type, group, instance, body) of the record at a position; StorageError where it is not there or does not verify."""
+        cdef Store *s = self._opened()
+        cdef uint32_t size = 0
+        cdef int error = 0
+        cdef uint8_t *data
+        cdef Record r
+        with nogil:
+            data = store_read(s, position, &size, &error)
+        if data == NULL:
+            self._check(error, f"reading the record at segment {position // s.writer.segment_size}, offset "
+                        f"{position % s.writer.segment_size}")
+        try:
+            memcpy(&r, data, RECORD_HEAD)
+            return r.type, r.group, r.instance, <bytes>(<char *>data)[RECORD_HEAD:size]
+        finally:
+            free(data)
+
+    def recycle(self, uint64_t segment):
+        """Gives the oldest segment back for reuse."""
+        cdef Store *s = self._opened()
+        cdef int error
+        with nogil:
+            error = store_recycle(s, segment)
+        self._check(error, f"recycling segment {segment}")
+
+    def wait_for_spare(self, double timeout):
+        """Waits until the preparer has a spare ready, at most so many seconds; whether it has."""
+        cdef Files *f = <Files *>self._opened().files
+        wait = threading.Event()
+        deadline = disk_now() + <int64_t>(timeout * 1e9)
+        while True:
+            pthread_mutex_lock(&f.spares.mutex)
+            ready = f.spares.ready
+            pthread_mutex_unlock(&f.spares.mutex)
+            if ready or disk_now() >= deadline:
+                return ready > 0
+            wait.wait(0.005)
+
+    def counters(self):
+        """Counts since this start. ``time_ns`` is the time spent in durable writes, ``spares_late`` how often none was ready."""
+        cdef Store *s = self._opened()
+        cdef Files *f = <Files *>s.files
+        pthread_mutex_lock(&f.spares.mutex)
+        spares, preparer_error = f.spares.ready, f.spares.preparer_error
+        pthread_mutex_unlock(&f.spares.mutex)
+        return {
+            "syncs": s.syncs, "writes": s.writes, "bytes": s.bytes, "records": s.records, "time_ns": s.time,
+            "segments": s.writer.segment - s.writer.oldest + 1, "spares": spares, "spares_late": f.made_here,
+            "preparer_errno": preparer_error, "failed_errno": f.failed, "erased_bytes": self._private.erased,
+            "rewritten_bytes": self._private.rewritten,
+        }

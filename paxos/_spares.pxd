@@ -1,0 +1,45 @@
+# cython: language_level=3
+"""System calls of the log, retried and completed, and spare segment files. No GIL, no Python object."""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef extern from "<pthread.h>" nogil:
+    ctypedef struct pthread_mutex_t:
+        pass
+    ctypedef struct pthread_cond_t:
+        pass
+    int pthread_mutex_lock(pthread_mutex_t *mutex)
+    int pthread_mutex_unlock(pthread_mutex_t *mutex)
+
+cdef enum:
+    SPARES_WANTED = 1               # zero-filled ahead
+    SPARES_MAX = 4                  # kept when segments are recycled faster than used
+    CHUNK = 1048576                 # bytes of zeros in one write of the preparer
+    NAME = 48                       # room for a file name
+
+cdef struct Spares:                 # the pool of spare files of one log
+    uint8_t *zeros                  # CHUNK of zeros, aligned
+    int directory                   # fd
+    uint64_t segment_size
+    bint made                       # mutex and condition are there
+    # guarded by the mutex
+    pthread_mutex_t mutex
+    pthread_cond_t wake
+    uint64_t numbers[4]
+    int ready
+    uint64_t next_spare
+    bint stopping
+    int preparer_error              # errno of the preparer's last attempt, 0: none
+
+# Results are 0 or an errno, unless said otherwise.
+cdef int disk_write(int fd, const uint8_t *data, size_t size, uint64_t offset, bint direct) noexcept nogil
+cdef int disk_sync(int fd) noexcept nogil
+cdef int disk_sync_directory(int fd) noexcept nogil
+cdef int disk_close(int fd) noexcept nogil
+cdef int disk_open(int directory, const char *name, int flags, int *fd) noexcept nogil
+cdef int disk_read(int fd, uint8_t *out, size_t size, uint64_t offset) noexcept nogil
+cdef int64_t disk_now() noexcept nogil
+cdef void segment_name(char *out, uint64_t number) noexcept nogil
+cdef void spare_name(char *out, uint64_t number) noexcept nogil
+cdef void spares_prepare(Spares *f) noexcept nogil
+cdef int spares_take(Spares *f, uint64_t *number, uint64_t *made_here) noexcept nogil
+cdef int spares_give(Spares *f, uint64_t segment) noexcept nogil

@@ -1,0 +1,250 @@
+# cython: language_level=3
+"""System calls of the log, retried and completed, and the pool of spare segment files.
+
+A spare is a file of a segment's size whose zeros (or the bytes of its former life) are on the disk, so that writing a
+segment only overwrites. One preparer thread keeps one ready; recycled segments join the pool as they are. The pool's fields
+are guarded by its mutex, which is never held over a system call.
+"""
+from libc.errno cimport EBADMSG, EINTR, EIO, errno
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free
+from libc.string cimport memset
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
+from posix.types cimport mode_t, off_t
+
+from paxos._types cimport BLOCK
+
+cdef extern from "<fcntl.h>" nogil:
+    int O_RDONLY, O_RDWR, O_WRONLY, O_CREAT, O_EXCL, O_CLOEXEC, O_DIRECT, O_DSYNC
+    int POSIX_FADV_DONTNEED
+    int openat(int directory, const char *name, int flags, ...)
+    int posix_fadvise(int fd, off_t offset, off_t length, int advice)
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int fd, void *out, size_t size, off_t offset)
+    ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
+    int fdatasync(int fd)
+    int fsync(int fd)
+    int close(int fd)
+    int unlinkat(int directory, const char *name, int flags)
+
+cdef extern from "<stdio.h>" nogil:
+    int renameat(int old_directory, const char *old, int new_directory, const char *new)
+
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void **out, size_t alignment, size_t size)
+
+cdef extern from "<pthread.h>" nogil:
+    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
+    int pthread_mutex_destroy(pthread_mutex_t *mutex)
+    int pthread_cond_init(pthread_cond_t *cond, const void *attributes)
+    int pthread_cond_destroy(pthread_cond_t *cond)
+    int pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
+    int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const timespec *until)
+    int pthread_cond_signal(pthread_cond_t *cond)
+
+cdef enum:
+    PACE = 2000000                  # ns between two writes of the preparer: the engine's go first
+
+
+# ---- system calls, retried and completed ----
+
+cdef int disk_write(int fd, const uint8_t *data, size_t size, uint64_t offset, bint direct) noexcept nogil:
+    """All of it, or an errno. A direct write that was short goes on at the block it broke off in."""
+    cdef size_t done = 0
+    cdef ssize_t n
+    while done < size:
+        n = pwrite(fd, data + done, size - done, <off_t>(offset + done))
+        if n < 0:
+            if errno == EINTR:
+                continue
+            return errno
+        if direct and n % BLOCK != 0:
+            n -= n % BLOCK
+            if n == 0:
+                return EIO
+        if n == 0:
+            return EIO
+        done += n
+    return 0
+
+
+cdef int disk_sync(int fd) noexcept nogil:
+    while fdatasync(fd) != 0:
+        if errno != EINTR:
+            return errno
+    return 0
+
+
+cdef int disk_sync_directory(int fd) noexcept nogil:
+    while fsync(fd) != 0:
+        if errno != EINTR:
+            return errno
+    return 0
+
+
+cdef int disk_close(int fd) noexcept nogil:
+    # After EINTR the descriptor is closed on Linux: never again.
+    if close(fd) != 0 and errno != EINTR:
+        return errno
+    return 0
+
+
+cdef int disk_open(int directory, const char *name, int flags, int *fd) noexcept nogil:
+    while True:
+        fd[0] = openat(directory, name, flags | O_CLOEXEC, <mode_t>0o644)
+        if fd[0] >= 0:
+            return 0
+        if errno != EINTR:
+            return errno
+
+
+cdef int disk_read(int fd, uint8_t *out, size_t size, uint64_t offset) noexcept nogil:
+    cdef size_t done = 0
+    cdef ssize_t n
+    while done < size:
+        n = pread(fd, out + done, size - done, <off_t>(offset + done))
+        if n < 0:
+            if errno == EINTR:
+                continue
+            return errno
+        if n == 0:
+            return EBADMSG          # a segment is never shorter than its size
+        done += n
+    return 0
+
+
+cdef int64_t disk_now() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)      # cannot fail: the clock exists and the pointer is good
+    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
+
+
+cdef void segment_name(char *out, uint64_t number) noexcept nogil:
+    snprintf(out, NAME, "%016llx.seg", <unsigned long long>number)
+
+
+cdef void spare_name(char *out, uint64_t number) noexcept nogil:
+    snprintf(out, NAME, "spare-%llu.tmp", <unsigned long long>number)
+
+
+# ---- spares ----
+
+cdef bint _pause(Spares *f) noexcept nogil:
+    """Leaves the disk to the engine for a moment, unless it waits for a spare. Whether to stop."""
+    cdef timespec until
+    cdef bint stop
+    pthread_mutex_lock(&f.mutex)
+    clock_gettime(CLOCK_REALTIME, &until)
+    until.tv_nsec += PACE
+    if until.tv_nsec >= 1000000000:
+        until.tv_nsec -= 1000000000
+        until.tv_sec += 1
+    if not f.stopping:
+        pthread_cond_timedwait(&f.wake, &f.mutex, &until)
+    stop = f.stopping
+    pthread_mutex_unlock(&f.mutex)
+    return stop
+
+
+cdef int _make(Spares *f, uint64_t number, bint paced) noexcept nogil:
+    """A file of zeros that are on the disk, so that later writes only overwrite. 0, an errno, or -1: told to stop."""
+    cdef char name[NAME]
+    cdef int fd = -1, error, other
+    cdef uint64_t done = 0
+    cdef size_t size
+    spare_name(name, number)
+    error = disk_open(f.directory, name, O_WRONLY | O_CREAT | O_EXCL, &fd)
+    if error:
+        return error
+    while error == 0 and done < f.segment_size:
+        size = <size_t>min(<uint64_t>CHUNK, f.segment_size - done)
+        error = disk_write(fd, f.zeros, size, done, False)
+        if error == 0:
+            error = disk_sync(fd)
+        done += size
+        if error == 0 and paced and _pause(f):
+            error = -1
+    if error == 0:
+        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)     # advice: zeros in the page cache serve nobody
+    other = disk_close(fd)
+    if error == 0:
+        error = other
+    if error:
+        unlinkat(f.directory, name, 0)      # what is left over is removed at the next open
+    return error
+
+
+cdef void spares_prepare(Spares *f) noexcept nogil:
+    """The preparer thread: sleeps until a spare is wanted."""
+    cdef uint64_t number
+    cdef int error
+    pthread_mutex_lock(&f.mutex)
+    while not f.stopping:
+        if f.ready >= SPARES_WANTED or f.preparer_error:
+            # After an error it tries again when the next spare is taken; the engine meets the error then, too.
+            pthread_cond_wait(&f.wake, &f.mutex)
+            continue
+        number = f.next_spare
+        f.next_spare += 1
+        pthread_mutex_unlock(&f.mutex)
+        error = _make(f, number, True)
+        pthread_mutex_lock(&f.mutex)
+        if error == 0:
+            if f.ready < SPARES_MAX:
+                f.numbers[f.ready] = number
+                f.ready += 1
+        elif error > 0:
+            f.preparer_error = error
+    pthread_mutex_unlock(&f.mutex)
+
+
+cdef int spares_take(Spares *f, uint64_t *number, uint64_t *made_here) noexcept nogil:
+    """A spare's number; made here and now where none is ready."""
+    cdef bint have = False
+    pthread_mutex_lock(&f.mutex)
+    if f.ready:
+        f.ready -= 1
+        number[0] = f.numbers[f.ready]
+        have = True
+    else:
+        number[0] = f.next_spare
+        f.next_spare += 1
+    f.preparer_error = 0
+    pthread_cond_signal(&f.wake)
+    pthread_mutex_unlock(&f.mutex)
+    if have:
+        return 0
+    made_here[0] += 1
+    return _make(f, number[0], False)
+
+
+cdef int spares_give(Spares *f, uint64_t segment) noexcept nogil:
+    """Takes a segment's name away, durably; its file is kept as a spare or removed."""
+    cdef char old[NAME]
+    cdef char name[NAME]
+    cdef uint64_t number
+    cdef bint keep
+    cdef int error
+    segment_name(old, segment)
+    pthread_mutex_lock(&f.mutex)
+    keep = f.ready < SPARES_MAX
+    number = f.next_spare
+    f.next_spare += 1
+    pthread_mutex_unlock(&f.mutex)
+    spare_name(name, number)
+    if keep:
+        if renameat(f.directory, old, f.directory, name) != 0:
+            return errno
+    elif unlinkat(f.directory, old, 0) != 0:
+        return errno
+    error = disk_sync_directory(f.directory)
+    if error or not keep:
+        return error
+    pthread_mutex_lock(&f.mutex)
+    if f.ready < SPARES_MAX:        # else the preparer was quicker; the file is taken up again at the next open
+        f.numbers[f.ready] = number
+        f.ready += 1
+    pthread_mutex_unlock(&f.mutex)
+    return 0

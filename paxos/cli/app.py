@@ -1,0 +1,202 @@
+"""The commands and their options. What they do is in the modules of their names, imported when asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from paxos.errors import PaxosError
+
+from .params import address_option, cluster_option
+
+EXAMPLES = """\b
+Examples:
+  paxos demo
+  paxos serve --id 1 --cluster 1=10.0.0.1:7101,2=10.0.0.2:7101,3=10.0.0.3:7101 --data /var/lib/paxos --resp 0.0.0.0:6379
+  paxos bench --clients 1000 --value-size 100 --seconds 5
+"""
+
+LEVELS = ["debug", "info", "warning", "error"]
+
+loop_option = click.option(
+    "--loop", type=click.Choice(["asyncio", "uvloop"]), default="asyncio", show_default=True, help="The event loop."
+)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog=EXAMPLES,
+    invoke_without_command=True,
+)
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Replicated state machines: a key-value service on three machines, a demonstration, a benchmark."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(2)
+
+
+@cli.command(
+    epilog="""\b
+Example, on each of three machines with its own --id:
+  paxos serve --id 1 --cluster 1=10.0.0.1:7101,2=10.0.0.2:7101,3=10.0.0.3:7101 --data /var/lib/paxos --resp 0.0.0.0:6379
+  redis-cli -h 10.0.0.1 set greeting hello
+"""
+)
+@click.option("--id", "node_id", type=click.IntRange(min=1), required=True, help="This node, one of --cluster.")
+@click.option("--cluster", metavar="1=HOST:PORT,2=…", callback=cluster_option, required=True,
+              help="All nodes and the addresses they meet on.")  # fmt: skip
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Directory of this node's log; made where it is missing.",
+)
+@click.option("--resp", metavar="HOST:PORT", callback=address_option, required=True,
+              help="Where Redis clients connect.")  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(min=0.001), default=5.0, show_default=True,
+              help="Seconds until a command is answered with an error.")  # fmt: skip
+@click.option("--window", type=click.IntRange(1, 1024), default=8, show_default=True, help="Instances in flight.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
+@loop_option
+@click.option("--until-stdin-ends", is_flag=True, hidden=True)
+def serve(
+    node_id: int,
+    cluster: dict[int, str],
+    data: Path,
+    resp: tuple[str, int],
+    timeout: float,
+    window: int,
+    log_level: str,
+    loop: str,
+    until_stdin_ends: bool,
+) -> None:
+    """Run one node of the key-value service until SIGTERM or Ctrl-C.
+
+    Any Redis client can talk to any node. A write is acknowledged when it is on the disks of a majority.
+    """
+    from . import loops
+    from . import serve as module
+
+    if node_id not in cluster:
+        named = ", ".join(map(str, cluster))
+        raise click.BadParameter(f"{node_id} is not in --cluster, which names {named}", param_hint="--id")
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    options = module.ServeOptions(node_id, cluster, data, resp, timeout, window, until_stdin_ends)
+    loops.run(module.serve(options), loop)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  paxos demo
+  paxos demo --json
+  paxos demo --keep        # then: redis-cli -p PORT set greeting hello
+"""
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
+@click.option("--keep", is_flag=True, help="Leave the three nodes up and say how to talk to them.")
+@click.option("--seconds", type=click.FloatRange(0.5, 60), default=2.5, show_default=True,
+              help="Length of each of the three phases of load.")  # fmt: skip
+@click.option("--writers", type=click.IntRange(1, 256), default=16, show_default=True, help="Connections that write.")
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path),
+              help="An empty directory for the three nodes; default: a temporary one.")  # fmt: skip
+def demo(as_json: bool, keep: bool, seconds: float, writers: int, data: Path | None) -> None:
+    """Start three nodes, write, kill -9 the master, restart it, and prove that nothing was lost.
+
+    The exit status is 0 only when every acknowledged write is there and all three nodes hold the same log.
+    """
+    from . import demo as module
+    from . import loops
+
+    options = module.DemoOptions(as_json, keep, seconds, writers, data)
+    if not loops.run(module.demo(options)):
+        raise SystemExit(1)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  paxos bench --clients 1 --value-size 100 --seconds 5 --floor
+  paxos bench --clients 1000 --value-size 100 --seconds 5 --json
+  paxos bench --clients 10 --batch 100 --value-size 100     # 1,000 values outstanding through propose_many
+"""
+)
+@click.option("--nodes", type=click.IntRange(1, 9), default=3, show_default=True, help="Node processes.")
+@click.option("--clients", type=click.IntRange(1, 100_000), default=1, show_default=True,
+              help="Tasks that propose, each with one call under way.")  # fmt: skip
+@click.option("--value-size", type=click.IntRange(0, 10 << 20), default=100, show_default=True, help="Bytes.")
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Measured window.")
+@click.option("--warmup", type=click.FloatRange(0, 60), default=1.0, show_default=True, help="Seconds before it.")
+@click.option("--batch", type=click.IntRange(1, 100_000), default=1, show_default=True,
+              help="Values a call; above 1 through propose_many.")  # fmt: skip
+@click.option("--window", type=click.IntRange(1, 1024), default=8, show_default=True, help="Instances in flight.")
+@click.option("--remote", is_flag=True, help="The load in a follower's process instead of the master's.")
+@click.option("--floor", is_flag=True, help="Measure the bare disk write and network round trip first.")
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path),
+              help="A directory on the disk to measure; default: a temporary one.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
+@loop_option
+def bench(
+    nodes: int,
+    clients: int,
+    value_size: int,
+    seconds: float,
+    warmup: float,
+    batch: int,
+    window: int,
+    remote: bool,
+    floor: bool,
+    data: Path | None,
+    as_json: bool,
+    loop: str,
+) -> None:
+    """Measure a cluster of node processes on this machine: values a second, latency, and what a value costs.
+
+    The load runs in the master's process through the asyncio API. Counts are the nodes' own, over the measured window.
+    """
+    from . import bench as module
+    from . import loops
+
+    loops.loop_factory(loop)  # the workers use it; a missing one is told here, in one line
+    options = module.BenchOptions(
+        nodes, clients, value_size, seconds, warmup, batch, window, remote, floor, data, as_json, loop
+    )
+    loops.run(module.bench(options))
+
+
+def run(arguments: Sequence[str] | None) -> int:
+    """Run the command line; every error becomes one line on stderr and an exit status."""
+    try:
+        given = list(arguments) if arguments is not None else None
+        status = cli.main(given, prog_name="paxos", standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else "paxos"
+        message = " ".join(error.format_message().split())
+        print(f"{path}: {message} (see {path} --help)", file=sys.stderr)
+        return 2
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        print("paxos: interrupted", file=sys.stderr)
+        return 130
+    except asyncio.CancelledError:
+        print("paxos: terminated", file=sys.stderr)
+        return 143
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        return 1
+    except (PaxosError, OSError) as error:
+        print(f"paxos: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 1
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    # Without its standalone mode click returns what it would have exited with, or what the command returned.
+    return status if isinstance(status, int) else 0

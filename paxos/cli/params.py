@@ -1,0 +1,50 @@
+"""Kinds of option values: addresses and clusters."""
+
+from __future__ import annotations
+
+import click
+
+from paxos.errors import ConfigError
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT`` (``[::1]:7101`` for IPv6). Raises :class:`paxos.ConfigError`."""
+    host, colon, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host:
+        raise ConfigError(f"'{text}' is not HOST:PORT, for example 127.0.0.1:7101")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ConfigError(f"'{text}' has no port from 1 to 65535 behind the colon")
+    return host, int(port)
+
+
+def parse_cluster(text: str) -> dict[int, str]:
+    """``1=HOST:PORT,2=HOST:PORT,…``. Raises :class:`paxos.ConfigError`."""
+    cluster: dict[int, str] = {}
+    for item in text.split(","):
+        number, equals, address = item.strip().partition("=")
+        if not equals or not (number.isascii() and number.isdigit()) or int(number) < 1:
+            raise ConfigError(f"'{item.strip()}' is not ID=HOST:PORT (IDs from 1 on), for example 1=127.0.0.1:7101")
+        parse_address(address)
+        if int(number) in cluster:
+            raise ConfigError(f"node {int(number)} is named twice")
+        if address.strip() in cluster.values():
+            raise ConfigError(f"address {address.strip()} is named twice")
+        cluster[int(number)] = address.strip()
+    return cluster
+
+
+def address_option(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, int]:
+    """The callback of an option with an address."""
+    try:
+        return parse_address(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def cluster_option(ctx: click.Context, param: click.Parameter, value: str) -> dict[int, str]:
+    """The callback of an option with a cluster."""
+    try:
+        return parse_cluster(value)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), ctx, param) from None

@@ -1,0 +1,129 @@
+"""Options of a node: what may be set, its default, unit and bounds; and the address book of a cluster."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TypedDict, Unpack
+
+from paxos.errors import ConfigError
+
+__all__ = ["NodeOptions", "Options", "parse_address", "parse_cluster"]
+
+MAX_MEMBERS = 31
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of a node, checked. Times in seconds, sizes in bytes."""
+
+    window: int = 8
+    """Instances in flight (1 to 64). 1 gives one instance after the other."""
+    batch_bytes: int = 1 << 20
+    """Values that wait are packed into one instance up to this size."""
+    batch_values: int = 4096
+    """... and up to this number."""
+    heartbeat: float = 0.05
+    """Time between two heartbeats of the master."""
+    election_timeout: float = 0.3
+    """A node that has not heard of a master for this long, and up to twice as long at random, asks for an election."""
+    stuck_limit: float = 10.0
+    """A master whose Python side has not taken what was chosen for this long gives the mastership up."""
+    max_value: int = 10 << 20
+    """Largest value; above it a proposal is refused with ``ValueTooLarge``."""
+    segment_bytes: int = 64 << 20
+    """Size of a log segment, a multiple of 4096; fixed when the data directory is made."""
+    direct_io: bool = True
+    """Write the log with O_DIRECT|O_DSYNC where the file system can; else with fdatasync."""
+    max_pending: int = 16384
+    """Proposals of this node that may be under way; more are refused with ``Overloaded``."""
+    max_pending_bytes: int = 128 << 20
+    """... and their size."""
+
+    def __post_init__(self) -> None:
+        def check(name: str, low: float, high: float) -> None:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise ConfigError(f"option {name}={value!r} is out of range: give a number from {low} to {high}")
+
+        check("window", 1, 64)
+        check("batch_bytes", 1, 16 << 20)
+        check("batch_values", 1, 1 << 20)
+        check("heartbeat", 0.001, 60)
+        check("election_timeout", 0.01, 600)
+        check("stuck_limit", 0.1, 86400)
+        check("max_value", 1, 16 << 20)
+        check("segment_bytes", 64 << 10, 1 << 30)
+        check("max_pending", 1, 65536)
+        check("max_pending_bytes", 1, 1 << 40)
+        if self.segment_bytes % 4096:
+            raise ConfigError(f"option segment_bytes={self.segment_bytes} must be a multiple of 4096")
+        if self.election_timeout < 3 * self.heartbeat:
+            raise ConfigError(
+                f"option election_timeout={self.election_timeout} s must be at least three times heartbeat={self.heartbeat} s, "
+                "or nodes stand for election while the master is well"
+            )
+        largest = max(self.batch_bytes, self.max_value) + (16 << 10)
+        if self.segment_bytes < largest + (8 << 10):
+            raise ConfigError(
+                f"option segment_bytes={self.segment_bytes} must hold the largest value: make it at least {largest + (8 << 10)}, "
+                f"or lower max_value={self.max_value} and batch_bytes={self.batch_bytes}"
+            )
+
+    @classmethod
+    def make(cls, **options: Unpack[NodeOptions]) -> Options:
+        """Options from keyword arguments; an unknown name is a ConfigError that lists the known ones."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise ConfigError(f"unknown option {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+        return cls(**options)
+
+
+class NodeOptions(TypedDict, total=False):
+    """Keyword arguments of ``Node.open`` and ``SyncNode.open``; meaning and defaults: :class:`Options`."""
+
+    window: int
+    batch_bytes: int
+    batch_values: int
+    heartbeat: float
+    election_timeout: float
+    stuck_limit: float
+    max_value: int
+    segment_bytes: int
+    direct_io: bool
+    max_pending: int
+    max_pending_bytes: int
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """``HOST:PORT`` or ``[IPV6]:PORT`` as (host, port). Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError as error:
+            raise ConfigError(f"address {text!r}: {host!r} in brackets is no IPv6 address") from error
+    elif ":" in host:
+        raise ConfigError(f"address {text!r}: write an IPv6 address in brackets, as in [::1]:7101")
+    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"address {text!r} is not HOST:PORT, as in 127.0.0.1:7101")
+    return host, int(port)
+
+
+def parse_cluster(node_id: int, cluster: Mapping[int, str]) -> dict[int, tuple[str, int]]:
+    """The address book of a cluster, checked. Raises ConfigError."""
+    if not cluster or len(cluster) > MAX_MEMBERS:
+        raise ConfigError(f"cluster= must name 1 to {MAX_MEMBERS} nodes, not {len(cluster)}")
+    book = {}
+    for node, address in cluster.items():
+        if isinstance(node, bool) or not isinstance(node, int) or not 0 < node < 1 << 32:
+            raise ConfigError(f"cluster= has the node id {node!r}; an id is an integer from 1 to {(1 << 32) - 1}")
+        book[node] = parse_address(address)
+    if len(set(book.values())) != len(book):
+        raise ConfigError(f"cluster= gives two nodes the same address: {dict(cluster)!r}")
+    if node_id not in book:
+        raise ConfigError(f"node_id={node_id} is not in cluster= (which names {sorted(book)}); add it with its own address")
+    return book

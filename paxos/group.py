@@ -1,0 +1,363 @@
+"""Applying chosen values, and settling proposals: what stands between the engine and the state machines.
+
+One call of the engine hands over everything that has become known; per value there is nothing here but the user's own ``apply``
+and his own completion.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from paxos._engine import EVENT_CHOSEN, EVENT_DIVERGED, EVENT_FORMED, EVENT_LOG, EVENT_MASTER, EVENT_SETTLED, Engine
+from paxos.errors import (
+    ConfigError,
+    NodeClosed,
+    NotAvailable,
+    OutcomeUnknown,
+    Overloaded,
+    PartialOutcome,
+    PaxosError,
+    StateMachineFailed,
+    ValueTooLarge,
+)
+from paxos.statemachine import StateMachine, StateMachineFactory
+
+__all__ = ["Completion", "Group", "NodeStatus"]
+
+logger = logging.getLogger("paxos")
+
+DRAIN_VALUES = 2048  # applied in one go before the event loop gets its turn
+SETTLE_NOT_AVAILABLE, SETTLE_OVERLOADED, SETTLE_UNKNOWN = 1, 2, 3
+
+
+class Completion(Protocol):
+    """What a proposal is settled with: an asyncio or a concurrent future."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What a node knows of itself and the cluster at one moment."""
+
+    node_id: int
+    role: str
+    """``follower``, ``asking``, ``preparing`` or ``master``."""
+    master_id: int
+    """0 where none is known."""
+    formed: bool
+    """Whether the cluster has been formed."""
+    chosen: int
+    """Instances known chosen here, from 0 on without a gap."""
+    applied: int
+    """Instances applied here."""
+    commits: int
+    """Values in the chosen instances."""
+    checksum: int
+    """Chain checksum over the applied instances: equal on all nodes that have applied as many."""
+    fsyncs: int
+    log_writes: int
+    log_bytes: int
+    log_records: int
+    log_seconds: float
+    """Time spent in log writes."""
+    log_mode: str
+    """How log writes are made durable here."""
+    elections: int
+    """Ballots this node has raised."""
+    rounds: int
+    """Message rounds on the critical path, summed over ``proposed_values``."""
+    proposed_values: int
+    """Values chosen under this node's own ballots since it started."""
+    frames_sent: int
+    frames_received: int
+    bytes_sent: int
+    bytes_received: int
+    frames_refused: dict[str, int]
+    """Frames and connections turned away, by reason."""
+    pending: int
+    """Proposals of this node that are under way."""
+    peers: dict[int, bool]
+    """Whether the connection to each other node is up."""
+    state_machine_error: str | None
+    """Why applying has stopped, if it has."""
+
+
+class _Part:
+    """Completion of one chunk of a ``propose_many``."""
+
+    __slots__ = ("count", "many", "start")
+
+    def __init__(self, many: _Many, start: int, count: int) -> None:
+        self.many = many
+        self.start = start
+        self.count = count
+
+
+class _Many:
+    """A ``propose_many``: results of its chunks, and the one completion behind them."""
+
+    __slots__ = ("completion", "failed", "left", "outcomes")
+
+    def __init__(self, completion: Completion, count: int) -> None:
+        self.completion = completion
+        self.outcomes: list[object] = [None] * count
+        self.left = count
+        self.failed = 0
+
+    def put(self, start: int, results: Sequence[object]) -> None:
+        self.outcomes[start : start + len(results)] = results
+        self._done(len(results))
+
+    def fail(self, start: int, count: int, error: PaxosError) -> None:
+        self.outcomes[start : start + count] = [error] * count
+        self.failed += count
+        self._done(count)
+
+    def _done(self, count: int) -> None:
+        self.left -= count
+        if self.left or self.completion.done():
+            return
+        if self.failed:
+            message = f"{self.failed} of {len(self.outcomes)} values are not known to be applied; .outcomes has what is known of each"
+            self.completion.set_exception(PartialOutcome(message, self.outcomes))
+        else:
+            self.completion.set_result(self.outcomes)
+
+
+class Group:
+    """The Python side of one group. ``submit`` may be called on any thread, ``drain`` on one thread only."""
+
+    def __init__(self, engine: Engine, factory: StateMachineFactory, *, max_value: int, batch_bytes: int,
+                 batch_values: int) -> None:
+        makers = {0: factory} if callable(factory) else dict(factory)
+        if not makers:
+            raise ConfigError("state_machine= is an empty mapping; give a class, a factory, or {id: factory}")
+        self._machines: dict[int, StateMachine] = {id_: make() for id_, make in makers.items()}
+        for id_, machine in self._machines.items():
+            if not isinstance(machine, StateMachine):
+                raise ConfigError(f"state_machine= made a {type(machine).__name__} for id {id_}; it must be a paxos.StateMachine")
+        self._last = {id_: machine.last_applied() for id_, machine in self._machines.items()}
+        self._engine = engine
+        self._max_value = max_value
+        self._batch_bytes = batch_bytes
+        self._batch_values = batch_values
+        self._lock = threading.Lock()  # between submit + register and look-up of what has been chosen
+        self._waiting: dict[int, Completion | _Part] = {}
+        self.applied = min(self._last.values())
+        self.checksum = 0
+        self.error: BaseException | None = None
+        self.closed = False
+        self.master_id = 0
+        self.settled = False
+        self.on_ready: Callable[[], None] | None = None
+
+    # -- proposals
+
+    def submit(self, completion: Completion, value: bytes, timeout: float, machine: int) -> None:
+        """Hands one value to the engine; ``completion`` is settled with its result or error."""
+        if len(value) > self._max_value:
+            raise self._too_large(value)
+        if self.closed or self.error is not None or machine not in self._machines:
+            raise self._refusal(machine)
+        engine = self._engine
+        with self._lock:
+            seq = engine.submit(machine, (value,), engine.now() + int(timeout * 1e9))
+            self._waiting[seq] = completion
+
+    def submit_many(self, completion: Completion, values: Sequence[bytes], timeout: float, machine: int) -> None:
+        """Hands values to the engine in chunks that fit an instance; settled when every value is."""
+        if self.closed or self.error is not None or machine not in self._machines:
+            raise self._refusal(machine)
+        values = list(values)
+        for value in values:
+            if len(value) > self._max_value:
+                raise self._too_large(value)
+        many = _Many(completion, len(values))
+        if not values:
+            completion.set_result([])
+            return
+        deadline = self._engine.now() + int(timeout * 1e9)
+        start = 0
+        for end in self._cuts(values):
+            try:
+                with self._lock:
+                    seq = self._engine.submit(machine, values[start:end], deadline)
+                    self._waiting[seq] = _Part(many, start, end - start)
+            except Overloaded as error:
+                if start == 0:
+                    raise
+                many.fail(start, len(values) - start, error)
+                return
+            start = end
+
+    def _cuts(self, values: list[bytes]) -> list[int]:
+        """Where to cut a list of values so that every piece fits an instance."""
+        cuts, size, count = [], 0, 0
+        for i, value in enumerate(values):
+            if count and (size + len(value) + 4 > self._batch_bytes - 64 or count == self._batch_values):
+                cuts.append(i)
+                size = count = 0
+            size += len(value) + 4
+            count += 1
+        cuts.append(len(values))
+        return cuts
+
+    def _too_large(self, value: bytes) -> ValueTooLarge:
+        return ValueTooLarge(f"value of {len(value)} bytes is above the limit of {self._max_value} (option max_value)")
+
+    def _refusal(self, machine: int) -> PaxosError:
+        if self.closed:
+            return NodeClosed("the node has been closed")
+        if self.error is not None:
+            error = NotAvailable(f"the state machine of this node has failed ({self.error!r}); propose at another node")
+            error.__cause__ = self.error
+            return error
+        return ConfigError(f"there is no state machine {machine} in this group; there are {sorted(self._machines)}")
+
+    # -- what the engine tells
+
+    def drain(self) -> None:
+        """Takes what the engine has, applies, settles. The engine's descriptor stays readable where more is left."""
+        for event in self._engine.drain(DRAIN_VALUES):
+            kind = event[0]
+            if kind == EVENT_CHOSEN:
+                if self.error is None:
+                    self._apply(event[2], event[3], event[4], event[5])
+            elif kind == EVENT_SETTLED:
+                self._settle(event[1], event[2])
+            elif kind == EVENT_MASTER:
+                self._on_master(event[2], event[4])
+            elif kind == EVENT_LOG:
+                logger.log(event[1], "%s", event[2])
+            elif kind == EVENT_FORMED:
+                logger.info("the cluster is formed")
+            elif kind == EVENT_DIVERGED:
+                logger.critical("values differ between nodes: chain checksum at instance %d is not that of node %d", event[2], event[3])
+
+    def _apply(self, instance: int, chain: int, runs: list[tuple[int, list[bytes]]], settled: list[tuple[int, int, int, int]]) -> None:
+        try:
+            results = self._apply_runs(instance, runs)
+        except Exception as error:
+            self._fail(instance, error)
+            return
+        self.applied = instance
+        self.checksum = chain
+        if not settled:
+            return
+        with self._lock:
+            found = [(self._waiting.pop(seq, None), run, start, count) for seq, run, start, count in settled]
+        for entry, run, start, count in found:
+            if entry is None:
+                continue  # told earlier that its outcome is unknown
+            if type(entry) is _Part:
+                entry.many.put(entry.start, results[run][start : start + count])
+            elif not entry.done():  # type: ignore[union-attr]  # _Part has been ruled out
+                entry.set_result(results[run][start])  # type: ignore[union-attr]
+
+    def _apply_runs(self, instance: int, runs: list[tuple[int, list[bytes]]]) -> list[Sequence[object]]:
+        """One call of apply_batch per machine; the results per run."""
+        machines = self._machines
+        if len(machines) == 1 and len(runs) == 1 and runs[0][0] in machines:
+            return [self._apply_one(runs[0][0], instance, runs[0][1])]
+        values: dict[int, list[bytes]] = {id_: [] for id_ in machines}
+        spans = []
+        for id_, run in runs:
+            if id_ not in values:
+                raise ConfigError(f"instance {instance} has values for state machine {id_}, which this node does not have")
+            spans.append((id_, len(values[id_]), len(run)))
+            values[id_] += run
+        results = {id_: self._apply_one(id_, instance, batch) for id_, batch in values.items()}
+        return [results[id_][start : start + count] for id_, start, count in spans]
+
+    def _apply_one(self, id_: int, instance: int, values: list[bytes]) -> Sequence[object]:
+        if instance <= self._last[id_]:
+            return [None] * len(values)  # another machine of the group needs the replay, this one has it
+        results = self._machines[id_].apply_batch(instance, values)
+        if len(results) != len(values):
+            name = type(self._machines[id_]).__name__
+            raise TypeError(f"{name}.apply_batch returned {len(results)} results for {len(values)} values of instance {instance}")
+        return results
+
+    def _fail(self, instance: int, error: Exception) -> None:
+        """The state machine raised (design rule 17): no more applying, no mastership; voting and logging go on."""
+        self.error = error
+        logger.critical(
+            "the state machine raised at instance %d; this node stops applying and gives up mastership, and goes on voting. "
+            "Mend the state machine and restart the node: it replays from instance %d.", instance, self.applied + 1, exc_info=error)
+        self._engine.resign(False)
+
+        def failed() -> PaxosError:
+            outcome = StateMachineFailed(f"the state machine of this node raised at instance {instance}: {error!r}")
+            outcome.__cause__ = error
+            return outcome
+
+        self._settle_all(failed)
+        if self.on_ready is not None:
+            self.on_ready()
+
+    def _settle(self, seq: int, code: int) -> None:
+        error: PaxosError
+        if code == SETTLE_NOT_AVAILABLE:
+            error = NotAvailable("no master could be reached in time; the proposal was not executed")
+        elif code == SETTLE_OVERLOADED:
+            error = Overloaded("the master's queue is full; the proposal was not executed")
+        else:
+            error = OutcomeUnknown("the proposal was under way when its time was up, or the master changed; it may have been chosen")
+        with self._lock:
+            entry = self._waiting.pop(seq, None)
+        self._settle_entry(entry, error)
+
+    @staticmethod
+    def _settle_entry(entry: Completion | _Part | None, error: PaxosError) -> None:
+        if entry is None:
+            return
+        if isinstance(entry, _Part):
+            entry.many.fail(entry.start, entry.count, error)
+        elif not entry.done():
+            entry.set_exception(error)
+
+    def _settle_all(self, make: Callable[[], PaxosError]) -> None:
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        for entry in waiting.values():
+            self._settle_entry(entry, make())
+
+    def _on_master(self, master_id: int, settled: bool) -> None:
+        if master_id != self.master_id:
+            logger.info("master is node %d", master_id) if master_id else logger.info("no master is known")
+        self.master_id = master_id
+        self.settled = settled
+        if settled:
+            chosen = self._engine.status()["heard_chosen"]  # a settled master knows all that was ever chosen
+            if self.error is None and self.applied >= chosen:
+                self._fail(self.applied, ConfigError(
+                    f"the state machine says it has applied instance {self.applied}, but the cluster has chosen only {chosen}; "
+                    "it belongs to another cluster, or the cluster has lost its log"))
+            if self.on_ready is not None:
+                self.on_ready()
+
+    def close(self) -> None:
+        """Settles what is still waiting as unknown. The engine has been stopped."""
+        self.closed = True
+        self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))
+
+    # -- what others see
+
+    def status(self) -> NodeStatus:
+        s = self._engine.status()
+        return NodeStatus(
+            node_id=s["node_id"], role=s["role"], master_id=s["master_id"], formed=s["formed"], chosen=s["chosen"],
+            applied=self.applied + 1, commits=s["commits"], checksum=self.checksum, fsyncs=s["fsyncs"],
+            log_writes=s["log_writes"], log_bytes=s["log_bytes"], log_records=s["log_records"], log_seconds=s["log_ns"] / 1e9,
+            log_mode=s["log_mode"], elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
+            frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
+            bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],
+            peers=s["peers"], state_machine_error=repr(self.error) if self.error is not None else None,
+        )  # fmt: skip

@@ -1,0 +1,166 @@
+"""The asyncio API: a node of a replicated service, embedded in the service's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from paxos._engine import Engine
+from paxos.config import NodeOptions, Options, parse_address, parse_cluster
+from paxos.errors import ConfigError, NodeClosed, NotAvailable
+from paxos.group import Group, NodeStatus
+from paxos.statemachine import StateMachineFactory
+
+__all__ = ["Node", "open_group"]
+
+
+def _resolve(address: tuple[str, int], what: str) -> tuple[str, int]:
+    try:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise ConfigError(f"{what}: the name {address[0]!r} does not resolve ({error.strerror}); give an IP address or mend the name") from error
+    return found[0][4][0], address[1]  # type: ignore[return-value]  # always a host string for IP families
+
+
+def open_group(path: str | os.PathLike[str], node_id: int, cluster: Mapping[int, str], bind: str | None,
+               state_machine: StateMachineFactory, options: Options) -> tuple[Engine, Group]:
+    """Opens and recovers the data directory, makes the state machines, starts the engine. Blocks; runs in any thread."""
+    book = parse_cluster(node_id, cluster)
+    addresses = {node: _resolve(address, f"cluster= node {node}") for node, address in book.items() if node != node_id}
+    own = parse_address(bind) if bind is not None else book[node_id]
+    addresses[node_id] = _resolve(own, "bind=" if bind is not None else f"cluster= node {node_id}")
+    election_min = int(options.election_timeout * 1e9)
+    engine = Engine(
+        os.fspath(path), node_id, addresses,
+        window=options.window, batch_bytes=options.batch_bytes, batch_values=options.batch_values,
+        heartbeat_ns=int(options.heartbeat * 1e9), election_min_ns=election_min, election_max_ns=2 * election_min,
+        stuck_limit_ns=int(options.stuck_limit * 1e9), max_value=options.max_value, segment_size=options.segment_bytes,
+        direct=options.direct_io, max_pending=options.max_pending, max_pending_bytes=options.max_pending_bytes,
+    )  # fmt: skip
+    try:
+        group = Group(engine, state_machine, max_value=options.max_value, batch_bytes=options.batch_bytes,
+                      batch_values=options.batch_values)  # fmt: skip
+        engine.start(group.applied)
+    except BaseException:
+        engine.stop()
+        raise
+    return engine, group
+
+
+class Node:
+    """One node of a cluster, for asyncio. Make it with :meth:`open`; close it with :meth:`close` or ``async with``.
+
+    All methods are to be called on the thread of the event loop that opened it. The engine behind it runs on a thread of its own
+    that needs no GIL: votes, heartbeats and log writes go on while Python is busy.
+    """
+
+    def __init__(self, engine: Engine, group: Group, loop: asyncio.AbstractEventLoop) -> None:
+        self._engine = engine
+        self._group = group
+        self._loop = loop
+        self._ready: list[asyncio.Future[None]] = []
+        self._closing: asyncio.Task[None] | None = None
+        group.on_ready = self._wake_ready
+        loop.add_reader(engine.fileno(), group.drain)
+
+    @classmethod
+    async def open(cls, path: str | os.PathLike[str], *, node_id: int, cluster: Mapping[int, str],
+                   state_machine: StateMachineFactory, bind: str | None = None, **options: Unpack[NodeOptions]) -> Self:
+        """Opens a node: recovers its data directory (made if it is not there), listens, and joins the cluster.
+
+        Returns as soon as the node runs; whether the cluster can be reached shows in :meth:`wait_ready`.
+
+        :param path: data directory of this node alone.
+        :param node_id: this node's id, one of those in ``cluster``.
+        :param cluster: id to ``HOST:PORT`` of all nodes. It counts when the cluster is formed; afterwards the log's membership does.
+        :param state_machine: a :class:`StateMachine` class or factory, or ``{id: factory}`` for several in one group.
+        :param bind: ``HOST:PORT`` to listen on, where it is not this node's address in ``cluster``.
+        :param options: see :class:`paxos.Options`.
+        :raises ConfigError: an option, address or port cannot work.
+        :raises StorageError: the directory is in use, another node's, or damaged.
+        """
+        loop = asyncio.get_running_loop()
+        checked = Options.make(**options)
+        engine, group = await asyncio.to_thread(open_group, path, node_id, cluster, bind, state_machine, checked)
+        return cls(engine, group, loop)
+
+    def propose(self, value: bytes, *, timeout: float = 5.0, machine: int = 0) -> asyncio.Future[Any]:
+        """Proposes a value; await the returned future for what ``apply`` returned on this node.
+
+        When it returns, the value is on the disks of a majority and applied here. The future ends with
+
+        * :exc:`NotAvailable`, :exc:`Overloaded`: certainly not executed, never will be;
+        * :exc:`OutcomeUnknown`: it may have been chosen, or may yet be.
+
+        Cancelling the future does not take the proposal back.
+
+        :param timeout: seconds after which it ends with ``NotAvailable`` or ``OutcomeUnknown``.
+        :param machine: id of the state machine, where the group has several.
+        :raises ValueTooLarge: above ``max_value``. :raises Overloaded: too many are under way. :raises NodeClosed: closed.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._group.submit(future, value, timeout, machine)
+        return future
+
+    def propose_many(self, values: Sequence[bytes], *, timeout: float = 5.0, machine: int = 0) -> asyncio.Future[list[Any]]:
+        """Proposes values in order, over one or more instances; await the returned future for one result a value.
+
+        Other proposals may come between two instances. Where not all of the values can be settled it ends with
+        :exc:`PartialOutcome`, whose ``outcomes`` says for each value what is known.
+        """
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._group.submit_many(future, values, timeout, machine)
+        return future
+
+    async def wait_ready(self, timeout: float | None = None) -> None:
+        """Returns when a master is known that has taken over. Raises NotAvailable after ``timeout`` seconds."""
+        if self._group.closed:
+            raise NodeClosed("the node has been closed")
+        if self._group.settled or self._group.error is not None:
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._ready.append(future)
+        try:
+            await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            raise NotAvailable(f"no master within {timeout} s; are a majority of the nodes running, and do they reach one another?") from None
+
+    def _wake_ready(self) -> None:
+        ready, self._ready = self._ready, []
+        for future in ready:
+            if not future.done():
+                future.set_result(None)
+
+    def is_master(self) -> bool:
+        """Whether this node takes itself for the master. For speed, never for safety: another may have taken over."""
+        return self._group.settled and self._group.master_id == self.status().node_id
+
+    def status(self) -> NodeStatus:
+        """What this node knows at the moment."""
+        return self._group.status()
+
+    async def close(self) -> None:
+        """Stops the node. Proposals under way end with OutcomeUnknown. May be called again."""
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        self._group.closed = True
+        self._loop.remove_reader(self._engine.fileno())
+        await asyncio.to_thread(self._engine.stop)
+        self._group.close()
+        for future in self._ready:
+            if not future.done():
+                future.set_exception(NodeClosed("the node has been closed"))
+        self._ready = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()

@@ -1,0 +1,115 @@
+"""The same API for threads."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import select
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from paxos._engine import Engine
+from paxos.config import NodeOptions, Options
+from paxos.errors import NodeClosed, NotAvailable
+from paxos.group import Group, NodeStatus
+from paxos.node import open_group
+from paxos.statemachine import StateMachineFactory
+
+__all__ = ["SyncNode"]
+
+
+class SyncNode:
+    """One node of a cluster, for threads: what :class:`paxos.Node` is for asyncio. All methods may be called on any thread.
+
+    State machines are applied on one thread that the node owns.
+    """
+
+    def __init__(self, engine: Engine, group: Group) -> None:
+        self._engine = engine
+        self._group = group
+        self._ready = threading.Condition()
+        self._closing = threading.Lock()
+        self._stop_read, self._stop_write = os.pipe()
+        group.on_ready = self._wake_ready
+        self._thread = threading.Thread(target=self._run, name=f"paxos-apply-{engine.status()['node_id']}", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, node_id: int, cluster: Mapping[int, str], state_machine: StateMachineFactory,
+             bind: str | None = None, **options: Unpack[NodeOptions]) -> Self:
+        """Opens a node; parameters and errors as for :meth:`paxos.Node.open`."""
+        return cls(*open_group(path, node_id, cluster, bind, state_machine, Options.make(**options)))
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._engine.fileno(), select.POLLIN)
+        poll.register(self._stop_read, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if self._stop_read in ready:
+                return
+            self._group.drain()
+
+    def submit(self, value: bytes, *, timeout: float = 5.0, machine: int = 0) -> concurrent.futures.Future[Any]:
+        """Proposes a value and returns at once, with a future of the result."""
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._group.submit(future, value, timeout, machine)
+        return future
+
+    def propose(self, value: bytes, *, timeout: float = 5.0, machine: int = 0) -> Any:
+        """Proposes a value and waits for what ``apply`` returned here; see :meth:`paxos.Node.propose`."""
+        return self.submit(value, timeout=timeout, machine=machine).result()
+
+    def propose_many(self, values: Sequence[bytes], *, timeout: float = 5.0, machine: int = 0) -> list[Any]:
+        """Proposes values in order and waits for their results; see :meth:`paxos.Node.propose_many`."""
+        future: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
+        self._group.submit_many(future, values, timeout, machine)
+        return future.result()
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Returns when a master is known that has taken over. Raises NotAvailable after ``timeout`` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        with self._ready:
+            while not self._group.settled and self._group.error is None:
+                if self._group.closed:
+                    raise NodeClosed("the node has been closed")
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    raise NotAvailable(f"no master within {timeout} s; are a majority of the nodes running, and do they reach one another?")
+                self._ready.wait(left)
+
+    def _wake_ready(self) -> None:
+        with self._ready:
+            self._ready.notify_all()
+
+    def is_master(self) -> bool:
+        """Whether this node takes itself for the master. For speed, never for safety: another may have taken over."""
+        return self._group.settled and self._group.master_id == self.status().node_id
+
+    def status(self) -> NodeStatus:
+        """What this node knows at the moment."""
+        return self._group.status()
+
+    def close(self) -> None:
+        """Stops the node. Proposals under way end with OutcomeUnknown. May be called again."""
+        with self._closing:
+            if self._stop_write < 0:
+                return
+            self._group.closed = True
+            os.write(self._stop_write, b"x")
+            self._thread.join()
+            self._engine.stop()
+            self._group.close()
+            os.close(self._stop_read)
+            os.close(self._stop_write)
+            self._stop_write = -1
+        self._wake_ready()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

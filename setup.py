@@ -1,0 +1,112 @@
+"""Builds the extension modules: every ``paxos/_*.pyx`` is one. All the rest of the set-up is in pyproject.toml.
+
+``PAXOS_DEBUG=1`` builds with bounds, overflow and None checks, line tracing, and C undefined behaviour as a hard
+error; its C files and objects go to directories of their own, so the two builds never mix in ``build/``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+DEBUG = os.environ.get("PAXOS_DEBUG", "") not in ("", "0")
+VARIANT = "debug" if DEBUG else "release"
+# Of Cython's translations, and then of C compilers, at a time.
+JOBS = int(os.environ.get("PAXOS_BUILD_JOBS", "2"))
+
+# Warnings about the C that Cython writes (loop variables of range()), which nobody can act on.
+GENERATED = ["-Wno-sign-compare"]
+
+DIRECTIVES: dict[str, object] = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": False,  # negative indices are a mistake in this code base, checked or not
+    "cdivision": True,
+    "initializedcheck": DEBUG,
+    "nonecheck": DEBUG,
+    "overflowcheck": DEBUG,
+    "linetrace": DEBUG,
+    "embedsignature": False,
+}
+
+
+def loads_with_ubsan() -> bool:
+    """Whether an extension built with -fsanitize=undefined loads into this plain interpreter."""
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.c")
+        source.write_text("int probe(int a) { return a + 1; }\n")
+        library = Path(folder, "probe.so")
+        build = [*compiler, "-fsanitize=undefined", "-shared", "-fPIC", str(source), "-o", str(library)]
+        if subprocess.run(build, capture_output=True, check=False).returncode != 0:
+            return False
+        load = [sys.executable, "-c", f"import ctypes; ctypes.CDLL({str(library)!r}).probe(1)"]
+        return subprocess.run(load, capture_output=True, check=False).returncode == 0
+
+
+def flags() -> tuple[list[str], list[str], list[tuple[str, str | None]]]:
+    """Compiler flags, linker flags and macros of this variant."""
+    if not DEBUG:
+        return ["-O2", "-g0", "-fvisibility=hidden", "-pthread", *GENERATED], ["-pthread"], []
+    compile_args = ["-O1", "-g", "-fno-omit-frame-pointer", "-fvisibility=hidden", "-pthread", *GENERATED]
+    link_args = ["-pthread"]
+    if loads_with_ubsan():
+        # No recovery: a report that scrolls by in a green run would help nobody.
+        checks = ["-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
+        compile_args += checks
+        link_args += checks
+    else:
+        compile_args.append("-ftrapv")
+    return compile_args, link_args, [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
+
+
+class BuildExt(build_ext):
+    """Compiles the modules side by side, and ends with an error where one of them does not compile."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.parallel = self.parallel or JOBS
+
+
+def extensions() -> list[Extension]:
+    sources = sorted(Path("paxos").glob("_*.pyx"))
+    if not sources:
+        raise SystemExit("no paxos/_*.pyx here: run setup.py from the top of the source tree")
+    compile_args, link_args, macros = flags()
+    modules = [
+        Extension(
+            f"paxos.{source.stem}",
+            [source.as_posix()],
+            language="c",
+            extra_compile_args=compile_args,
+            extra_link_args=link_args,
+            define_macros=macros,
+            depends=["setup.py"],
+        )
+        for source in sources
+    ]
+    built: list[Extension] = cythonize(
+        modules,
+        nthreads=JOBS,
+        build_dir=f"build/cython-{VARIANT}",
+        compiler_directives=DIRECTIVES,
+        quiet=True,
+    )
+    return built
+
+
+# cythonize works with processes: those import this file again where they are spawned rather than forked.
+if __name__ == "__main__":
+    setup(
+        ext_modules=extensions(),
+        cmdclass={"build_ext": BuildExt},
+        options={"build": {"build_temp": f"build/temp-{VARIANT}"}},
+    )

@@ -1,0 +1,68 @@
+"""A node that is none: it applies at once in this process, or fails as it is told. For the tests of the service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from paxos.kv import KvStateMachine
+
+
+@dataclass
+class FakeStatus:
+    node_id: int = 1
+    role: str = "master"
+    master_id: int = 1
+    formed: bool = True
+    chosen: int = 0
+    applied: int = 0
+    commits: int = 0
+    checksum: int = 12345
+    fsyncs: int = 7
+    log_writes: int = 8
+    log_bytes: int = 9
+    log_records: int = 10
+    log_mode: str = "direct"
+    elections: int = 1
+    pending: int = 0
+    peers: Mapping[int, bool] = field(default_factory=lambda: {2: True, 3: False})
+    state_machine_error: str | None = None
+
+
+class FakeNode:
+    """One instance a call. ``error`` is raised instead of applying; ``hold`` keeps outcomes back until released."""
+
+    def __init__(self) -> None:
+        self.machine = KvStateMachine()
+        self.error: Exception | None = None
+        self.calls: list[list[bytes]] = []
+        self.held: list[asyncio.Future[None]] = []
+        self.hold = False
+
+    def status(self) -> FakeStatus:
+        return FakeStatus(chosen=len(self.calls), applied=len(self.calls), commits=sum(map(len, self.calls)))
+
+    async def propose(self, value: bytes, timeout: float = 5.0) -> object:
+        return (await self.propose_many([value], timeout))[0]
+
+    async def propose_many(self, values: Sequence[bytes], timeout: float = 5.0) -> Sequence[object]:
+        self.calls.append(list(values))
+        instance = len(self.calls) - 1
+        if self.hold:
+            gate = asyncio.get_running_loop().create_future()
+            self.held.append(gate)
+            await gate
+        if self.error is not None:
+            raise self.error
+        return self.machine.apply_batch(instance, values)
+
+    def release(self) -> None:
+        """Let everything that is held go on, and hold no more."""
+        self.hold = False
+        held, self.held = self.held, []
+        for gate in held:
+            if not gate.done():
+                gate.set_result(None)
+
+
