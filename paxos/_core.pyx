@@ -123,7 +123,8 @@ cdef void _finish(Replica *r) noexcept nogil:
             r.next_instance = r.chosen      # others knew more chosen than the quorum that promised
             if r.takeover_end < r.chosen:
                 r.takeover_end = r.chosen
-        if r.chosen > r.takeover_end and not r.master_settled:
+        # Strictly above own_from: an instance proposed under the own ballot is chosen, not only fetched from others.
+        if r.chosen > r.takeover_end and r.chosen > r.own_from and not r.master_settled:
             set_master(r, r.options.node, &r.ballot, True)
             r.master_settled_at = r.takeover_end + 1
             proposer_heartbeat(r, (bit(r.members.count) - 1) & ~bit(r.self), True)
@@ -476,7 +477,9 @@ cdef class Core:
 
     def restore(self, uint8_t type, uint64_t instance, bytes body not None):
         """Feeds a record found in the log. False: it contradicts what came before, that is, the log is damaged."""
-        return replica_restore(self.replica, type, instance, <const uint8_t *><const char *>body, <uint32_t>len(body)) == 0
+        cdef int result = replica_restore(self.replica, type, instance, <const uint8_t *><const char *>body, <uint32_t>len(body))
+        out_clear(&self.replica.out)        # what it recognises as chosen; the host has it in the log already
+        return result == 0
 
     def start(self, int64_t now):
         replica_start(self.replica, now)

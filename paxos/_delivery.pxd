@@ -50,6 +50,7 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t master_round
     bint established
     uint64_t chosen
+    uint64_t heard_chosen           # the most that any member has spoken of
     uint32_t chain
     uint64_t delivered              # instances handed to Python's queue
     uint64_t sig_hi
@@ -130,7 +131,7 @@ cdef void delivery_free(Delivery *d) noexcept nogil
 
 # -- engine's thread
 cdef Event *delivery_event(Delivery *d, int type, uint32_t group) noexcept nogil
-cdef void delivery_chosen(Delivery *d, uint32_t group, uint64_t instance, Value *value) noexcept nogil  # takes a reference
+cdef void delivery_chosen(Delivery *d, uint32_t group, uint64_t instance, uint32_t chain, Value *value) noexcept nogil  # takes a reference
 cdef bint delivery_room(const Delivery *d) noexcept nogil
 cdef void delivery_log(Delivery *d, int level, const char *text) noexcept nogil
 # Hands this round's events over and wakes Python if it is not awake already; status may be NULL (not renewed).

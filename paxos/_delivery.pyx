@@ -161,9 +161,10 @@ cdef Event *delivery_event(Delivery *d, int type, uint32_t group) noexcept nogil
     return e
 
 
-cdef void delivery_chosen(Delivery *d, uint32_t group, uint64_t instance, Value *value) noexcept nogil:
+cdef void delivery_chosen(Delivery *d, uint32_t group, uint64_t instance, uint32_t chain, Value *value) noexcept nogil:
     cdef Event *e = delivery_event(d, EVENT_CHOSEN, group)
     e.instance = instance
+    e.a = chain
     e.value = value_ref(value)
     d.fresh_bytes += EVENT_WEIGHT + (value.size if value != NULL else 0)
 
@@ -421,7 +422,7 @@ cdef tuple decode(Delivery *d, const Event *e):
     cdef Py_ssize_t start
     cdef uint64_t token
     if e.value == NULL or e.value.kind != VALUE_BATCH:
-        return (EVENT_CHOSEN, e.group, e.instance, runs, settled)
+        return (EVENT_CHOSEN, e.group, e.instance, e.a, runs, settled)
     p = e.value.data
     left = e.value.size
     while left:
@@ -452,7 +453,7 @@ cdef tuple decode(Delivery *d, const Event *e):
             token = delivery_token(d, head.seq)
             if settle(d, token):
                 settled.append((token, len(runs) - 1, start, head.count))
-    return (EVENT_CHOSEN, e.group, e.instance, runs, settled)
+    return (EVENT_CHOSEN, e.group, e.instance, e.a, runs, settled)
 
 
 cdef object to_python(Delivery *d, const Event *e):

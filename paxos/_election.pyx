@@ -6,7 +6,7 @@
         +--------------------+-----------------------------+
 
 ASKING raises no ballot, so a node that comes back from a pause, or that is cut off, disturbs nobody: others refuse while they
-hear a master. PREPARING: the ballot is durable before any Prepare leaves and before the own promise counts (design rule 1;
+hear a master. (A node that has proposals, a majority and no master goes on all the same after a while.) PREPARING: the ballot is durable before any Prepare leaves and before the own promise counts (design rule 1;
 both stand on promise_record). A promise counts only if its sender's chosen watermark is not above the candidate's: else the
 candidate learns first and asks again from there (rule 3), with a new attempt number so that reports are not mixed.
 """
@@ -38,8 +38,11 @@ cdef void _ask(Replica *r) noexcept nogil:
     if r.master != 0:
         memset(&none, 0, sizeof(Ballot))
         set_master(r, 0, &none, False)
+    if r.role == ROLE_FOLLOWER:
+        r.heard_master = r.now  # from here on it asks in vain
     r.role = ROLE_ASKING
     r.granted = bit(r.self)
+    r.promises = bit(r.self)    # while asking: who answered at all
     if r.promised.round > r.highest_round:
         r.highest_round = r.promised.round
     r.asked.round = r.highest_round + 1
@@ -52,15 +55,23 @@ cdef void _ask(Replica *r) noexcept nogil:
     frame_end(r, NULL)
 
 
+cdef void _send_prepare(Replica *r) noexcept nogil:
+    """Also sent again, with the same attempt number: an answer that takes longer than the resend time still counts."""
+    cdef Prepare *body = <Prepare *>frame_begin(r, FRAME_PREPARE, others(r) & ~r.promises, r.promise_record, sizeof(Prepare))
+    body.ballot = r.ballot
+    body.first = r.prepare_from
+    body.attempt = r.attempt
+    frame_end(r, NULL)
+    r.prepare_sent = r.now
+
+
 cdef void _begin_attempt(Replica *r) noexcept nogil:
     """Prepare from the own watermark on. Reports of earlier attempts are forgotten."""
-    cdef Prepare *body
     cdef Slot *s
     cdef uint64_t i
     r.attempt += 1
     r.prepare_from = r.chosen
     r.promises = 0
-    r.prepare_sent = r.now
     memset(r.promise_wanted, 0, r.members.count * sizeof(uint32_t))
     memset(r.promise_got, 0, r.members.count * sizeof(uint32_t))
     for i in range(r.chosen, r.chosen + RING):
@@ -70,11 +81,7 @@ cdef void _begin_attempt(Replica *r) noexcept nogil:
             s.report_value = NULL
             s.report_ballot.round = 0
             s.reported = 0
-    body = <Prepare *>frame_begin(r, FRAME_PREPARE, others(r), r.promise_record, sizeof(Prepare))
-    body.ballot = r.ballot
-    body.first = r.prepare_from
-    body.attempt = r.attempt
-    frame_end(r, NULL)
+    _send_prepare(r)
 
 
 cdef void _raise(Replica *r) noexcept nogil:
@@ -97,7 +104,7 @@ cdef void _raise(Replica *r) noexcept nogil:
 cdef void election_tick(Replica *r) noexcept nogil:
     if r.role == ROLE_MASTER or r.now < r.election_deadline:
         if r.role == ROLE_PREPARING and r.now - r.prepare_sent >= r.options.resend:
-            _begin_attempt(r)
+            _send_prepare(r)
     elif not r.may_lead:
         r.role = ROLE_FOLLOWER
         _set_deadline(r)
@@ -121,10 +128,16 @@ cdef void election_prevote(Replica *r, uint32_t index, const Prevote *body) noex
 cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply *body) noexcept nogil:
     if body.promised.round > r.highest_round:
         r.highest_round = body.promised.round
-    if r.role != ROLE_ASKING or ballot_compare(&body.ballot, &r.asked) != 0 or not body.granted:
+    if r.role != ROLE_ASKING or ballot_compare(&body.ballot, &r.asked) != 0:
         return
-    r.granted |= bit(index)
-    if is_quorum(&r.members, r.granted):
+    r.promises |= bit(index)
+    if body.granted:
+        r.granted |= bit(index)
+    # The second case: others hear a master that this node does not hear, and there are proposals that it cannot hand over.
+    # Who reaches a majority but not the master proposes, that is elects, by himself (design rule 6).
+    if is_quorum(&r.members, r.granted) or (
+            is_quorum(&r.members, r.promises) and r.pending_first < r.pending_end
+            and r.now - r.heard_master >= r.options.election_max):
         _raise(r)
 
 

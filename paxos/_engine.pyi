@@ -10,10 +10,10 @@ EVENT_LOG: Final[int] = 3
 EVENT_FORMED: Final[int] = 4
 EVENT_DIVERGED: Final[int] = 5
 
-# (0, group, instance, runs, settled). runs: (machine, values) for adjacent chunks of one state machine; none for an
+# (0, group, instance, chain checksum behind it, runs, settled). runs: (machine, values) for adjacent chunks of one state machine; none for an
 # instance without values. settled: (seq, run, start, count) says which of them this process handed in.
 Chosen: TypeAlias = tuple[
-    Literal[0], int, int, list[tuple[int, list[bytes]]], list[tuple[int, int, int, int]]
+    Literal[0], int, int, int, list[tuple[int, list[bytes]]], list[tuple[int, int, int, int]]
 ]
 # (1, seq, code): a submission that will not be seen here. 1 not available and 2 overloaded are certain, 3 is unknown.
 Settled: TypeAlias = tuple[Literal[1], int, int]
@@ -39,6 +39,7 @@ class Status(TypedDict):
     master_round: int
     established: bool
     chosen: int
+    heard_chosen: int
     chain: int
     delivered: int
     commits: int

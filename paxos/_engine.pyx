@@ -8,13 +8,15 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 from paxos._delivery cimport (
-    REASONS, Status, boottime, delivery_command, delivery_drain, delivery_free, delivery_init, delivery_status,
-    delivery_submit,
+    REASONS, Status, boottime, delivery_command, delivery_drain, delivery_free, delivery_init, delivery_log,
+    delivery_status, delivery_submit,
 )
 from paxos._formation cimport formation_init
-from paxos._host cimport TAIL, Group, Host, host_free, host_restore, host_restored, host_run
-from paxos._net cimport Address, address_set, net_free, net_init
+from paxos._host cimport host_free, host_restore, host_restored, host_run
+from paxos._net cimport net_free, net_init
 from paxos._segments cimport LogStore
+from paxos._sockets cimport Address, address_set
+from paxos._state cimport TAIL, Group, Host
 from paxos._types cimport CHUNK_WINDOW, MAX_MEMBERS, RING, ChunkHead, Membership, Value, xzalloc
 
 from paxos.errors import ConfigError, DamagedLog, NodeClosed
@@ -198,6 +200,12 @@ cdef class Engine:
             if h.net.peers[i].node != h.options.node and h.net.peers[i].node in addresses:
                 h.net.peers[i].address = resolve(h.net.peers[i].node, addresses[h.net.peers[i].node])
                 h.net.peers[i].known = True
+        members = [h.net.peers[i].node for i in range(h.net.peer_count)]
+        if members != sorted(addresses):
+            # The thread is not running yet, so this may be written from here.
+            text = (f"the cluster was formed by the nodes {members}, which counts; cluster= now names "
+                    f"{sorted(addresses)}, which is used for addresses only").encode()
+            delivery_log(&h.delivery, 30, text)
         return 0
 
     def __dealloc__(self):
@@ -228,6 +236,7 @@ cdef class Engine:
             if self.started:
                 raise RuntimeError("an Engine is started once")
             self.started = True
+            self.host.delivery.last_drain = boottime()
             self.host.groups[0].cursor = <uint64_t>(applied + 1)
             # A daemon: a program that ends without close() must not hang on it; what is durable is durable.
             self.thread = threading.Thread(target=self._run, name=f"paxos-{self.host.options.node}", daemon=True)
@@ -277,7 +286,8 @@ cdef class Engine:
             "incarnation": f"{h.delivery.inc_hi:016x}{h.delivery.inc_lo:016x}",
             "signature": f"{s.sig_hi:016x}{s.sig_lo:016x}",
             "formed": bool(s.formed), "role": ROLES[s.role], "master_id": s.master, "master_round": s.master_round,
-            "established": bool(s.established), "chosen": s.chosen, "chain": s.chain, "delivered": s.delivered,
+            "established": bool(s.established), "chosen": s.chosen, "heard_chosen": s.heard_chosen,
+            "chain": s.chain, "delivered": s.delivered,
             "commits": s.chosen_values, "log_mode": self.log_mode, "fsyncs": s.syncs, "log_writes": s.writes,
             "log_bytes": s.log_bytes, "log_records": s.log_records, "log_ns": s.log_time,
             "frames_sent": s.frames_sent, "frames_received": s.frames_received, "bytes_sent": s.bytes_sent,

@@ -42,14 +42,19 @@ cdef void _settle_chunks(Replica *r, const Value *value) noexcept nogil:
             r.notice_due = r.now
 
 
+cdef void _tell(Replica *r, Value *value) noexcept nogil:
+    """Instance `chosen`, about to be counted as such, and the chain checksum behind it."""
+    cdef Effect *e = out_effect(&r.out, EFFECT_CHOSEN)
+    e.instance = r.chosen
+    e.after = r.chain
+    e.value = value_ref(value)
+
+
 cdef void _choose(Replica *r, Slot *s) noexcept nogil:
     """Instance `chosen` has the value of its slot."""
-    cdef Effect *e
     cdef Value *value = s.value
     r.chain = chain_next(r.chain, s.instance, value)
-    e = out_effect(&r.out, EFFECT_CHOSEN)
-    e.instance = s.instance
-    e.value = value_ref(value)
+    _tell(r, value)
     if value.kind == VALUE_BATCH:
         _settle_chunks(r, value)
     r.counters.chosen_instances += 1
@@ -107,7 +112,7 @@ cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil:
     cdef ValueHead head
     cdef size_t at = sizeof(Learned)
     cdef uint32_t i
-    cdef uint64_t instance
+    cdef uint64_t instance, before = r.chosen
     cdef Value *value
     cdef Slot *s
     cdef RecordLearn *record
@@ -132,6 +137,12 @@ cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil:
             s.own = False
             _choose(r, s)
         at += head.size
+    if r.chosen == before:
+        return                  # a late copy: to ask again for it would multiply the questions that are out
+    # A master that fetches a value does not know under which ballot it was chosen, perhaps under a higher one than its own and
+    # against its own proposal: its notices must not name that instance (rule 5).
+    if r.own_from < r.chosen:
+        r.own_from = r.chosen
     learner_advance(r)
     r.learning = False
 
@@ -171,6 +182,7 @@ cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept n
         if s == NULL or s.value == NULL:
             return -1
         r.chain = chain_next(r.chain, r.chosen, s.value)
+        _tell(r, s.value)
         r.counters.chosen_instances += 1
         r.counters.chosen_values += s.value.count
         slot_free(s)
@@ -186,6 +198,7 @@ cdef int learner_restore_value(Replica *r, uint64_t instance, Value *value) noex
     value_unref(s.value)
     s.value = value_ref(value)
     r.chain = chain_next(r.chain, instance, value)
+    _tell(r, value)
     r.counters.chosen_instances += 1
     r.counters.chosen_values += value.count
     slot_free(s)

@@ -5,52 +5,9 @@ Each node dials every other and sends only on what it dialled; it receives only 
 comes back on a dialled connection is a REFUSE frame."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from paxos._delivery cimport Delivery
+from paxos._outqueue cimport OutQueue
+from paxos._sockets cimport Address
 from paxos._types cimport Frame, Value
-
-cdef extern from *:
-    """
-    #include <arpa/inet.h>
-    #include <netinet/in.h>
-    #include <netinet/tcp.h>
-    #include <stdint.h>
-    #include <stdio.h>
-    #include <string.h>
-    #include <sys/socket.h>
-
-    typedef struct { struct sockaddr_storage data; socklen_t size; } px_address;
-
-    /* 0, or -1 where text is no numeric address of the family. */
-    static inline int px_address_set(px_address *a, const char *text, unsigned port) {
-        struct sockaddr_in *in = (struct sockaddr_in *)&a->data;
-        struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&a->data;
-        memset(a, 0, sizeof *a);
-        if (inet_pton(AF_INET, text, &in->sin_addr) == 1) {
-            in->sin_family = AF_INET; in->sin_port = htons((uint16_t)port); a->size = sizeof *in;
-            return 0;
-        }
-        if (inet_pton(AF_INET6, text, &in6->sin6_addr) == 1) {
-            in6->sin6_family = AF_INET6; in6->sin6_port = htons((uint16_t)port); a->size = sizeof *in6;
-            return 0;
-        }
-        return -1;
-    }
-    static inline void px_address_text(const px_address *a, char *out, size_t size) {
-        char host[INET6_ADDRSTRLEN] = "?";
-        if (a->data.ss_family == AF_INET6) {
-            const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&a->data;
-            if (!inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof host)) snprintf(host, sizeof host, "?");
-            snprintf(out, size, "[%s]:%u", host, (unsigned)ntohs(in6->sin6_port));
-        } else {
-            const struct sockaddr_in *in = (const struct sockaddr_in *)&a->data;
-            if (!inet_ntop(AF_INET, &in->sin_addr, host, sizeof host)) snprintf(host, sizeof host, "?");
-            snprintf(out, size, "%s:%u", host, (unsigned)ntohs(in->sin_port));
-        }
-    }
-    """
-    ctypedef struct Address "px_address":
-        pass
-    int address_set "px_address_set"(Address *a, const char *text, unsigned int port) noexcept nogil
-    void address_text "px_address_text"(const Address *a, char *out, size_t size) noexcept nogil
 
 cdef enum:                          # why a frame or a connection was refused; index into Net.refused
     REASON_MAGIC = 0                # 0-5: FrameError - FRAME_BAD_MAGIC
@@ -97,22 +54,6 @@ cdef struct Conn:
     size_t end
     size_t capacity
     Address address
-
-cdef struct OutItem:
-    size_t head                     # offset into the arena
-    size_t head_size
-    Value *value
-
-cdef struct OutQueue:               # frames on their way to one peer; large values are shared, not copied
-    OutItem *items
-    size_t first
-    size_t count                    # items[first:count] wait
-    size_t capacity
-    uint8_t *arena
-    size_t used
-    size_t size
-    size_t sent                     # bytes of items[first] that are gone already
-    uint64_t bytes
 
 cdef struct Peer:
     uint32_t node

@@ -14,74 +14,15 @@ from libc.string cimport memcpy, memmove, memset, strerror
 from paxos._codec cimport FRAME_BAD_MAGIC, FRAME_OK, FRAME_SHORT, frame_check
 from paxos._delivery cimport Delivery, boottime, delivery_log
 from paxos._formation cimport Refuse
-from paxos._types cimport FRAME_REFUSE, Frame, Value, bit, value_ref, value_unref, xalloc, xrealloc, xzalloc
-
-cdef extern from "<sys/uio.h>" nogil:
-    struct iovec:
-        void *iov_base
-        size_t iov_len
-
-cdef extern from "<sys/socket.h>" nogil:
-    ctypedef unsigned int socklen_t
-    struct sockaddr:
-        pass
-    struct msghdr:
-        iovec *msg_iov
-        size_t msg_iovlen
-    int socket(int domain, int type, int protocol)
-    int connect(int fd, const sockaddr *address, socklen_t size)
-    int accept4(int fd, sockaddr *address, socklen_t *size, int flags)
-    int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
-    int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
-    ssize_t recv(int fd, void *data, size_t size, int flags)
-    ssize_t send(int fd, const void *data, size_t size, int flags)
-    ssize_t sendmsg(int fd, const msghdr *message, int flags)
-    int shutdown(int fd, int how)
-    int SOCK_STREAM
-    int SOCK_NONBLOCK
-    int SOCK_CLOEXEC
-    int SOL_SOCKET
-    int SO_ERROR
-    int MSG_NOSIGNAL
-    int SHUT_WR
-
-cdef extern from "<netinet/tcp.h>" nogil:
-    int IPPROTO_TCP
-    int TCP_NODELAY
-    int TCP_USER_TIMEOUT
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        void *ptr
-    struct epoll_event:
-        unsigned int events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
-    int epoll_wait(int epoll, epoll_event *events, int size, int timeout)
-    int EPOLL_CLOEXEC
-    int EPOLL_CTL_ADD
-    int EPOLL_CTL_MOD
-    unsigned int EPOLLIN
-    unsigned int EPOLLOUT
-    unsigned int EPOLLERR
-    unsigned int EPOLLHUP
-
-cdef extern from "<unistd.h>" nogil:
-    ssize_t read(int fd, void *data, size_t size)
-    int close(int fd)
-
-cdef extern from *:
-    """
-    #define px_address_family(a) ((a)->data.ss_family)
-    #define px_address_pointer(a) ((struct sockaddr *)&(a)->data)
-    #define px_address_size(a) ((a)->size)
-    static inline socklen_t *px_address_room(px_address *a) { a->size = sizeof a->data; return &a->size; }
-    """
-    int address_family "px_address_family"(const Address *a) nogil
-    sockaddr *address_pointer "px_address_pointer"(const Address *a) nogil
-    socklen_t address_size "px_address_size"(const Address *a) nogil
-    socklen_t *address_room "px_address_room"(Address *a) nogil
+from paxos._outqueue cimport out_consume, out_drop, out_iovecs, out_push, out_reset
+from paxos._sockets cimport (
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, IPPROTO_TCP, MSG_NOSIGNAL,
+    SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR, TCP_NODELAY, TCP_USER_TIMEOUT, accept4,
+    address_family, address_pointer, address_room, address_size, address_text, close, connect, epoll_create1,
+    epoll_ctl, epoll_event, epoll_wait, getsockopt, iovec, msghdr, read, recv, send, sendmsg, setsockopt, shutdown,
+    socket, socklen_t,
+)
+from paxos._types cimport FRAME_REFUSE, Frame, Value, bit, xrealloc, xzalloc
 
 cdef enum:
     SECOND = 1000000000
@@ -153,101 +94,6 @@ cdef uint64_t draw(Net *net) noexcept nogil:
     z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
     z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB
     return z ^ (z >> 31)
-
-
-# ---- queues to the peers ----
-
-cdef void out_reset(OutQueue *q) noexcept nogil:
-    cdef size_t i
-    for i in range(q.first, q.count):
-        value_unref(q.items[i].value)
-    q.first = 0
-    q.count = 0
-    q.used = 0
-    q.sent = 0
-    q.bytes = 0
-
-
-cdef void out_push(OutQueue *q, const uint8_t *head, size_t size, Value *value) noexcept nogil:
-    cdef OutItem *item
-    cdef size_t i
-    cdef size_t base
-    if q.first == q.count:
-        q.first = 0
-        q.count = 0
-        q.used = 0
-    if q.used + size > q.size:
-        if q.first < q.count and q.items[q.first].head > q.used // 2:
-            base = q.items[q.first].head
-            memmove(q.arena, q.arena + base, q.used - base)
-            q.used -= base
-            for i in range(q.first, q.count):
-                q.items[i].head -= base
-        if q.used + size > q.size:
-            q.size = (q.used + size) * 2 if q.size else 65536 + size
-            q.arena = <uint8_t *>xrealloc(q.arena, q.size)
-    memcpy(q.arena + q.used, head, size)
-    q.bytes += size + (value.size if value != NULL else 0)
-    if q.count > q.first and q.items[q.count - 1].value == NULL:
-        # Heads lie one behind the other: a row of small frames is one piece.
-        item = &q.items[q.count - 1]
-        item.head_size += size
-        item.value = value_ref(value)
-        q.used += size
-        return
-    if q.count == q.capacity:
-        if q.first > q.capacity // 2:
-            memmove(q.items, q.items + q.first, (q.count - q.first) * sizeof(OutItem))
-            q.count -= q.first
-            q.first = 0
-        else:
-            q.capacity = q.capacity * 2 if q.capacity else 64
-            q.items = <OutItem *>xrealloc(q.items, q.capacity * sizeof(OutItem))
-    item = &q.items[q.count]
-    q.count += 1
-    item.head = q.used
-    item.head_size = size
-    item.value = value_ref(value)
-    q.used += size
-
-
-cdef int out_iovecs(OutQueue *q, iovec *iov) noexcept nogil:
-    cdef int n = 0
-    cdef size_t i
-    cdef size_t skip = q.sent
-    cdef OutItem *item
-    for i in range(q.first, q.count):
-        if n + 2 > IOVECS:
-            break
-        item = &q.items[i]
-        if skip < item.head_size:
-            iov[n].iov_base = q.arena + item.head + skip
-            iov[n].iov_len = item.head_size - skip
-            n += 1
-            skip = 0
-        else:
-            skip -= item.head_size
-        if item.value != NULL and skip < item.value.size:
-            iov[n].iov_base = item.value.data + skip
-            iov[n].iov_len = item.value.size - skip
-            n += 1
-        skip = 0
-    return n
-
-
-cdef void out_consume(OutQueue *q, size_t size) noexcept nogil:
-    cdef OutItem *item
-    cdef size_t whole
-    q.bytes -= size
-    q.sent += size
-    while q.first < q.count:
-        item = &q.items[q.first]
-        whole = item.head_size + (item.value.size if item.value != NULL else 0)
-        if q.sent < whole:
-            return
-        q.sent -= whole
-        value_unref(item.value)
-        q.first += 1
 
 
 # ---- connections ----
@@ -636,9 +482,7 @@ cdef void net_free(Net *net) noexcept nogil:
     for i in range(net.peer_count):
         if net.peers[i].dialled != NULL:
             drop(net, net.peers[i].dialled)
-        out_reset(&net.peers[i].out)
-        free(net.peers[i].out.items)
-        free(net.peers[i].out.arena)
+        out_drop(&net.peers[i].out)
     net_sweep(net)
     free(net.dead)
     if net.listening >= 0 and close(net.listening) != 0:
@@ -723,7 +567,7 @@ cdef void net_flush(Net *net) noexcept nogil:
         while p.out.bytes and p.dialled != NULL and not p.dialled.blocked:
             memset(&message, 0, sizeof(message))
             message.msg_iov = iov
-            message.msg_iovlen = out_iovecs(&p.out, iov)
+            message.msg_iovlen = out_iovecs(&p.out, iov, IOVECS)
             n = sendmsg(p.dialled.fd, &message, MSG_NOSIGNAL)
             if n >= 0:
                 net.bytes_sent += n

@@ -274,7 +274,7 @@ cdef void proposer_heartbeat(Replica *r, uint32_t to, bint wants_reply) noexcept
     body = <Heartbeat *>frame_begin(r, FRAME_HEARTBEAT, to, r.promise_record, sizeof(Heartbeat))
     body.ballot = r.ballot
     body.own_from = r.own_from
-    body.settled = r.takeover_end + 1 if r.chosen > r.takeover_end else 0
+    body.settled = r.takeover_end + 1 if r.master_settled else 0
     body.sent_at = <uint64_t>r.now if wants_reply else 0
     frame_end(r, NULL)
 

@@ -40,6 +40,12 @@ cdef int disk_read(int fd, uint8_t *out, size_t size, uint64_t offset) noexcept 
 cdef int64_t disk_now() noexcept nogil
 cdef void segment_name(char *out, uint64_t number) noexcept nogil
 cdef void spare_name(char *out, uint64_t number) noexcept nogil
+cdef int spares_init(Spares *f, int directory, uint64_t segment_size) noexcept nogil
+cdef void spares_stop(Spares *f) noexcept nogil         # spares_prepare returns soon after
+cdef void spares_free(Spares *f) noexcept nogil         # when it has
+# What the preparer thread runs, until spares_stop.
 cdef void spares_prepare(Spares *f) noexcept nogil
+# The number of a spare; counted in *made_here where none was ready, and it had to be made now.
 cdef int spares_take(Spares *f, uint64_t *number, uint64_t *made_here) noexcept nogil
+# Takes a segment's name away, durably, and keeps its file as a spare or removes it.
 cdef int spares_give(Spares *f, uint64_t segment) noexcept nogil

@@ -5,7 +5,7 @@ A spare is a file of a segment's size whose zeros (or the bytes of its former li
 segment only overwrites. One preparer thread keeps one ready; recycled segments join the pool as they are. The pool's fields
 are guarded by its mutex, which is never held over a system call.
 """
-from libc.errno cimport EBADMSG, EINTR, EIO, errno
+from libc.errno cimport EBADMSG, EINTR, EIO, ENOMEM, errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
@@ -130,6 +130,42 @@ cdef void spare_name(char *out, uint64_t number) noexcept nogil:
 
 
 # ---- spares ----
+
+cdef int spares_init(Spares *f, int directory, uint64_t segment_size) noexcept nogil:
+    cdef void *memory = NULL
+    cdef int error
+    memset(f, 0, sizeof(Spares))
+    f.directory = directory
+    f.segment_size = segment_size
+    if posix_memalign(&memory, BLOCK, CHUNK) != 0:
+        return ENOMEM
+    f.zeros = <uint8_t *>memory
+    memset(f.zeros, 0, CHUNK)
+    error = pthread_mutex_init(&f.mutex, NULL)
+    if error:
+        return error
+    error = pthread_cond_init(&f.wake, NULL)
+    if error:
+        pthread_mutex_destroy(&f.mutex)
+    f.made = error == 0
+    return error
+
+
+cdef void spares_stop(Spares *f) noexcept nogil:
+    if f.made:
+        pthread_mutex_lock(&f.mutex)
+        f.stopping = True
+        pthread_cond_signal(&f.wake)
+        pthread_mutex_unlock(&f.mutex)
+
+
+cdef void spares_free(Spares *f) noexcept nogil:
+    if f.made:
+        pthread_cond_destroy(&f.wake)
+        pthread_mutex_destroy(&f.mutex)
+    free(f.zeros)
+    memset(f, 0, sizeof(Spares))
+
 
 cdef bint _pause(Spares *f) noexcept nogil:
     """Leaves the disk to the engine for a moment, unless it waits for a spare. Whether to stop."""

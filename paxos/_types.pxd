@@ -306,7 +306,7 @@ cdef enum Settle:                   # what became of a chunk of this node that w
 cdef enum EffectType:
     EFFECT_SEND = 1                 # send head (+ value) to `peers` once record `after` of this replica is durable
     EFFECT_LOG = 2                  # append a record: type `code`, `instance`, body = head (+ value)
-    EFFECT_CHOSEN = 3               # `instance` has `value`; emitted in order, without a gap
+    EFFECT_CHOSEN = 3               # `instance` has `value`, chain checksum `after` behind it; in order, without a gap
     EFFECT_READ = 4                 # send chosen values instance..end-1 (at most `after` bytes) from the log to `peers`
     EFFECT_SETTLED = 5              # chunk `instance` of this node: `code` (Settle)
     EFFECT_MASTER = 6               # the master is node `code` (0: none known) under ballot round `instance`; end=1: established

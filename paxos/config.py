@@ -125,5 +125,7 @@ def parse_cluster(node_id: int, cluster: Mapping[int, str]) -> dict[int, tuple[s
     if len(set(book.values())) != len(book):
         raise ConfigError(f"cluster= gives two nodes the same address: {dict(cluster)!r}")
     if node_id not in book:
-        raise ConfigError(f"node_id={node_id} is not in cluster= (which names {sorted(book)}); add it with its own address")
+        raise ConfigError(
+            f"node_id={node_id} is not in cluster= (which names {sorted(book)}); add it with its own address"
+        )
     return book

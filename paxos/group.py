@@ -125,7 +125,7 @@ class _Many:
         if self.left or self.completion.done():
             return
         if self.failed:
-            message = f"{self.failed} of {len(self.outcomes)} values are not known to be applied; .outcomes has what is known of each"
+            message = f"{self.failed} of {len(self.outcomes)} values are not known to be applied; see .outcomes for each"
             self.completion.set_exception(PartialOutcome(message, self.outcomes))
         else:
             self.completion.set_result(self.outcomes)
@@ -134,15 +134,18 @@ class _Many:
 class Group:
     """The Python side of one group. ``submit`` may be called on any thread, ``drain`` on one thread only."""
 
-    def __init__(self, engine: Engine, factory: StateMachineFactory, *, max_value: int, batch_bytes: int,
-                 batch_values: int) -> None:
+    def __init__(
+        self, engine: Engine, factory: StateMachineFactory, *, max_value: int, batch_bytes: int, batch_values: int
+    ) -> None:
         makers = {0: factory} if callable(factory) else dict(factory)
         if not makers:
             raise ConfigError("state_machine= is an empty mapping; give a class, a factory, or {id: factory}")
         self._machines: dict[int, StateMachine] = {id_: make() for id_, make in makers.items()}
         for id_, machine in self._machines.items():
             if not isinstance(machine, StateMachine):
-                raise ConfigError(f"state_machine= made a {type(machine).__name__} for id {id_}; it must be a paxos.StateMachine")
+                raise ConfigError(
+                    f"state_machine= made a {type(machine).__name__} for id {id_}; it must be a paxos.StateMachine"
+                )
         self._last = {id_: machine.last_applied() for id_, machine in self._machines.items()}
         self._engine = engine
         self._max_value = max_value
@@ -239,9 +242,15 @@ class Group:
             elif kind == EVENT_FORMED:
                 logger.info("the cluster is formed")
             elif kind == EVENT_DIVERGED:
-                logger.critical("values differ between nodes: chain checksum at instance %d is not that of node %d", event[2], event[3])
+                logger.critical(
+                    "values differ between nodes: chain checksum at instance %d is not that of node %d",
+                    event[2],
+                    event[3],
+                )
 
-    def _apply(self, instance: int, chain: int, runs: list[tuple[int, list[bytes]]], settled: list[tuple[int, int, int, int]]) -> None:
+    def _apply(
+        self, instance: int, chain: int, runs: list[tuple[int, list[bytes]]], settled: list[tuple[int, int, int, int]]
+    ) -> None:
         try:
             results = self._apply_runs(instance, runs)
         except Exception as error:
@@ -270,7 +279,9 @@ class Group:
         spans = []
         for id_, run in runs:
             if id_ not in values:
-                raise ConfigError(f"instance {instance} has values for state machine {id_}, which this node does not have")
+                raise ConfigError(
+                    f"instance {instance} has values for state machine {id_}, which this node does not have"
+                )
             spans.append((id_, len(values[id_]), len(run)))
             values[id_] += run
         results = {id_: self._apply_one(id_, instance, batch) for id_, batch in values.items()}
@@ -282,7 +293,9 @@ class Group:
         results = self._machines[id_].apply_batch(instance, values)
         if len(results) != len(values):
             name = type(self._machines[id_]).__name__
-            raise TypeError(f"{name}.apply_batch returned {len(results)} results for {len(values)} values of instance {instance}")
+            raise TypeError(
+                f"{name}.apply_batch returned {len(results)} results for {len(values)} values of instance {instance}"
+            )
         return results
 
     def _fail(self, instance: int, error: Exception) -> None:
@@ -290,7 +303,11 @@ class Group:
         self.error = error
         logger.critical(
             "the state machine raised at instance %d; this node stops applying and gives up mastership, and goes on voting. "
-            "Mend the state machine and restart the node: it replays from instance %d.", instance, self.applied + 1, exc_info=error)
+            "Mend the state machine and restart the node: it replays from instance %d.",
+            instance,
+            self.applied + 1,
+            exc_info=error,
+        )
         self._engine.resign(False)
 
         def failed() -> PaxosError:
@@ -309,7 +326,9 @@ class Group:
         elif code == SETTLE_OVERLOADED:
             error = Overloaded("the master's queue is full; the proposal was not executed")
         else:
-            error = OutcomeUnknown("the proposal was under way when its time was up, or the master changed; it may have been chosen")
+            error = OutcomeUnknown(
+                "the proposal was under way when its time was up, or the master changed; it may have been chosen"
+            )
         with self._lock:
             entry = self._waiting.pop(seq, None)
         self._settle_entry(entry, error)
@@ -337,9 +356,13 @@ class Group:
         if settled:
             chosen = self._engine.status()["heard_chosen"]  # a settled master knows all that was ever chosen
             if self.error is None and self.applied >= chosen:
-                self._fail(self.applied, ConfigError(
-                    f"the state machine says it has applied instance {self.applied}, but the cluster has chosen only {chosen}; "
-                    "it belongs to another cluster, or the cluster has lost its log"))
+                self._fail(
+                    self.applied,
+                    ConfigError(
+                        f"the state machine has applied instance {self.applied}, but the cluster has chosen only {chosen} instances; "
+                        "it belongs to another cluster, or the cluster has lost its log"
+                    ),
+                )
             if self.on_ready is not None:
                 self.on_ready()
 
@@ -355,7 +378,8 @@ class Group:
         return NodeStatus(
             node_id=s["node_id"], role=s["role"], master_id=s["master_id"], formed=s["formed"], chosen=s["chosen"],
             applied=self.applied + 1, commits=s["commits"], checksum=self.checksum, fsyncs=s["fsyncs"],
-            log_writes=s["log_writes"], log_bytes=s["log_bytes"], log_records=s["log_records"], log_seconds=s["log_ns"] / 1e9,
+            log_writes=s["log_writes"], log_bytes=s["log_bytes"],
+            log_records=s["log_records"], log_seconds=s["log_ns"] / 1e9,
             log_mode=s["log_mode"], elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
             frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
             bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],

@@ -22,12 +22,20 @@ def _resolve(address: tuple[str, int], what: str) -> tuple[str, int]:
     try:
         found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        raise ConfigError(f"{what}: the name {address[0]!r} does not resolve ({error.strerror}); give an IP address or mend the name") from error
+        raise ConfigError(
+            f"{what}: the name {address[0]!r} does not resolve ({error.strerror}); give an IP address or mend the name"
+        ) from error
     return found[0][4][0], address[1]  # type: ignore[return-value]  # always a host string for IP families
 
 
-def open_group(path: str | os.PathLike[str], node_id: int, cluster: Mapping[int, str], bind: str | None,
-               state_machine: StateMachineFactory, options: Options) -> tuple[Engine, Group]:
+def open_group(
+    path: str | os.PathLike[str],
+    node_id: int,
+    cluster: Mapping[int, str],
+    bind: str | None,
+    state_machine: StateMachineFactory,
+    options: Options,
+) -> tuple[Engine, Group]:
     """Opens and recovers the data directory, makes the state machines, starts the engine. Blocks; runs in any thread."""
     book = parse_cluster(node_id, cluster)
     addresses = {node: _resolve(address, f"cluster= node {node}") for node, address in book.items() if node != node_id}
@@ -68,15 +76,24 @@ class Node:
         loop.add_reader(engine.fileno(), group.drain)
 
     @classmethod
-    async def open(cls, path: str | os.PathLike[str], *, node_id: int, cluster: Mapping[int, str],
-                   state_machine: StateMachineFactory, bind: str | None = None, **options: Unpack[NodeOptions]) -> Self:
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        node_id: int,
+        cluster: Mapping[int, str],
+        state_machine: StateMachineFactory,
+        bind: str | None = None,
+        **options: Unpack[NodeOptions],
+    ) -> Self:
         """Opens a node: recovers its data directory (made if it is not there), listens, and joins the cluster.
 
         Returns as soon as the node runs; whether the cluster can be reached shows in :meth:`wait_ready`.
 
         :param path: data directory of this node alone.
         :param node_id: this node's id, one of those in ``cluster``.
-        :param cluster: id to ``HOST:PORT`` of all nodes. It counts when the cluster is formed; afterwards the log's membership does.
+        :param cluster: id to ``HOST:PORT`` of all nodes. It counts when the cluster is formed;
+            afterwards the log's membership does.
         :param state_machine: a :class:`StateMachine` class or factory, or ``{id: factory}`` for several in one group.
         :param bind: ``HOST:PORT`` to listen on, where it is not this node's address in ``cluster``.
         :param options: see :class:`paxos.Options`.
@@ -106,7 +123,9 @@ class Node:
         self._group.submit(future, value, timeout, machine)
         return future
 
-    def propose_many(self, values: Sequence[bytes], *, timeout: float = 5.0, machine: int = 0) -> asyncio.Future[list[Any]]:
+    def propose_many(
+        self, values: Sequence[bytes], *, timeout: float = 5.0, machine: int = 0
+    ) -> asyncio.Future[list[Any]]:
         """Proposes values in order, over one or more instances; await the returned future for one result a value.
 
         Other proposals may come between two instances. Where not all of the values can be settled it ends with
@@ -127,7 +146,9 @@ class Node:
         try:
             await asyncio.wait_for(future, timeout)
         except TimeoutError:
-            raise NotAvailable(f"no master within {timeout} s; are a majority of the nodes running, and do they reach one another?") from None
+            raise NotAvailable(
+                f"no master within {timeout} s; are a majority of the nodes running, and do they reach one another?"
+            ) from None
 
     def _wake_ready(self) -> None:
         ready, self._ready = self._ready, []
@@ -162,5 +183,7 @@ class Node:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()

@@ -38,8 +38,16 @@ class SyncNode:
         self._thread.start()
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, node_id: int, cluster: Mapping[int, str], state_machine: StateMachineFactory,
-             bind: str | None = None, **options: Unpack[NodeOptions]) -> Self:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        node_id: int,
+        cluster: Mapping[int, str],
+        state_machine: StateMachineFactory,
+        bind: str | None = None,
+        **options: Unpack[NodeOptions],
+    ) -> Self:
         """Opens a node; parameters and errors as for :meth:`paxos.Node.open`."""
         return cls(*open_group(path, node_id, cluster, bind, state_machine, Options.make(**options)))
 
@@ -78,7 +86,9 @@ class SyncNode:
                     raise NodeClosed("the node has been closed")
                 left = None if end is None else end - time.monotonic()
                 if left is not None and left <= 0:
-                    raise NotAvailable(f"no master within {timeout} s; are a majority of the nodes running, and do they reach one another?")
+                    raise NotAvailable(
+                        f"no master within {timeout} s; are a majority of the nodes running, and do they reach one another?"
+                    )
                 self._ready.wait(left)
 
     def _wake_ready(self) -> None:
@@ -111,5 +121,7 @@ class SyncNode:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

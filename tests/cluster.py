@@ -138,7 +138,6 @@ class Node:
             socket_timeout=timeout,
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
-            retry_on_timeout=False,
             single_connection_client=True,
         )
         client.set_response_callback("INFO", lambda reply, **_: parse_info(reply))

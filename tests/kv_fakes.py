@@ -43,10 +43,10 @@ class FakeNode:
     def status(self) -> FakeStatus:
         return FakeStatus(chosen=len(self.calls), applied=len(self.calls), commits=sum(map(len, self.calls)))
 
-    async def propose(self, value: bytes, timeout: float = 5.0) -> object:
-        return (await self.propose_many([value], timeout))[0]
+    async def propose(self, value: bytes, *, timeout: float = 5.0) -> object:
+        return (await self.propose_many([value], timeout=timeout))[0]
 
-    async def propose_many(self, values: Sequence[bytes], timeout: float = 5.0) -> Sequence[object]:
+    async def propose_many(self, values: Sequence[bytes], *, timeout: float = 5.0) -> Sequence[object]:
         self.calls.append(list(values))
         instance = len(self.calls) - 1
         if self.hold:
@@ -64,5 +64,3 @@ class FakeNode:
         for gate in held:
             if not gate.done():
                 gate.set_result(None)
-
-

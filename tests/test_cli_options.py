@@ -9,7 +9,7 @@ import pytest
 
 import paxos
 from paxos.cli import main
-from paxos.cli.params import parse_address, parse_cluster
+from paxos.cli.params import parse_cluster
 from paxos.cli.serve import listen
 
 GOOD = ["serve", "--id", "1", "--cluster", "1=127.0.0.1:1", "--data", "nowhere"]
@@ -17,12 +17,11 @@ GOOD = ["serve", "--id", "1", "--cluster", "1=127.0.0.1:1", "--data", "nowhere"]
 
 def test_cluster() -> None:
     assert parse_cluster("1=a:1, 2=[::1]:2,30=c:65535") == {1: "a:1", 2: "[::1]:2", 30: "c:65535"}
-    assert parse_address("[::1]:7") == ("::1", 7)
 
 
 @pytest.mark.parametrize(
     "text", ["", "1", "a:1", "0=a:1", "-1=a:1", "1=a", "1=:1", "1=a:0", "1=a:65536", "1=a:x", "1=a:1,", "1=a:1,1=b:1",
-             "1=a:1,2=a:1", "1=a:٣"]
+             "1=a:1,2=a:1", "1=::1:1"]
 )  # fmt: skip
 def test_bad_clusters(text: str) -> None:
     with pytest.raises(paxos.ConfigError):

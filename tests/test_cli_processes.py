@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,8 @@ def set_until_ready(client: redis.Redis, key: str, value: str) -> None:
         try:
             client.set(key, value)
         except redis.ResponseError as error:
-            assert str(error).startswith(("UNAVAILABLE", "UNKNOWN"))
+            if not str(error).startswith(("UNAVAILABLE", "UNKNOWN")):
+                raise
         else:
             return
     raise AssertionError("the node never became available")
@@ -133,6 +135,39 @@ def test_demo_keep_leaves_a_cluster_that_answers(tmp_path: Path) -> None:
     finally:
         for node in nodes.values():
             os.kill(node["pid"], signal.SIGKILL)
+
+
+def processes_that_name(path: Path) -> list[int]:
+    """The living processes with ``path`` in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(path).encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended since it was listed
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_what_is_interrupted_takes_its_nodes_along(tmp_path: Path, command: str, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "paxos", command, "--data", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A runner in the background may have been told to ignore Ctrl-C, which is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        deadline = time.monotonic() + DEADLINE
+        while len(processes_that_name(tmp_path)) < 4 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(number)
+        assert process.wait(DEADLINE) == (143 if number == signal.SIGTERM else 130)
+        assert processes_that_name(tmp_path) == []
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
 
 
 @pytest.mark.parametrize("extra", [[], ["--remote", "--batch", "5", "--clients", "4"], ["--floor"]])

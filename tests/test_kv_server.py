@@ -10,9 +10,9 @@ import hiredis
 import pytest
 import redis
 import redis.asyncio
-from kv_fakes import FakeNode
 
 import paxos
+from kv_fakes import FakeNode
 from paxos.kv import KvServer, Map, replies, server
 from paxos.kv.values import OP_GET, encode_key
 

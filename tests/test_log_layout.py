@@ -18,7 +18,7 @@ WRITE = struct.Struct("<QIIII")
 
 
 def crc(data: bytes, seed: int = 0) -> int:
-    return google_crc32c.extend(seed, data)
+    return int(google_crc32c.extend(seed, data))
 
 
 def seed_of(number: int) -> int:

@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from paxos._log import Layout
 from paxos._recovery import recover
 from paxos._segments import LogStore
+from paxos._store import PositionIndex
 from paxos.errors import DamagedLog, DirectoryInUse, StorageError, WrongDirectory
 
 BLOCK = 4096
@@ -50,6 +53,12 @@ def fill(store: LogStore, count: int, first: int = 0) -> list[int]:
             store.flush()
     store.flush()
     return positions
+
+
+def open_files(path: Path) -> list[str]:
+    """What this process has open below a path."""
+    names = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.lexists(entry.path)]
+    return [name for name in names if name.startswith(str(path))]
 
 
 def fill_segment(store: LogStore) -> int:
@@ -147,7 +156,8 @@ def test_read_where_no_record_is(tmp_path: Path) -> None:
         position = fill(store, 1)[0]
         store.append(ACCEPT, 0, 1, b"")
         end = store.position[0] * SIZE + store.position[1]
-        for wrong in (0, 1, position + 1, position + 8, SIZE, end - 8, end, end + 8, end + 4096, 2 * SIZE - 8, 2**63, 2**64 - 8):
+        near = [position + 1, position + 8, end - 8, end, end + 8, end + 4096]
+        for wrong in [0, 1, SIZE, 2 * SIZE - 8, 2**63, 2**64 - 8, *near]:
             with pytest.raises(StorageError):
                 store.read(wrong)
 
@@ -185,6 +195,9 @@ def test_a_recycled_segment_is_used_again_and_shows_nothing_old(tmp_path: Path) 
     with open_store(tmp_path) as store:
         positions = fill(store, 60)
         last = store.position[0]
+        store.read(positions[0])
+        assert str(tmp_path / "log" / f"{1:016x}.seg") in open_files(tmp_path)
+        assert store.wait_for_spare(DEADLINE)
         for wrong in (0, 2, last, last + 1):
             with pytest.raises(StorageError, match="recycling"):
                 store.recycle(wrong)
@@ -193,6 +206,7 @@ def test_a_recycled_segment_is_used_again_and_shows_nothing_old(tmp_path: Path) 
             assert store.counters()["segments"] == last - number
         with pytest.raises(StorageError):
             store.read(positions[0])
+        assert not [name for name in open_files(tmp_path) if "spare" in name]
         used = os.listdir(tmp_path / "log")
         assert sum(name.startswith("spare-") for name in used) >= 2
         fill(store, 60, 60)
@@ -425,9 +439,36 @@ def test_the_counters_count(tmp_path: Path, direct: bool) -> None:
     assert after["time_ns"] > before["time_ns"]
 
 
+@given(st.integers(0, 2**64 - 3000), st.lists(st.tuples(st.sampled_from("sssst"), st.integers(0, 2500)), max_size=60))
+def test_the_index_agrees_with_a_dict(base: int, steps: list[tuple[str, int]]) -> None:
+    index, model = PositionIndex(), dict[int, int]()
+    for number, (step, at) in enumerate(steps, 1):
+        if step == "s":
+            index.set(base + at, number)
+            model[base + at] = number
+        else:
+            index.trim(base + at)
+            model = {instance: position for instance, position in model.items() if instance >= base + at}
+        assert all(index.get(instance) == position for instance, position in model.items())
+    for instance in range(base, base + 2501):
+        assert index.get(instance) == model.get(instance, 0)
+    assert index.get(0) == model.get(0, 0)
+    assert index.get(2**64 - 1) == 0
+
+
+def test_a_leap_of_the_index_costs_no_memory() -> None:
+    index = PositionIndex()
+    index.set(5, 1)
+    index.set(2**60, 2)
+    assert (index.get(5), index.get(2**60), index.count) == (0, 2, 1)
+    index.set(7, 3)
+    assert (index.get(7), index.get(2**60), index.count) == (0, 2, 1)
+
+
 CHILD = """
 import sys
 from paxos._segments import LogStore
+from paxos._store import PositionIndex
 store = LogStore(sys.argv[1], 1, segment_size=65536)
 i = len([1 for record in store.replay if record[1] == 6])
 store.release_replay()

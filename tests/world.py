@@ -31,8 +31,13 @@ class Host:
     def boot_up(self) -> None:
         self.boot += 1
         self.up = True
-        self.core = Core(self.node, self.world.members, boot=self.boot, seed=self.world.random.getrandbits(63) | 1,
-                         window=self.world.window)
+        self.core = Core(
+            self.node,
+            self.world.members,
+            boot=self.boot,
+            seed=self.world.random.getrandbits(63) | 1,
+            window=self.world.window,
+        )
         for kind, instance, body in self.disk:
             assert self.core.restore(kind, instance, body), "a log written by the core itself must be restored"
         self.written: list[tuple[int, int, int, bytes]] = []  # (number, ...) handed to the disk, not durable
@@ -64,7 +69,7 @@ class Host:
                 self.written.append(effect[1:])
                 if not self.writing:
                     self.writing = True
-                    world.at(world.random.randint(1, 3) * MS // 10, self.synced, self.boot)
+                    world.at(world.random.randint(*world.disk) * MS // 10, self.synced, self.boot)
             elif kind == "chosen":
                 _, instance, vkind, count, value = effect
                 assert instance == len(self.known), "values are delivered in order, without a gap"
@@ -111,11 +116,22 @@ class Host:
 
 
 class World:
-    def __init__(self, seed: int, nodes: int = 3, *, window: int = 8, loss: float = 0.0, duplicate: float = 0.0,
-                 delay: tuple[int, int] = (1, 3)) -> None:
+    def __init__(
+        self,
+        seed: int,
+        nodes: int = 3,
+        *,
+        window: int = 8,
+        loss: float = 0.0,
+        duplicate: float = 0.0,
+        delay: tuple[int, int] = (1, 3),
+        disk: tuple[int, int] = (1, 3),
+    ) -> None:
+        """``delay`` of a message in half milliseconds, ``disk``: of a write in tenths of a millisecond."""
         self.random = random.Random(seed)
         self.now = 1000 * MS
         self.window = window
+        self.disk = disk
         self.loss, self.duplicate, self.delay = loss, duplicate, delay
         self.members = [(i, i * 7, i * 11) for i in range(1, nodes + 1)]
         self.events: list[tuple[int, int, Any, tuple[Any, ...]]] = []

@@ -61,7 +61,7 @@ Example, on each of three machines with its own --id:
               help="Where Redis clients connect.")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(min=0.001), default=5.0, show_default=True,
               help="Seconds until a command is answered with an error.")  # fmt: skip
-@click.option("--window", type=click.IntRange(1, 1024), default=8, show_default=True, help="Instances in flight.")
+@click.option("--window", type=click.IntRange(1, 64), default=8, show_default=True, help="Instances in flight.")
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @loop_option
 @click.option("--until-stdin-ends", is_flag=True, hidden=True)
@@ -137,7 +137,7 @@ Examples:
 @click.option("--warmup", type=click.FloatRange(0, 60), default=1.0, show_default=True, help="Seconds before it.")
 @click.option("--batch", type=click.IntRange(1, 100_000), default=1, show_default=True,
               help="Values a call; above 1 through propose_many.")  # fmt: skip
-@click.option("--window", type=click.IntRange(1, 1024), default=8, show_default=True, help="Instances in flight.")
+@click.option("--window", type=click.IntRange(1, 64), default=8, show_default=True, help="Instances in flight.")
 @click.option("--remote", is_flag=True, help="The load in a follower's process instead of the master's.")
 @click.option("--floor", is_flag=True, help="Measure the bare disk write and network round trip first.")
 @click.option("--data", type=click.Path(file_okay=False, path_type=Path),

@@ -20,6 +20,7 @@ import paxos
 
 from .bench_load import LoadOptions
 from .floor import Floor, measure_floor
+from .loops import cancel_on_sigterm
 from .processes import free_ports
 
 #: Seconds for a step that does not depend on the length of the run.
@@ -119,6 +120,7 @@ class Worker:
 
 async def bench(options: BenchOptions) -> None:
     """Run the benchmark and print what it found. Raises :class:`BenchFailed`."""
+    cancel_on_sigterm()
     directory = Path(tempfile.mkdtemp(prefix="paxos-bench-", dir=_parent(options)))
     try:
         floor = await measure_floor(directory, options.nodes) if options.floor else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,8 +15,8 @@ import paxos
 class LoadedNode(Protocol):
     """What the load needs of :class:`paxos.Node`."""
 
-    async def propose(self, value: bytes, timeout: float = ...) -> object: ...
-    async def propose_many(self, values: Sequence[bytes], timeout: float = ...) -> Sequence[object]: ...
+    def propose(self, value: bytes, *, timeout: float = ...) -> Awaitable[object]: ...
+    def propose_many(self, values: Sequence[bytes], *, timeout: float = ...) -> Awaitable[Sequence[object]]: ...
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -98,6 +99,8 @@ async def _load(node: paxos.Node, options: LoadOptions) -> None:
 def main() -> int:
     """Run with the options given as JSON in the only argument; the exit status."""
     options = json.loads(sys.argv[1])
+    # That a peer is not up yet is no news here; what ends a node is.
+    logging.basicConfig(level=logging.ERROR, format=f"node {options['node_id']}: %(message)s")
     try:
         run(work(options), options["loop"])
     except (paxos.PaxosError, OSError) as error:

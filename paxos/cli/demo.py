@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ import paxos
 
 from .demo_load import Load
 from .demo_view import View
+from .loops import cancel_on_sigterm
 from .processes import NodeProcess, free_ports, stop_all
 from .resp_client import ReplyError, RespClient
 
@@ -76,11 +76,10 @@ class Demo:
         self.report = Report()
         ports = free_ports(2 * NODES)
         cluster = {number: f"127.0.0.1:{ports[number - 1]}" for number in range(1, NODES + 1)}
-        self.nodes = {
-            number: NodeProcess(number, cluster, ports[NODES + number - 1], directory) for number in cluster
-        }
+        self.nodes = {number: NodeProcess(number, cluster, ports[NODES + number - 1], directory) for number in cluster}
         self.status: dict[int, dict[str, str]] = {}
         self._restarted = False
+        self._looking = asyncio.Lock()
         self._watching: dict[int, RespClient] = {}
         self.load = Load({number: node.resp_port for number, node in self.nodes.items()}, options.writers)
 
@@ -97,6 +96,8 @@ class Demo:
         load.start()
         try:
             await self._phase(self.options.seconds)
+            if not load.acknowledged:
+                raise DemoFailed(f"no write was acknowledged within {self.options.seconds} s")
             report.writes_per_s = round(len(load.acknowledged) / self.options.seconds)
             master = await self._until("a master is known", self._master)
             report.killed_node = master
@@ -144,7 +145,12 @@ class Demo:
 
     async def _look(self) -> None:
         """Ask every node for its status; one that does not answer has none."""
+        # The steps and the view both look: one at a time, a connection carries one call.
+        async with self._looking:
+            await self._look_at_all()
+        self.view.update(self.status, len(self.load.acknowledged))
 
+    async def _look_at_all(self) -> None:
         async def ask(number: int) -> None:
             try:
                 client = self._watching.get(number)
@@ -158,7 +164,6 @@ class Demo:
                     client.close()
 
         await asyncio.gather(*(ask(number) for number in self.nodes))
-        self.view.update(self.status, len(self.load.acknowledged))
 
     async def _watch(self) -> None:
         while True:
@@ -239,10 +244,7 @@ class Demo:
 
 async def demo(options: DemoOptions) -> bool:
     """Run the demonstration and report; whether it proved what it should. Ends what it started, however it ends."""
-    task = asyncio.current_task()
-    if task is not None:
-        # kill of the demonstration must not leave nodes behind either.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    cancel_on_sigterm()
     directory = _directory(options)
     view = View(live=not options.as_json and sys.stdout.isatty(), silent=options.as_json)
     run = Demo(options, directory, view)

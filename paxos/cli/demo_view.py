@@ -63,12 +63,12 @@ class View:
 
     def _table(self, status: dict[int, dict[str, str]]) -> Table:
         table = Table(title="paxos demo")
-        for name in ("node", "role", "master", "chosen", "applied", "commits/s", "log writes/s", "log"):
-            table.add_column(name, justify="left" if name in ("role", "log") else "right")
+        for name in ("node", "role", "master", "chosen", "applied", "commits/s", "log writes/s"):
+            table.add_column(name, justify="left" if name == "role" else "right", no_wrap=True)
         for number in range(1, 4):
             fields = status.get(number)
             if fields is None:
-                table.add_row(str(number), "down", *[""] * 6, style="red")
+                table.add_row(str(number), "down", *[""] * 5, style="red")
                 continue
             commits, writes = self._rates.get(number, (0.0, 0.0))
             role = fields.get("paxos_role", "")
@@ -80,7 +80,6 @@ class View:
                 f"{int(fields['paxos_applied']):,}",
                 f"{commits:,.0f}",
                 f"{writes:,.0f}",
-                fields.get("paxos_log_mode", ""),
                 style="green" if role == "master" else "",
             )
         return table

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import click
 
+from paxos.config import parse_address
 from paxos.errors import ConfigError
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """``HOST:PORT`` (``[::1]:7101`` for IPv6). Raises :class:`paxos.ConfigError`."""
-    host, colon, port = text.strip().rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host:
-        raise ConfigError(f"'{text}' is not HOST:PORT, for example 127.0.0.1:7101")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise ConfigError(f"'{text}' has no port from 1 to 65535 behind the colon")
-    return host, int(port)
 
 
 def parse_cluster(text: str) -> dict[int, str]:

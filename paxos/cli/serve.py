@@ -135,9 +135,11 @@ def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
 
 
 async def _watch(node: paxos.Node, options: ServeOptions) -> None:
-    """Say what an operator wants to know: who is master, who cannot be reached, that applying has stopped."""
+    """Say what an operator must know: that there is no master and why, that applying has stopped.
+
+    Who is master, and each link, is logged by the node itself.
+    """
     loop = asyncio.get_running_loop()
-    master: int | None = None
     failed = False
     since = loop.time()
     patience = _LONELY
@@ -146,10 +148,7 @@ async def _watch(node: paxos.Node, options: ServeOptions) -> None:
         if status.master_id:
             since = loop.time()
             patience = _LONELY
-        if status.master_id and status.master_id != master:
-            logger.info("node %d is master", status.master_id)
-            master = status.master_id
-        elif not status.master_id and loop.time() - since > patience:
+        elif loop.time() - since > patience:
             down = [f"{peer} ({options.cluster.get(peer, '?')})" for peer, up in sorted(status.peers.items()) if not up]
             if down:
                 text = "no master; cannot reach node %s: start it, or check its address in --cluster"

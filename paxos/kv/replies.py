@@ -132,9 +132,7 @@ def _map(reply: object, protocol: int, out: list[bytes]) -> int:
     assert isinstance(reply, Map)
     head = b"%%%d\r\n" % len(reply.pairs) if protocol == 3 else b"*%d\r\n" % (2 * len(reply.pairs))
     out.append(head)
-    return len(head) + sum(
-        encode(key, protocol, out) + encode(value, protocol, out) for key, value in reply.pairs
-    )
+    return len(head) + sum(encode(key, protocol, out) + encode(value, protocol, out) for key, value in reply.pairs)
 
 
 _ENCODERS: Final[dict[type, Callable[[object, int, list[bytes]], int]]] = {

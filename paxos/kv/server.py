@@ -16,7 +16,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from paxos import OutcomeUnknown, PartialOutcome, PaxosError, Refused, ValueTooLarge
 
@@ -43,8 +43,8 @@ _WRITE_BYTES: Final = 256 * 1024
 class ProposingNode(Protocol):
     """What the server needs of :class:`paxos.Node`."""
 
-    def propose(self, value: bytes, timeout: float = ...) -> Awaitable[object]: ...
-    def propose_many(self, values: Sequence[bytes], timeout: float = ...) -> Awaitable[Sequence[object]]: ...
+    def propose(self, value: bytes, *, timeout: float = ...) -> Awaitable[object]: ...
+    def propose_many(self, values: Sequence[bytes], *, timeout: float = ...) -> Awaitable[Sequence[object]]: ...
     def status(self) -> StatusView: ...
 
 
@@ -156,11 +156,11 @@ class _Proposer:
     def _propose(self, group: list[tuple[_Connection, int]], values: list[bytes]) -> None:
         try:
             if len(values) == 1:
-                single: asyncio.Future[object] = asyncio.ensure_future(self._node.propose(values[0], self._timeout))
+                single = asyncio.ensure_future(self._node.propose(values[0], timeout=self._timeout))
                 self.under_way.add(single)
                 single.add_done_callback(lambda done: self._done_one(group[0][0], done))
             else:
-                many = asyncio.ensure_future(self._node.propose_many(values, self._timeout))
+                many = asyncio.ensure_future(self._node.propose_many(values, timeout=self._timeout))
                 self.under_way.add(many)
                 many.add_done_callback(lambda done: self._done_many(group, len(values), done))
         except PaxosError as error:
@@ -246,8 +246,9 @@ class _Connection(asyncio.Protocol):
         self._writable = True
         self._closing = False  # no more commands are taken; ends when all is answered
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, base: asyncio.BaseTransport) -> None:
+        # Not checked: the transports of uvloop are no subclasses of asyncio's.
+        transport = cast("asyncio.Transport", base)
         server = self._server
         peer = transport.get_extra_info("peername")
         address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"

@@ -1,0 +1,209 @@
+# cython: language_level=3
+"""Effects are taken before the next step, in order. A send that stands on records that are not durable yet is held until
+they are; a record goes to the log, and where it holds a value the index learns where."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+from paxos._codec cimport out_clear
+from paxos._core cimport replica_new, replica_peer, replica_resign, replica_start, replica_submit
+from paxos._delivery cimport (
+    EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_SETTLED, Event, Submission, delivery_event, delivery_token,
+    delivery_wire,
+)
+from paxos._history cimport fatal, history_chosen
+from paxos._net cimport net_connected, net_send
+from paxos._state cimport HeldSend, ReadJob
+from paxos._store cimport index_set, index_set_chain, store_append
+from paxos._types cimport (
+    EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_LOG, EFFECT_MASTER, EFFECT_READ, EFFECT_SEND, EFFECT_SETTLED,
+    RECORD_ACCEPT, RECORD_LEARN, SETTLE_NOT_AVAILABLE, ChunkHead, Effect, Outbox, bit, value_ref, value_unref, xrealloc,
+)
+
+
+# ---- sends that wait ----
+
+cdef void hold(HeldQueue *q, const Effect *e, const uint8_t *head) noexcept nogil:
+    cdef HeldSend *s
+    if q.count == q.capacity:
+        q.capacity = q.capacity * 2 if q.capacity else 64
+        q.items = <HeldSend *>xrealloc(q.items, q.capacity * sizeof(HeldSend))
+    if q.used + e.head_size > q.size:
+        q.size = (q.used + e.head_size) * 2
+        q.arena = <uint8_t *>xrealloc(q.arena, q.size)
+    s = &q.items[q.count]
+    q.count += 1
+    s.after = e.after
+    s.peers = e.peers
+    s.head = q.used
+    s.size = e.head_size
+    s.value = value_ref(e.value)
+    memcpy(q.arena + q.used, head, e.head_size)
+    q.used += e.head_size
+
+
+cdef void held_release(Host *h, HeldQueue *q, uint64_t durable) noexcept nogil:
+    cdef size_t i
+    cdef size_t kept = 0
+    cdef HeldSend *s
+    for i in range(q.count):
+        s = &q.items[i]
+        if s.after > durable:
+            q.items[kept] = s[0]
+            kept += 1
+            continue
+        net_send(&h.net, s.peers, q.arena + s.head, s.size, s.value)
+        value_unref(s.value)
+    q.count = kept
+    if kept == 0:
+        q.used = 0
+
+
+cdef void held_free(HeldQueue *q) noexcept nogil:
+    cdef size_t i
+    for i in range(q.count):
+        value_unref(q.items[i].value)
+    free(q.items)
+    free(q.arena)
+    memset(q, 0, sizeof(HeldQueue))
+
+
+# ---- effects ----
+
+cdef void append(Host *h, uint32_t group, const Effect *e, const uint8_t *head, Group *g) noexcept nogil:
+    cdef int error = 0
+    cdef uint64_t position = store_append(h.store, <uint8_t>e.code, group, e.instance, head, e.head_size,
+                                          e.value.data if e.value != NULL else NULL,
+                                          e.value.size if e.value != NULL else 0, &error)
+    if position == 0:
+        fatal(h, "writing the log failed", error)
+    if g == NULL:
+        h.formation_appended += 1
+        return
+    g.appended += 1
+    g.unsealed = True
+    if e.code == RECORD_ACCEPT or e.code == RECORD_LEARN:
+        index_set(&g.index, e.instance, position)
+
+
+cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
+    """Carries out the effects of the step just made; g is NULL for the formation's."""
+    cdef size_t i
+    cdef Effect *e
+    cdef Event *event
+    cdef ReadJob *job
+    cdef uint32_t k
+    cdef uint32_t group = g.id if g != NULL else 0
+    cdef uint64_t durable = g.replica.durable if g != NULL else h.formation_reported
+    cdef HeldQueue *held = &g.held if g != NULL else &h.formation_held
+    if out.count == 0:
+        return
+    for i in range(out.count):
+        e = &out.effects[i]
+        if e.type == EFFECT_SEND:
+            if e.after <= durable:
+                net_send(&h.net, e.peers, out.arena + e.head, e.head_size, e.value)
+            else:
+                hold(held, e, out.arena + e.head)
+        elif e.type == EFFECT_LOG:
+            append(h, group, e, out.arena + e.head, g)
+        elif e.type == EFFECT_CHOSEN:
+            index_set_chain(&g.index, e.instance, <uint32_t>e.after)
+            history_chosen(h, g, e.instance, e.value)
+        elif e.type == EFFECT_READ:
+            for k in range(h.net.peer_count):
+                if e.peers & bit(k):
+                    job = &g.reads[k]
+                    job.active = True
+                    job.begun = False
+                    job.next = e.instance
+                    job.end = e.end
+                    job.left = e.after
+        elif e.type == EFFECT_SETTLED:
+            event = delivery_event(&h.delivery, EVENT_SETTLED, group)
+            event.instance = delivery_token(&h.delivery, e.instance)
+            event.a = e.code
+        elif e.type == EFFECT_MASTER:
+            event = delivery_event(&h.delivery, EVENT_MASTER, group)
+            event.a = e.code
+            event.instance = e.instance
+            event.b = e.end
+        elif e.type == EFFECT_DIVERGED:
+            event = delivery_event(&h.delivery, EVENT_DIVERGED, group)
+            event.instance = e.instance
+            event.a = e.code
+        elif e.type == EFFECT_FORMED:
+            delivery_event(&h.delivery, EVENT_FORMED, 0)
+            form(h)
+    out_clear(out)
+
+
+cdef void make_replica(Host *h, Group *g) noexcept nogil:
+    h.options.group = g.id
+    h.seed = h.seed * <uint64_t>6364136223846793005 + <uint64_t>1442695040888963407
+    g.replica = replica_new(&h.options, &h.formation.members, h.formation.sig_lo, h.formation.inc_hi, h.formation.inc_lo,
+                            h.boot, h.seed if h.seed else 1)
+
+
+cdef void begin(Host *h, Group *g) noexcept nogil:
+    """First steps of a replica: it starts, hears who is connected, and gets what was submitted before it was there."""
+    cdef uint32_t i
+    cdef uint32_t up = net_connected(&h.net)
+    if g.begun:
+        return
+    g.begun = True
+    g.appended = g.replica.logged
+    g.reported = g.replica.durable
+    replica_start(g.replica, h.now)
+    take(h, &g.replica.out, g)
+    if not h.may_lead or h.stuck_since:
+        replica_resign(g.replica, h.now, False)
+        take(h, &g.replica.out, g)
+    for i in range(h.net.peer_count):
+        if up & bit(i):
+            replica_peer(g.replica, h.now, i, True)
+            take(h, &g.replica.out, g)
+
+
+cdef void form(Host *h) noexcept nogil:
+    cdef uint32_t i
+    cdef size_t n
+    for i in range(h.group_count):
+        if h.groups[i].replica == NULL:
+            make_replica(h, &h.groups[i])
+        begin(h, &h.groups[i])
+    for n in range(h.waiting_count):
+        submit(h, &h.waiting[n])
+    h.waiting_count = 0
+
+
+cdef void submit(Host *h, const Submission *s) noexcept nogil:
+    cdef Group *g = &h.groups[0]
+    if g.replica == NULL:
+        if h.waiting_count == h.waiting_size:
+            h.waiting_size = h.waiting_size * 2 if h.waiting_size else 64
+            h.waiting = <Submission *>xrealloc(h.waiting, h.waiting_size * sizeof(Submission))
+        h.waiting[h.waiting_count] = s[0]
+        h.waiting_count += 1
+        return
+    g.seq += 1
+    (<ChunkHead *>s.chunk.data).seq = g.seq
+    delivery_wire(&h.delivery, g.seq, s.token)
+    replica_submit(g.replica, h.now, g.seq, s.chunk, s.deadline)
+    take(h, &g.replica.out, g)
+
+
+cdef void expire(Host *h) noexcept nogil:
+    """Submissions whose time is up before there is a cluster: certainly not executed."""
+    cdef size_t i
+    cdef size_t kept = 0
+    cdef Event *event
+    for i in range(h.waiting_count):
+        if h.waiting[i].deadline > h.now:
+            h.waiting[kept] = h.waiting[i]
+            kept += 1
+            continue
+        value_unref(h.waiting[i].chunk)
+        event = delivery_event(&h.delivery, EVENT_SETTLED, 0)
+        event.instance = h.waiting[i].token
+        event.a = SETTLE_NOT_AVAILABLE
+    h.waiting_count = kept

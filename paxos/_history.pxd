@@ -1,0 +1,18 @@
+# cython: language_level=3
+"""Chosen values on their way to Python and to peers that missed them: from memory where they are new, else from the log."""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from paxos._state cimport Group, Host
+from paxos._types cimport Frame, Value
+
+# The log failed or lies: says what is not trusted and ends the process with status 74. Does not return.
+cdef void fatal(Host *h, const char *what, int error) noexcept nogil
+cdef void frame_head(Host *h, Frame *f, uint8_t type, size_t length) noexcept nogil     # node level; all but the crc
+
+cdef void history_chosen(Host *h, Group *g, uint64_t instance, Value *value) noexcept nogil
+# Whether Python's next instance is chosen but no longer in memory.
+cdef bint history_behind(const Group *g) noexcept nogil
+# Reads a bounded number of instances back for Python.
+cdef void history_refill(Host *h, Group *g) noexcept nogil
+# One LEARNED frame for a peer's request. Whether something was sent.
+cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil
+cdef void history_free(Group *g) noexcept nogil

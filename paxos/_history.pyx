@@ -1,0 +1,226 @@
+# cython: language_level=3
+"""The newest chosen values are kept in memory until Python has them; where Python was behind for longer, and where a peer
+asks for what it missed, the log is read back by the index of instances. Each record read is checked again: a log that
+gives back something else than was written ends the process, as a failed write does."""
+from libc.errno cimport EBADMSG
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdio cimport fflush, fprintf, stderr
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset, strerror
+from paxos._codec cimport crc32c, value_check, value_copy
+from paxos._delivery cimport delivery_chosen, delivery_room
+from paxos._net cimport net_send
+from paxos._state cimport PEER_BACKLOG, TAIL, ReadJob
+from paxos._store cimport index_chain, index_get, store_read
+from paxos._types cimport (
+    FORMAT_VERSION, FRAME_LEARNED, FRAME_MAGIC, RECORD_ACCEPT, RECORD_LEARN, Frame, Learned, Record, RecordAccept,
+    RecordLearn, Value, ValueHead, bit, value_ref, value_unref, xrealloc,
+)
+
+cdef extern from "<unistd.h>" nogil:
+    void _exit(int status)
+
+cdef enum:
+    LEARNED_BYTES = 1048576         # values in one LEARNED frame, and sent from the log in one round
+    REFILL = 256                    # instances read back for Python in one round
+    REFILL_BYTES = 4194304
+    TAIL_BYTES = 16777216           # of the newest chosen values kept in memory for Python
+    EXIT_LOG = 74                   # EX_IOERR: see fatal()
+
+
+cdef void fatal(Host *h, const char *what, int error) noexcept nogil:
+    """The log failed, or lies. Going on could break a promise, and after a failed sync not even a retry can be trusted."""
+    fprintf(stderr, "paxos: node %u: %s: %s (errno %d). What was logged behind position %llu is not trusted: it was neither "
+            "acknowledged nor promised to anybody. The process stops with status %d; check the disk, then start the node again.\n",
+            h.options.node, what, strerror(error), error, <unsigned long long>h.store.writer.durable, <int>EXIT_LOG)
+    fflush(stderr)
+    _exit(EXIT_LOG)
+
+
+cdef void frame_head(Host *h, Frame *f, uint8_t type, size_t length) noexcept nogil:
+    memset(f, 0, sizeof(Frame))
+    f.magic = FRAME_MAGIC
+    f.length = <uint32_t>length
+    f.version = FORMAT_VERSION
+    f.type = type
+    f.sender = h.options.node
+    f.signature = h.formation.sig_lo
+    f.inc_hi = h.formation.inc_hi
+    f.inc_lo = h.formation.inc_lo
+
+
+# ---- to Python ----
+
+cdef void tail_pop(Group *g) noexcept nogil:
+    cdef Value *v = g.tail[g.tail_first & (TAIL - 1)]
+    g.tail_bytes -= v.size
+    g.tail_first += 1
+    g.tail_count -= 1
+    value_unref(v)
+
+
+cdef void deliver(Host *h, Group *g) noexcept nogil:
+    while g.tail_count:
+        if g.tail_first > g.cursor:
+            return                  # Python is behind what memory holds: refill() reads the log
+        if g.tail_first == g.cursor:
+            if not delivery_room(&h.delivery):
+                return
+            delivery_chosen(&h.delivery, g.id, g.cursor, index_chain(&g.index, g.cursor), g.tail[g.tail_first & (TAIL - 1)])
+            g.cursor += 1
+        tail_pop(g)
+
+
+cdef void history_chosen(Host *h, Group *g, uint64_t instance, Value *value) noexcept nogil:
+    if instance < g.cursor:
+        return                      # the state machine has it already
+    if g.tail_count == 0:
+        g.tail_first = instance
+    while g.tail_count == TAIL or (g.tail_count and g.tail_bytes + value.size > TAIL_BYTES):
+        tail_pop(g)
+        if g.tail_count == 0:
+            g.tail_first = instance
+    g.tail[instance & (TAIL - 1)] = value_ref(value)
+    g.tail_count += 1
+    g.tail_bytes += value.size
+    deliver(h, g)
+
+
+cdef uint8_t *read_value(Host *h, Group *g, uint64_t instance, uint64_t position, ValueHead *head,
+                         const uint8_t **data) noexcept nogil:
+    """The record that holds the value of an instance: malloc'ed, checked, value at *data. Never NULL."""
+    cdef uint32_t size = 0
+    cdef int error = 0
+    cdef size_t before
+    cdef uint8_t *record = store_read(h.store, position, &size, &error)
+    cdef Record *r = <Record *>record
+    if record == NULL:
+        fatal(h, "reading the log failed", error)
+    if size < sizeof(Record) or r.group != g.id or r.instance != instance:
+        fatal(h, "the log holds another record than was written", EBADMSG)
+    if r.type == RECORD_ACCEPT:
+        before = sizeof(Record) + sizeof(RecordAccept)
+    elif r.type == RECORD_LEARN:
+        before = sizeof(Record) + sizeof(RecordLearn)
+    else:
+        before = 0
+        fatal(h, "the log holds a record of another type than was written", EBADMSG)
+    if size < before:
+        fatal(h, "the log holds a record that is too short", EBADMSG)
+    memcpy(head, record + before - sizeof(ValueHead), sizeof(ValueHead))
+    data[0] = record + before
+    if value_check(head, data[0], size - before) != 0:
+        fatal(h, "the log holds a record that is malformed", EBADMSG)
+    return record
+
+
+cdef bint history_behind(const Group *g) noexcept nogil:
+    """Whether Python's next instance is chosen but no longer in memory."""
+    return g.replica != NULL and g.cursor < g.replica.chosen and (g.tail_count == 0 or g.cursor < g.tail_first)
+
+
+cdef void history_refill(Host *h, Group *g) noexcept nogil:
+    cdef uint64_t position
+    cdef ValueHead head
+    cdef const uint8_t *data = NULL
+    cdef uint8_t *record
+    cdef Value *value
+    cdef int n
+    cdef size_t read = 0
+    for n in range(REFILL):
+        if not history_behind(g) or not delivery_room(&h.delivery) or read > REFILL_BYTES:
+            break
+        position = index_get(&g.index, g.cursor)
+        if position == 0:
+            fatal(h, "a chosen value is missing in the log", EBADMSG)
+        if position >= h.store.writer.durable:
+            break                   # part of the next write
+        record = read_value(h, g, g.cursor, position, &head, &data)
+        value = value_copy(&head, data)
+        free(record)
+        delivery_chosen(&h.delivery, g.id, g.cursor, index_chain(&g.index, g.cursor), value)
+        value_unref(value)
+        read += head.size
+        g.cursor += 1
+    deliver(h, g)
+
+
+# ---- to peers ----
+
+cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
+    """One LEARNED frame for a peer's request. Whether something was sent."""
+    cdef ReadJob *job = &g.reads[index]
+    cdef uint64_t limit = job.left if job.left < LEARNED_BYTES else <uint64_t>LEARNED_BYTES
+    cdef uint64_t position
+    cdef uint64_t first = job.next
+    cdef uint8_t out[80]
+    cdef Frame f
+    cdef Learned body
+    cdef ValueHead head
+    cdef const uint8_t *data = NULL
+    cdef uint8_t *record
+    cdef size_t used = 0
+    cdef size_t size
+    cdef Value *payload
+    memset(&body, 0, sizeof(body))
+    if not h.net.peers[index].greeted:
+        job.active = False          # he will ask again when he is back
+        return False
+    if h.net.peers[index].out.bytes > PEER_BACKLOG:
+        return False
+    while job.next < job.end:
+        position = index_get(&g.index, job.next)
+        if position == 0:
+            job.end = job.next      # not kept here
+            break
+        if position >= h.store.writer.durable:
+            break                   # part of the next write
+        record = read_value(h, g, job.next, position, &head, &data)
+        size = sizeof(ValueHead) + head.size
+        if used + size > limit and (used or job.begun):
+            free(record)
+            if used == 0 or job.left - used < size:
+                job.end = job.next  # he asked for no more than that
+            break
+        if used + size > h.scratch_size:
+            h.scratch_size = (used + size) * 2
+            h.scratch = <uint8_t *>xrealloc(h.scratch, h.scratch_size)
+        memcpy(h.scratch + used, &head, sizeof(ValueHead))
+        memcpy(h.scratch + used + sizeof(ValueHead), data, head.size)
+        free(record)
+        used += size
+        body.count += 1
+        job.next += 1
+    if body.count:
+        body.first = first
+        payload = value_from(h.scratch, used)
+        frame_head(h, &f, FRAME_LEARNED, sizeof(out) + used)
+        f.group = g.id
+        f.signature = g.replica.signature
+        f.chosen = g.replica.chosen
+        f.chain = g.replica.chain
+        memcpy(out, &f, sizeof(Frame))
+        memcpy(out + sizeof(Frame), &body, sizeof(Learned))
+        f.crc = crc32c(crc32c(0, out + 12, sizeof(out) - 12), payload.data, used)
+        memcpy(out, &f, sizeof(Frame))
+        net_send(&h.net, bit(index), out, sizeof(out), payload)
+        value_unref(payload)
+        job.begun = True
+        job.left = job.left - used if job.left > used else 0
+    if job.next >= job.end or job.left == 0:
+        job.active = False
+    return body.count > 0
+
+
+cdef Value *value_from(const uint8_t *data, size_t size) noexcept nogil:
+    cdef ValueHead head
+    memset(&head, 0, sizeof(head))
+    head.size = <uint32_t>size
+    return value_copy(&head, data)
+
+
+cdef void history_free(Group *g) noexcept nogil:
+    while g.tail_count:
+        tail_pop(g)
+    free(g.tail)
+    g.tail = NULL

@@ -1,0 +1,80 @@
+# cython: language_level=3
+"""State of the engine's native thread. Only that thread touches a Host between host_run's start and its return, but for
+host.delivery, which has rules of its own."""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from paxos._delivery cimport Delivery, Submission
+from paxos._formation cimport Formation
+from paxos._net cimport Net
+from paxos._replica cimport Options, Replica
+from paxos._store cimport Index, Store
+from paxos._types cimport Value
+
+cdef enum:
+    TAIL = 4096                     # newest chosen values kept in memory for Python; a power of two
+    PEER_BACKLOG = 4194304          # a peer that has so many bytes waiting gets no more from the log for now
+
+cdef struct HeldSend:
+    uint64_t after
+    uint32_t peers
+    size_t head
+    size_t size
+    Value *value
+
+cdef struct HeldQueue:              # sends that wait for records to be durable
+    HeldSend *items
+    size_t count
+    size_t capacity
+    uint8_t *arena
+    size_t used
+    size_t size
+
+cdef struct ReadJob:                # chosen values that a peer asked for; a newer request takes the place of an older one
+    bint active
+    bint begun
+    uint64_t next
+    uint64_t end
+    uint64_t left                   # bytes
+
+cdef struct Group:
+    uint32_t id
+    Replica *replica                # NULL until the cluster is formed
+    bint begun
+    Index index
+    HeldQueue held
+    uint64_t appended               # records handed to the log
+    uint64_t reported               # of these, known durable to the replica
+    bint unsealed                   # has logged since the last seal
+    uint64_t seq                    # last sequence number given to a chunk
+    uint64_t cursor                 # next instance for Python
+    Value **tail                    # the newest chosen values: instances tail_first, tail_first + 1, …
+    uint64_t tail_first
+    uint64_t tail_count
+    uint64_t tail_bytes
+    ReadJob reads[31]
+
+cdef struct Host:
+    Delivery delivery
+    Net net
+    Formation formation
+    HeldQueue formation_held
+    uint64_t formation_appended
+    uint64_t formation_reported
+    Group *groups
+    uint32_t group_count
+    Options options
+    Store *store
+    uint32_t boot
+    uint64_t seed
+    int64_t now
+    int64_t formation_due
+    int64_t seal_due                # 0: the log is sealed, or nothing is in it
+    int64_t awake                   # the thread has run without a gap since then
+    int64_t stuck_limit
+    int64_t stuck_since             # 0: Python takes what it is given
+    bint may_lead                   # as Python said last
+    uint32_t met_formed
+    Submission *waiting             # submitted before the cluster was formed
+    size_t waiting_count
+    size_t waiting_size
+    uint8_t *scratch
+    size_t scratch_size

@@ -1,0 +1,142 @@
+"""A random campaign over the world of cores: one seed is one life of a cluster, and replays exactly.
+
+Run by itself (``python campaign.py FIRST END``) it prints the first seed that fails and exits with 1; the mutants are
+hunted that way, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+
+from world import World
+
+
+@dataclass
+class Outcome:
+    """What happened in one life, or in all of them: a campaign in which nothing happens finds nothing."""
+
+    proposed: int = 0
+    chosen_chunks: int = 0
+    instances: int = 0
+    crashes: int = 0
+    cuts: int = 0
+    elections: int = 0
+    settled: Counter[int] = field(default_factory=Counter)
+    sent: Counter[int] = field(default_factory=Counter)
+
+    def add(self, other: Outcome) -> None:
+        self.proposed += other.proposed
+        self.chosen_chunks += other.chosen_chunks
+        self.instances += other.instances
+        self.crashes += other.crashes
+        self.cuts += other.cuts
+        self.elections += other.elections
+        self.settled.update(other.settled)
+        self.sent.update(other.sent)
+
+
+def _world(seed: int, r: random.Random) -> World:
+    return World(
+        seed,
+        r.choice([3, 3, 3, 5]),
+        window=r.choice([1, 2, 8]),
+        loss=r.choice([0, 0.02, 0.1]),
+        duplicate=r.choice([0, 0.1]),
+        delay=r.choice([(1, 3), (1, 60)]),
+        disk=r.choice([(1, 3), (1, 100), (1, 400)]),
+    )
+
+
+def _faults(w: World, r: random.Random, outcome: Outcome) -> None:
+    x = r.random()
+    hosts = list(w.hosts.values())
+    if x < 0.1:
+        host = r.choice(hosts)
+        if host.up:
+            host.crash()
+            outcome.crashes += 1
+    elif x < 0.13:
+        for host in hosts:
+            if host.up:
+                host.crash()
+                outcome.crashes += 1
+        for host in hosts:
+            host.boot_up()
+    elif x < 0.28:
+        for host in hosts:
+            if not host.up and r.random() < 0.6:
+                host.boot_up()
+    elif x < 0.34:
+        a, b = r.sample(list(w.hosts), 2)
+        w.cut.add((a, b))
+        if r.random() < 0.5:
+            w.cut.add((b, a))
+        outcome.cuts += 1
+    elif x < 0.39:
+        # The master with a minority at most: what it says and what the others choose drift apart.
+        master = w.master()
+        alone = master.node if master is not None else r.choice(list(w.hosts))
+        friends = r.sample([n for n in w.hosts if n != alone], (len(w.hosts) - 1) // 2) if r.random() < 0.5 else []
+        side = {alone, *friends}
+        w.cut |= {(a, b) for a in w.hosts for b in w.hosts if (a in side) != (b in side)}
+        outcome.cuts += 1
+    elif x < 0.5:
+        w.cut.clear()
+
+
+def run(seed: int) -> Outcome:
+    """One life. AssertionError: something that must always hold does not, or the cluster does not go on after the faults."""
+    r = random.Random(seed * 7 + 1)
+    w = _world(seed, r)
+    outcome = Outcome()
+    for _ in range(60):
+        w.run(r.randint(5, 150))
+        _faults(w, r, outcome)
+        for host in w.hosts.values():
+            if host.up:
+                for _ in range(r.randint(0, 5)):
+                    outcome.proposed += 1
+                    host.propose(b"v%d" % outcome.proposed, r.choice([20, 300, 2000]) * 1_000_000)
+        w.check()
+    # Liveness: the faults end; a master comes, the cluster takes a value, and all nodes reach the same series.
+    w.cut.clear()
+    w.loss = 0
+    for host in w.hosts.values():
+        if not host.up:
+            host.boot_up()
+    assert w.run_until(lambda: w.master() is not None, 10000), "no master after the faults have ended"
+    master = w.master()
+    assert master is not None
+    before = len(w.chosen)
+    master.propose(b"last")
+
+    def level() -> bool:
+        states = {(s["chosen"], s["chain"]) for s in (host.core.state() for host in w.hosts.values())}
+        return len(states) == 1 and len(w.chosen) > before
+
+    assert w.run_until(level, 10000), "the nodes do not reach the same series after the faults have ended"
+    w.check()
+    outcome.chosen_chunks = len(w.chunks())
+    outcome.instances = len(w.chosen)
+    outcome.elections = sum(host.core.state()["elections"] for host in w.hosts.values())
+    outcome.settled.update(w.settled.values())
+    outcome.sent.update(w.sent)
+    return outcome
+
+
+def main(first: int, end: int) -> int:
+    for seed in range(first, end):
+        try:
+            run(seed)
+        except AssertionError as error:
+            print(f"seed {seed}: {error}")
+            return 1
+    print(f"seeds {first} to {end - 1}: nothing found")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
