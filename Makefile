@@ -61,7 +61,6 @@ bench-once: build
 
 lint: build $(VENV)/.dev
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PY) -m mypy.stubtest paxos._core paxos._engine
 

@@ -4,7 +4,7 @@ Every node applies the same values in the same order; an acknowledged value is o
 hears of it. Start with :class:`Node` (asyncio) or :class:`SyncNode` (threads) and a :class:`StateMachine` of your own.
 """
 
-from paxos.config import Options
+from paxos.config import Options, parse_address
 from paxos.errors import (
     ConfigError,
     DamagedLog,
@@ -48,4 +48,5 @@ __all__ = [
     "SyncNode",
     "ValueTooLarge",
     "WrongDirectory",
+    "parse_address",
 ]

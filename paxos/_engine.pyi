@@ -1,7 +1,7 @@
 """The native host of one node. Times are CLOCK_BOOTTIME in ns, sizes bytes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypedDict, TypeAlias, final
+from typing import Final, Literal, TypeAlias, TypedDict, final
 
 EVENT_CHOSEN: Final[int] = 0
 EVENT_SETTLED: Final[int] = 1
@@ -10,7 +10,8 @@ EVENT_LOG: Final[int] = 3
 EVENT_FORMED: Final[int] = 4
 EVENT_DIVERGED: Final[int] = 5
 
-# (0, group, instance, chain checksum behind it, runs, settled). runs: (machine, values) for adjacent chunks of one state machine; none for an
+# (0, group, instance, chain checksum behind it, runs, settled).
+# runs: (machine, values) for adjacent chunks of one state machine; none for an
 # instance without values. settled: (seq, run, start, count) says which of them this process handed in.
 Chosen: TypeAlias = tuple[
     Literal[0], int, int, int, list[tuple[int, list[bytes]]], list[tuple[int, int, int, int]]

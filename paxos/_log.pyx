@@ -138,7 +138,7 @@ cdef size_t log_close_write(LogWriter *w) noexcept nogil:
     write.boot = w.boot
     write.length = <uint32_t>length
     write.records = w.records
-    write.zero = <uint32_t>w.oldest
+    write.oldest = <uint32_t>w.oldest
     while at < w.used:
         r = <Record *>(w.buffer + at)
         r.previous = chain

@@ -118,8 +118,8 @@ cdef void _note(Walk *k, const RecordWrite *write) noexcept nogil:
     """What a valid RECORD_WRITE proves, wherever it stands."""
     if write.durable > k.durable:
         k.durable = write.durable
-    if write.zero > k.oldest:
-        k.oldest = write.zero
+    if write.oldest > k.oldest:
+        k.oldest = write.oldest
     if write.boot > k.boot:
         k.boot = write.boot
 

@@ -98,7 +98,7 @@ cdef extern from *:
     typedef struct { px_ballot ballot; uint64_t chosen; uint32_t chain, zero; px_value_head value; } px_record_accept;
     typedef struct { uint64_t chosen; uint32_t chain, zero; px_value_head value; } px_record_learn;
     typedef struct { uint64_t chosen; uint32_t chain, zero; } px_record_watermark;
-    typedef struct { uint64_t durable; uint32_t boot, length; uint32_t records, zero; } px_record_write;
+    typedef struct { uint64_t durable; uint32_t boot, length; uint32_t records, oldest; } px_record_write;
     typedef struct { uint64_t inc_hi, inc_lo; uint32_t node, boot; } px_record_identity;
     """
     ctypedef struct Ballot "px_ballot":
@@ -236,7 +236,7 @@ cdef extern from *:
         uint32_t boot
         uint32_t length
         uint32_t records
-        uint32_t zero
+        uint32_t oldest
     ctypedef struct RecordIdentity "px_record_identity":
         uint64_t inc_hi
         uint64_t inc_lo

@@ -359,7 +359,7 @@ class Group:
                 self._fail(
                     self.applied,
                     ConfigError(
-                        f"the state machine has applied instance {self.applied}, but the cluster has chosen only {chosen} instances; "
+                        f"the state machine has applied instance {self.applied}, but the cluster has chosen only {chosen}; "
                         "it belongs to another cluster, or the cluster has lost its log"
                     ),
                 )

@@ -1,4 +1,8 @@
-"""A random campaign over the world of cores: one seed is one life of a cluster, and replays exactly.
+"""A random campaign over cores: one seed is one life of a cluster, and replays exactly.
+
+Two kinds of life. Every third seed lives in the world: latencies and faults of real machines, and at the end the faults cease
+and the cluster must go on. The others are walks: whatever is under way, a message, a write, a timer, happens next or much later
+or twice, by the dice alone; no network is that bad, and no order of events is out of reach.
 
 Run by itself (``python campaign.py FIRST END``) it prints the first seed that fails and exits with 1; the mutants are
 hunted that way, each in a process of its own.
@@ -10,8 +14,9 @@ import random
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
-from world import World
+from world import MS, Host, World
 
 
 @dataclass
@@ -87,8 +92,76 @@ def _faults(w: World, r: random.Random, outcome: Outcome) -> None:
         w.cut.clear()
 
 
+class Walk(World):
+    """A world without distances: events wait in pools, and the dice say which comes next."""
+
+    def __init__(self, seed: int, r: random.Random) -> None:
+        self.messages: list[tuple[int, bytes]] = []
+        self.writes: list[tuple[Host, int]] = []
+        self.dice = r
+        super().__init__(seed, r.choice([3, 3, 3, 5]), window=r.choice([1, 2, 8]))
+
+    def at(self, delay: int, call: Any, *args: Any) -> None:
+        if call == self.deliver:
+            self.messages.append((args[0], args[1]))
+            if len(self.messages) > 80:
+                self.messages.pop(self.dice.randrange(len(self.messages)))
+        elif call != self.tick:  # what is left is the end of a write
+            self.writes.append((call.__self__, args[0]))
+
+    def walk(self, steps: int, outcome: Outcome) -> None:
+        r = self.dice
+        hosts = list(self.hosts.values())
+        again, writes, crashes = r.choice([0.05, 0.3]), r.choice([0.03, 0.1, 0.3]), r.choice([0.002, 0.01])
+        pace = r.choice([[0, 1, 1, 2], [1, 5, 20], [0, 0, 1, 300]])
+        for _ in range(steps):
+            self.now += r.choice(pace) * MS
+            x = r.random()
+            if x < writes:
+                if self.writes:
+                    host, boot = self.writes.pop(r.randrange(len(self.writes)))
+                    host.synced(boot)
+            elif x < writes + crashes:
+                host = r.choice(hosts)
+                if host.up:
+                    host.crash()
+                    outcome.crashes += 1
+            elif x < writes + 0.02:
+                for host in hosts:
+                    if not host.up and r.random() < 0.5:
+                        host.boot_up()
+            elif x < writes + 0.07:
+                host = r.choice(hosts)
+                if host.up:
+                    outcome.proposed += 1
+                    host.propose(b"v%d" % outcome.proposed, r.choice([20, 2000]) * MS)
+            elif x < writes + 0.22:
+                host = r.choice(hosts)
+                if host.up:
+                    host.step(host.core.tick(max(self.now, host.core.deadline()) if r.random() < 0.1 else self.now))
+            elif self.messages:
+                at = r.randrange(len(self.messages))
+                node, frame = self.messages[at] if r.random() < again else self.messages.pop(at)
+                self.deliver(node, frame)
+
+
 def run(seed: int) -> Outcome:
     """One life. AssertionError: something that must always hold does not, or the cluster does not go on after the faults."""
+    return live(seed) if seed % 3 == 0 else walk(seed)
+
+
+def walk(seed: int) -> Outcome:
+    r = random.Random(seed * 7 + 1)
+    w = Walk(seed, r)
+    outcome = Outcome()
+    for _ in range(10):
+        w.walk(200, outcome)
+        w.check()
+    return _count(w, outcome)
+
+
+def live(seed: int) -> Outcome:
+    """A life in the world. AssertionError: something that must always hold does not, or the cluster does not go on after the faults."""
     r = random.Random(seed * 7 + 1)
     w = _world(seed, r)
     outcome = Outcome()
@@ -99,7 +172,7 @@ def run(seed: int) -> Outcome:
             if host.up:
                 for _ in range(r.randint(0, 5)):
                     outcome.proposed += 1
-                    host.propose(b"v%d" % outcome.proposed, r.choice([20, 300, 2000]) * 1_000_000)
+                    host.propose(b"v%d" % outcome.proposed, r.choice([20, 300, 2000]) * MS)
         w.check()
     # Liveness: the faults end; a master comes, the cluster takes a value, and all nodes reach the same series.
     w.cut.clear()
@@ -119,6 +192,10 @@ def run(seed: int) -> Outcome:
 
     assert w.run_until(level, 10000), "the nodes do not reach the same series after the faults have ended"
     w.check()
+    return _count(w, outcome)
+
+
+def _count(w: World, outcome: Outcome) -> Outcome:
     outcome.chosen_chunks = len(w.chunks())
     outcome.instances = len(w.chosen)
     outcome.elections = sum(host.core.state()["elections"] for host in w.hosts.values())

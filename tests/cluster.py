@@ -362,8 +362,8 @@ class Load:
                 except (redis.RedisError, OSError) as error:
                     self.errors[f"{type(error).__name__}: {str(error).split(' ')[0]}"] += 1
                     if not isinstance(error, redis.ResponseError):
-                        with contextlib.suppress(redis.RedisError, OSError):
-                            clients.pop(node.id).close()
+                        if (broken := clients.pop(node.id, None)) is not None:
+                            broken.close()
                         self._ended.wait(0.01)  # a node that is down refuses at once: no need to ask in a tight loop
                 else:
                     with self._changed:

@@ -150,8 +150,8 @@ MUTANTS = [
     Mutant(
         "a chunk that was forwarded is forwarded again to the next master",
         "_proposer",
-        "                if same == (state == CHUNK_FORWARDED):\n                    if count",
-        "                if True:\n                    if count",
+        "    _settle(r, p, SETTLE_UNKNOWN)\n\n\ncdef void proposer_tick",
+        "    p.state = CHUNK_QUEUED\n            r.pending_scan = r.pending_first\n\n\ncdef void proposer_tick",
     ),
     Mutant(
         "the ring of a learner forgets what is above the gap",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from paxos.errors import PaxosError
+from paxos import PaxosError
 
 from .params import address_option, cluster_option
 

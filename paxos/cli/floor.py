@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from paxos.errors import PaxosError
+from paxos import PaxosError
 
 from .bench_load import percentile
 

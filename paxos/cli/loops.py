@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from paxos.errors import ConfigError
+from paxos import ConfigError
 
 T = TypeVar("T")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from paxos.config import parse_address
-from paxos.errors import ConfigError
+from paxos import ConfigError, parse_address
 
 
 def parse_cluster(text: str) -> dict[int, str]:

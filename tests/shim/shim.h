@@ -12,7 +12,7 @@
  * begins and one after it returned to $SHIM_TRACE.<pid>:
  *   nanoseconds (CLOCK_MONOTONIC, one for all processes) sequence thread event inode offset length flag bytes
  * with event wb we (write) sb se (sync) tb te (transmit: send), length the bytes asked for (..b) or the result (..e),
- * flag 1 for a write that is durable when it returns, and bytes in hex ("-" for none, or only zeros).
+ * flag 1 for a write that is durable when it returns, and bytes in hex ("-" for none, and for a write of zeros).
  *
  * What cannot be undone (shared writable mappings, sendfile into a file ...) ends the process loudly. io_uring and
  * direct system calls pass unseen; the node uses neither.

@@ -216,7 +216,7 @@ void shim_trace(const char *event, uint64_t ino, uint64_t offset, int64_t length
     clock_gettime(CLOCK_MONOTONIC, &now);
     uint64_t sequence = __atomic_fetch_add(&next_sequence, 1, __ATOMIC_SEQ_CST);
     size_t total = 0;
-    bool zeros = true;
+    bool zeros = event[0] != 't' || count == 0; /* space filled ahead in a log is not worth its lines; a message is */
     for (int i = 0; i < count; i++) {
         const unsigned char *p = iov[i].iov_base;
         for (size_t k = 0; zeros && k < iov[i].iov_len; k++) zeros = p[k] == 0;

@@ -1,0 +1,77 @@
+"""Disks whose durable writes take 2 or 10 ms: on all nodes, or on one follower, which must cost the others nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bench_nodes import NODES, Nodes, figures
+from pytest_benchmark.fixture import BenchmarkFixture
+
+SOURCE = Path(__file__).resolve().parent / "slow_disk.c"
+
+
+class SlowDisks:
+    """Three nodes whose disks' delays can be set while they run."""
+
+    def __init__(self, nodes: Nodes, files: dict[int, Path]) -> None:
+        self.nodes = nodes
+        self._files = files
+
+    def set(self, **microseconds: int) -> None:
+        """``all=``, ``follower=``: the delay of every disk, or of one that is not the master's; of the others none."""
+        slow = set(self._files)
+        if "follower" in microseconds:
+            slow = {max(slow - {self.nodes.master})}
+        (delay,) = microseconds.values()
+        for node, path in self._files.items():
+            with path.open("r+b") as file:
+                file.write((delay if node in slow else 0).to_bytes(4, "little"))
+
+    def delays(self) -> dict[int, int]:
+        return {node: int.from_bytes(path.read_bytes(), "little") for node, path in self._files.items()}
+
+
+@pytest.fixture(scope="module")
+def slow_disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowDisks]:
+    folder = tmp_path_factory.mktemp("slow")
+    library = folder / "slow_disk.so"
+    command = ["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(library), str(SOURCE), "-ldl"]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, f"slow_disk.c does not compile:\n{built.stderr}"
+    files = {node: folder / f"delay{node}" for node in range(1, NODES + 1)}
+    for path in files.values():
+        path.write_bytes(bytes(4))
+    environments = {node: {"LD_PRELOAD": str(library), "SLOW_DISK": str(path)} for node, path in files.items()}
+    with Nodes(folder, environments) as nodes:
+        yield SlowDisks(nodes, files)
+
+
+@pytest.mark.parametrize(("clients", "batch"), [(1, 1), (1000, 1), (10, 100)], ids=["1", "1000", "1000_by_100"])
+@pytest.mark.parametrize("delay", [2000, 10_000], ids=["2ms", "10ms"])
+@pytest.mark.parametrize("where", ["all", "follower"])
+def test_slow_disk(
+    benchmark: BenchmarkFixture, slow_disks: SlowDisks, tiny: bool, where: str, delay: int, clients: int, batch: int
+) -> None:
+    slow_disks.set(**{where: delay})
+    windows = []
+
+    def window() -> None:
+        windows.append(
+            slow_disks.nodes.load(
+                clients=clients, batch=batch, seconds=0.1 if tiny else 1.5, warmup=0.02 if tiny else 0.5
+            )
+        )
+
+    benchmark.group = f"disk of {delay // 1000} ms a sync, {where}"
+    benchmark.pedantic(window, rounds=1)
+    (found,) = windows
+    benchmark.extra_info.update(figures(windows), elections=found["elections"])
+    for node, microseconds in slow_disks.delays().items():
+        counts = found["counts"][node]
+        if microseconds and counts["log_writes"] > 1:
+            # The write at either end of the window may have been counted and not timed, or begun under another delay.
+            longest = counts["log_seconds"] / (counts["log_writes"] - 1)
+            assert longest >= microseconds / 1e6 / 2, f"the delay does not reach node {node}: {counts}"
