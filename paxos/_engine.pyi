@@ -3,19 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias, TypedDict, final
 
-EVENT_CHOSEN: Final[int] = 0
-EVENT_SETTLED: Final[int] = 1
-EVENT_MASTER: Final[int] = 2
-EVENT_LOG: Final[int] = 3
-EVENT_FORMED: Final[int] = 4
-EVENT_DIVERGED: Final[int] = 5
+EVENT_CHOSEN: Final = 0
+EVENT_SETTLED: Final = 1
+EVENT_MASTER: Final = 2
+EVENT_LOG: Final = 3
+EVENT_FORMED: Final = 4
+EVENT_DIVERGED: Final = 5
 
 # (0, group, instance, chain checksum behind it, runs, settled).
 # runs: (machine, values) for adjacent chunks of one state machine; none for an
 # instance without values. settled: (seq, run, start, count) says which of them this process handed in.
-Chosen: TypeAlias = tuple[
-    Literal[0], int, int, int, list[tuple[int, list[bytes]]], list[tuple[int, int, int, int]]
-]
+Chosen: TypeAlias = tuple[Literal[0], int, int, int, list[tuple[int, list[bytes]]], list[tuple[int, int, int, int]]]
 # (1, seq, code): a submission that will not be seen here. 1 not available and 2 overloaded are certain, 3 is unknown.
 Settled: TypeAlias = tuple[Literal[1], int, int]
 # (2, group, master id (0: none known), ballot round, established)

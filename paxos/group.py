@@ -229,19 +229,18 @@ class Group:
     def drain(self) -> None:
         """Takes what the engine has, applies, settles. The engine's descriptor stays readable where more is left."""
         for event in self._engine.drain(DRAIN_VALUES):
-            kind = event[0]
-            if kind == EVENT_CHOSEN:
+            if event[0] == EVENT_CHOSEN:
                 if self.error is None:
                     self._apply(event[2], event[3], event[4], event[5])
-            elif kind == EVENT_SETTLED:
+            elif event[0] == EVENT_SETTLED:
                 self._settle(event[1], event[2])
-            elif kind == EVENT_MASTER:
+            elif event[0] == EVENT_MASTER:
                 self._on_master(event[2], event[4])
-            elif kind == EVENT_LOG:
+            elif event[0] == EVENT_LOG:
                 logger.log(event[1], "%s", event[2])
-            elif kind == EVENT_FORMED:
+            elif event[0] == EVENT_FORMED:
                 logger.info("the cluster is formed")
-            elif kind == EVENT_DIVERGED:
+            elif event[0] == EVENT_DIVERGED:
                 logger.critical(
                     "values differ between nodes: chain checksum at instance %d is not that of node %d",
                     event[2],

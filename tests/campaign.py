@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+import frames
 from world import MS, Host, World
 
 
@@ -104,45 +105,78 @@ class Walk(World):
     def at(self, delay: int, call: Any, *args: Any) -> None:
         if call == self.deliver:
             self.messages.append((args[0], args[1]))
-            if len(self.messages) > 80:
+            if len(self.messages) > 120:
                 self.messages.pop(self.dice.randrange(len(self.messages)))
         elif call != self.tick:  # what is left is the end of a write
             self.writes.append((call.__self__, args[0]))
 
+    def stand(self, host: Host) -> None:
+        """Makes a node raise a ballot here and now. Who agrees to an election is advice, and safety must not depend on it."""
+        effects = host.core.tick(max(self.now, host.core.deadline()))
+        host.step(effects)
+        for effect in effects:
+            if effect[0] == "send" and effect[3][13] == frames.PREVOTE:
+                asked = frames.parse(effect[3]).fields["ballot"]
+                for node in self.hosts:
+                    if node != host.node:
+                        host.step(host.core.receive(self.now, frames.frame(frames.PREVOTE_REPLY, node, ballot=asked, granted=1)))
+
+    def deliver_one(self, links: set[tuple[int, int]], again: float) -> None:
+        """One message of those whose link is open; the others wait for better times."""
+        for _ in range(4):
+            if not self.messages:
+                return
+            at = self.dice.randrange(len(self.messages))
+            node, frame = self.messages[at]
+            if (int.from_bytes(frame[20:24], "little"), node) in links:
+                if self.dice.random() >= again:
+                    self.messages.pop(at)
+                self.deliver(node, frame)
+                return
+
     def walk(self, steps: int, outcome: Outcome) -> None:
         r = self.dice
         hosts = list(self.hosts.values())
-        again, writes, crashes = r.choice([0.05, 0.3]), r.choice([0.03, 0.1, 0.3]), r.choice([0.002, 0.01])
-        pace = r.choice([[0, 1, 1, 2], [1, 5, 20], [0, 0, 1, 300]])
+        again, crashes, stands = r.choice([0.0, 0.05, 0.3]), r.choice([0.0, 0.01, 0.03]), r.choice([0.0, 0.01, 0.03])
+        pace = r.choice([[0, 0, 0, 1], [0, 1, 5]])
+        open_ = r.choice([0.4, 0.7, 1.0])
+        links = {(a, b) for a in self.hosts for b in self.hosts if r.random() < open_}
+        disks = {host.node for host in hosts if r.random() < 0.7}
         for _ in range(steps):
             self.now += r.choice(pace) * MS
             x = r.random()
-            if x < writes:
-                if self.writes:
-                    host, boot = self.writes.pop(r.randrange(len(self.writes)))
+            if x < 0.15:
+                ready = [write for write in self.writes if write[0].node in disks]
+                if ready:
+                    host, boot = r.choice(ready)
+                    self.writes.remove((host, boot))
                     host.synced(boot)
-            elif x < writes + crashes:
-                host = r.choice(hosts)
-                if host.up:
-                    host.crash()
-                    outcome.crashes += 1
-            elif x < writes + 0.02:
-                for host in hosts:
-                    if not host.up and r.random() < 0.5:
-                        host.boot_up()
-            elif x < writes + 0.07:
+            elif x < 0.18:
                 host = r.choice(hosts)
                 if host.up:
                     outcome.proposed += 1
                     host.propose(b"v%d" % outcome.proposed, r.choice([20, 2000]) * MS)
-            elif x < writes + 0.22:
+            elif x < 0.22:
                 host = r.choice(hosts)
                 if host.up:
-                    host.step(host.core.tick(max(self.now, host.core.deadline()) if r.random() < 0.1 else self.now))
-            elif self.messages:
-                at = r.randrange(len(self.messages))
-                node, frame = self.messages[at] if r.random() < again else self.messages.pop(at)
-                self.deliver(node, frame)
+                    host.step(host.core.tick(self.now))
+            elif x < 0.22 + crashes:
+                host = r.choice(hosts)
+                if host.up:
+                    host.crash()
+                    outcome.crashes += 1
+                    if r.random() < 0.7:
+                        host.boot_up()
+            elif x < 0.22 + crashes + stands:
+                host = r.choice(hosts)
+                if host.up:
+                    self.stand(host)
+            elif x > 0.99:
+                host = r.choice(hosts)
+                if not host.up:
+                    host.boot_up()
+            else:
+                self.deliver_one(links, again)
 
 
 def run(seed: int) -> Outcome:
@@ -154,8 +188,8 @@ def walk(seed: int) -> Outcome:
     r = random.Random(seed * 7 + 1)
     w = Walk(seed, r)
     outcome = Outcome()
-    for _ in range(10):
-        w.walk(200, outcome)
+    for _ in range(20):
+        w.walk(r.choice([30, 80, 150]), outcome)
         w.check()
     return _count(w, outcome)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import socket
@@ -70,10 +71,12 @@ def test_chunks_of_one_machine_are_merged_into_runs(make: MakeEngines) -> None:
     c.start()
     c.wait_master()
     engine = c.running[1]
-    blocker = b"x" * 500_000                 # while it is written the others wait, and are packed together
+    blocker = b"x" * 500_000  # while it is written the others wait, and are packed together
     seqs = [engine.submit(9, [blocker], engine.now() + HOUR)]
-    seqs += [engine.submit(m, [b"%d" % i, bytearray(b"b"), memoryview(b"c")], engine.now() + HOUR)
-             for i, m in enumerate([1, 1, 2, 2, 1])]
+    seqs += [
+        engine.submit(m, [b"%d" % i, bytearray(b"b"), memoryview(b"c")], engine.now() + HOUR)
+        for i, m in enumerate([1, 1, 2, 2, 1])
+    ]
     assert seqs == list(range(1, 7))
     c.until(lambda: len(c.settled(1)) == 6)
     for i, seq in enumerate(seqs[1:]):
@@ -81,7 +84,7 @@ def test_chunks_of_one_machine_are_merged_into_runs(make: MakeEngines) -> None:
     for event in c.events[1]:
         if event[0] == 0:
             machines = [machine for machine, _ in event[4]]
-            assert all(a != b for a, b in zip(machines, machines[1:], strict=False))
+            assert all(a != b for a, b in itertools.pairwise(machines))
 
 
 def test_steady_state_is_one_round_and_one_write_a_value(make: MakeEngines) -> None:
@@ -167,7 +170,7 @@ def test_a_python_side_that_is_behind_gets_everything_from_the_log(make: MakeEng
     engine = c.running[master]
     for _ in range(10):
         seqs = [engine.submit(0, [payload], engine.now() + HOUR) for _ in range(10)]
-        c.until(lambda seqs=seqs: set(seqs) <= set(c.settled(master)), [slow])          # type: ignore[misc]
+        c.until(lambda seqs=seqs: set(seqs) <= set(c.settled(master)), [slow])  # type: ignore[misc]
     c.until(lambda: c.running[slow].status()["chosen"] == c.running[master].status()["chosen"], [slow])
     state = c.running[slow].status()
     assert state["delivered"] < state["chosen"] - 20
@@ -186,7 +189,7 @@ def test_a_node_that_missed_much_is_served_in_large_frames(make: MakeEngines) ->
     engine = c.running[1]
     for _ in range(50):
         seqs = [engine.submit(0, [b"%d" % i * 100 for i in range(20)], engine.now() + HOUR) for _ in range(40)]
-        c.until(lambda seqs=seqs: set(seqs) <= set(c.settled(1)))                       # type: ignore[misc]
+        c.until(lambda seqs=seqs: set(seqs) <= set(c.settled(1)))  # type: ignore[misc]
     c.wait_level()
     c.start(3)
     c.wait_level()
@@ -196,7 +199,7 @@ def test_a_node_that_missed_much_is_served_in_large_frames(make: MakeEngines) ->
 
 def test_bounds_are_refused_at_once(make: MakeEngines) -> None:
     c = make(max_pending=4, max_pending_bytes=2000, max_value=1000, batch_bytes=1000)
-    engine = c.open(1)                       # not started: nothing can be settled
+    engine = c.open(1)  # not started: nothing can be settled
     late = engine.now() + HOUR
     with pytest.raises(ValueTooLarge, match="1001 bytes"):
         engine.submit(0, [b"x" * 1001], late)
@@ -205,7 +208,7 @@ def test_bounds_are_refused_at_once(make: MakeEngines) -> None:
     with pytest.raises(ValueError, match="at least one"):
         engine.submit(0, [], late)
     with pytest.raises(TypeError):
-        engine.submit(0, ["text"], late)                # type: ignore[list-item]
+        engine.submit(0, ["text"], late)  # type: ignore[list-item]
     assert engine.status()["pending_chunks"] == 0
     engine.submit(0, [b"x" * 996], late)
     engine.submit(0, [b"x" * 900], late)
@@ -235,7 +238,7 @@ def test_without_a_cluster_a_proposal_ends_at_its_deadline_and_the_next_goes_thr
     soon = engine.submit(0, [b"lost"], engine.now() + 20_000_000)
     later = engine.submit(0, [b"kept"], engine.now() + HOUR)
     c.until(lambda: soon in c.settled(1))
-    assert c.settled(1)[soon] == 1                       # certain: not executed
+    assert c.settled(1)[soon] == 1  # certain: not executed
     c.start(2, 3)
     c.until(lambda: later in c.settled(1))
     assert c.settled(1)[later] == [b"kept"]
@@ -354,7 +357,7 @@ def test_a_port_in_use_is_named(make: MakeEngines) -> None:
         taken.listen()
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{c.addresses[1][1]}.*Stop the process"):
             c.open(1)
-    c.start(1)                               # the failure let go of directory and lock
+    c.start(1)  # the failure let go of directory and lock
 
 
 def test_a_directory_in_use_or_of_another_node_is_refused(make: MakeEngines, tmp_path: Path) -> None:
@@ -421,7 +424,7 @@ def test_stop_is_final_and_may_be_said_twice(make: MakeEngines) -> None:
         engine.resign(True)
     assert engine.status()["chosen"] == 2
     assert isinstance(engine.drain(100), list)
-    with socket.socket() as again:           # the address is free
+    with socket.socket() as again:  # the address is free
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(c.addresses[1])
 

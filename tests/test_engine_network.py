@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from paxos._codec import checksum
 
 from engines import PATIENCE, Engines
-from paxos._codec import checksum
 
 HELLO, REFUSE, FORM, ACCEPT, HEARTBEAT = 1, 2, 3, 22, 24
 
@@ -28,8 +28,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     c.stop()
 
 
-def frame(kind: int, body: bytes, *, sender: int = 2, version: int = 1, length: int | None = None, group: int = 0,
-          signature: int = 0, incarnation: tuple[int, int] = (0, 0)) -> bytes:
+def frame(
+    kind: int,
+    body: bytes,
+    *,
+    sender: int = 2,
+    version: int = 1,
+    length: int | None = None,
+    group: int = 0,
+    signature: int = 0,
+    incarnation: tuple[int, int] = (0, 0),
+) -> bytes:
     rest = struct.pack("<BBHIIQQQQII", version, kind, 0, group, sender, signature, *incarnation, 0, 0, 0) + body
     return struct.pack("<III", 0x31465850, 12 + len(rest) if length is None else length, checksum(rest)) + rest
 
@@ -43,8 +52,15 @@ def signature(c: Engines) -> int:
     return int(c.running[1].status()["signature"], 16)
 
 
-def hello(c: Engines, *, sender: int = 2, to: int = 1, sig: int | None = None, state: int = 2,
-          inc: tuple[int, int] | None = None) -> bytes:
+def hello(
+    c: Engines,
+    *,
+    sender: int = 2,
+    to: int = 1,
+    sig: int | None = None,
+    state: int = 2,
+    inc: tuple[int, int] | None = None,
+) -> bytes:
     whole = signature(c) if sig is None else sig
     body = struct.pack("<QQIIII", whole >> 64, whole & (2**64 - 1), to, 1, state, 0)
     return frame(HELLO, body, sender=sender, signature=whole & (2**64 - 1), incarnation=inc or incarnation(c, sender))
@@ -122,7 +138,7 @@ def test_a_refused_handshake_is_told_why(cluster: Engines, reason: str) -> None:
     options, text = REFUSALS[reason]
     before = refused(cluster, reason)
     with connect(cluster) as s:
-        s.sendall(hello(cluster, **options))                # type: ignore[arg-type]
+        s.sendall(hello(cluster, **options))  # type: ignore[arg-type]
         s.shutdown(socket.SHUT_WR)
         said = until_closed(s)
     assert said[13] == REFUSE
@@ -144,8 +160,16 @@ def test_frames_of_another_cluster_behind_the_handshake_are_refused(cluster: Eng
 def test_frames_of_an_unknown_group_are_refused(cluster: Engines) -> None:
     before = refused(cluster, "group")
     with connect(cluster) as s:
-        s.sendall(hello(cluster) + frame(HEARTBEAT, bytes(56), group=7, signature=signature(cluster) & (2**64 - 1),
-                                         incarnation=incarnation(cluster, 2)))
+        s.sendall(
+            hello(cluster)
+            + frame(
+                HEARTBEAT,
+                bytes(56),
+                group=7,
+                signature=signature(cluster) & (2**64 - 1),
+                incarnation=incarnation(cluster, 2),
+            )
+        )
         assert until_closed(s) == b""
     cluster.until(lambda: refused(cluster, "group") == before + 1)
     still_works(cluster)
@@ -155,7 +179,7 @@ def test_a_frame_may_come_byte_by_byte(cluster: Engines) -> None:
     before = cluster.running[1].status()
     with connect(cluster) as s:
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in hello(cluster, to=3):                   # a refusal shows that it was understood
+        for byte in hello(cluster, to=3):  # a refusal shows that it was understood
             s.sendall(bytes([byte]))
         said = until_closed(s)
     assert said[13] == REFUSE
