@@ -17,6 +17,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from paxos._core import Core
 
 VALUE = b"v" * 100
+# The record of the run is a few ten thousand objects: a collection in a timed round would be most of it.
+pytestmark = pytest.mark.benchmark(disable_gc=True)
+
 RECORD_ACCEPT = 6
 MASTER, ACCEPTOR = 1, 2
 

@@ -69,9 +69,9 @@ def test_slow_disk(
     benchmark.pedantic(window, rounds=1)
     (found,) = windows
     benchmark.extra_info.update(figures(windows), elections=found["elections"])
+    assert found["rtts_per_value"] == pytest.approx(1.0, abs=1e-9) or found["elections"], "one round of messages a value"
     for node, microseconds in slow_disks.delays().items():
         counts = found["counts"][node]
         if microseconds and counts["log_writes"] > 1:
-            # The write at either end of the window may have been counted and not timed, or begun under another delay.
-            longest = counts["log_seconds"] / (counts["log_writes"] - 1)
-            assert longest >= microseconds / 1e6 / 2, f"the delay does not reach node {node}: {counts}"
+            # The first write of the window may have begun under the delay of the benchmark before; a sleep is never shorter.
+            assert counts["log_seconds"] >= (counts["log_writes"] - 1) * microseconds / 1e6, f"node {node}: {counts}"

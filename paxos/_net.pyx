@@ -33,6 +33,8 @@ cdef enum:
     UNACKNOWLEDGED = 5000           # ms that sent bytes may stay unacknowledged before the connection is given up
     BACKOFF_LOW = 10                # ms
     BACKOFF_HIGH = 1000             # ms
+    COMPLAIN_AFTER = 2              # s that a peer cannot be reached before that is said
+    COMPLAIN_EVERY = 60             # s
     SMALL_BUFFER = 4096             # before the handshake, and all that a REFUSE needs
     BUFFER = 262144
     ROUND_BYTES = 1048576           # read from one connection in one round
@@ -172,13 +174,16 @@ cdef int options(Net *net, int fd) noexcept nogil:
 
 
 cdef void dial_failed(Net *net, uint32_t index, int error) noexcept nogil:
-    """Said once for a row of failures, and again every minute: a peer that is down is no news."""
+    """Said when a row of failures has lasted, and again every minute: nodes that start one after the other, and a peer that
+    has been down for long, are no news."""
     cdef char text[320]
     cdef char address[80]
     cdef Peer *p = &net.peers[index]
-    if p.failing and net.now - p.complained < 60 * <int64_t>SECOND:
+    if not p.failing:
+        p.failing = True
+        p.complained = net.now - (COMPLAIN_EVERY - COMPLAIN_AFTER) * <int64_t>SECOND
+    if net.now - p.complained < COMPLAIN_EVERY * <int64_t>SECOND:
         return
-    p.failing = True
     p.complained = net.now
     address_text(&p.address, address, sizeof(address))
     snprintf(text, sizeof(text), "node %u at %s cannot be reached: %s; trying again", p.node, address, strerror(error))
