@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from paxos._codec import check_frame, checksum
 from paxos._core import Core
+
+# The compiled functions that the benchmarks time come from here as well, so that one place names them.
+__all__ = ["Call", "Core", "Step", "Trio", "check_frame", "checksum", "frames", "replay"]
 
 MEMBERS = [(1, 7, 11), (2, 14, 22), (3, 21, 33)]
 SECOND = 10**9

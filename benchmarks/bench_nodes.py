@@ -106,7 +106,9 @@ class Nodes:
         """The node that all agree on."""
         return self._runner.run(self._find_master())
 
-    def load(self, *, clients: int, batch: int = 1, value_size: int = 100, seconds: float, warmup: float) -> dict[str, Any]:
+    def load(
+        self, *, clients: int, batch: int = 1, value_size: int = 100, seconds: float, warmup: float
+    ) -> dict[str, Any]:
         """One window of load in the master's process: what a caller saw, and what it cost, per value.
 
         The counts are differences of the nodes' own counters between the two ends of the window. ``calm``: no election and no
@@ -129,7 +131,9 @@ class Nodes:
         result = summarise(self._options(load), measured, before, after, master)
         result["calm"] = result["elections"] == 0 and result["refused"] == 0
         result["master"] = master
-        result["counts"] = {number: {name: after[number][name] - then[name] for name in GROWING} for number, then in before.items()}
+        result["counts"] = {
+            number: {name: after[number][name] - then[name] for name in GROWING} for number, then in before.items()
+        }
         return result
 
 

@@ -38,7 +38,9 @@ def length(tiny: bool) -> Length:
     return Length(0.05, 0.02, 1) if tiny else Length(2.0, 0.5, 3)
 
 
-def measure(benchmark: BenchmarkFixture, nodes: Nodes, length: Length, *, clients: int, batch: int) -> list[dict[str, Any]]:
+def measure(
+    benchmark: BenchmarkFixture, nodes: Nodes, length: Length, *, clients: int, batch: int
+) -> list[dict[str, Any]]:
     """The windows, each without an election or a refusal; what a caller saw and what it cost goes into extra_info."""
     windows: list[dict[str, Any]] = []
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from bench_cores import Trio, frames
+from bench_cores import Trio, check_frame, checksum, frames
 from pytest_benchmark.fixture import BenchmarkFixture
-
-from paxos._codec import check_frame, checksum
 
 SIZES = {"100B": 100, "4KiB": 4096, "1MiB": 1 << 20}
 ACCEPT = 22

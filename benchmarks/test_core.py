@@ -11,10 +11,8 @@ import timeit
 from typing import Any
 
 import pytest
-from bench_cores import Call, Step, Trio, replay
+from bench_cores import Call, Core, Step, Trio, replay
 from pytest_benchmark.fixture import BenchmarkFixture
-
-from paxos._core import Core
 
 VALUE = b"v" * 100
 # The record of the run is a few ten thousand objects: a collection in a timed round would be most of it.

@@ -37,9 +37,7 @@ def rounds_for(writers: int, tiny: bool) -> int:
 
 @pytest.mark.parametrize("direct", MODES.values(), ids=MODES)
 @pytest.mark.parametrize("writers", WRITERS)
-def test_waiting_writers(
-    benchmark: BenchmarkFixture, tmp_path: Path, tiny: bool, writers: int, direct: bool
-) -> None:
+def test_waiting_writers(benchmark: BenchmarkFixture, tmp_path: Path, tiny: bool, writers: int, direct: bool) -> None:
     rounds = rounds_for(writers, tiny)
     with LogStore(tmp_path, 1, segment_size=1 << 20 if tiny else SEGMENT, direct=direct) as log:
         # The background filling of the next segment would share the disk with the first rounds.
@@ -62,7 +60,9 @@ def test_waiting_writers(
     done = instance // writers
     counts = {name: after[name] - before[name] for name in ("syncs", "writes", "records", "bytes", "time_ns")}
     assert counts["syncs"] == counts["writes"] == done, "one write and one sync for all that waited"
-    assert counts["bytes"] == done * write_size(writers), "nothing is written but records, a head, and padding to a block"
+    assert counts["bytes"] == done * write_size(writers), (
+        "nothing is written but records, a head, and padding to a block"
+    )
     benchmark.extra_info.update(
         mode=mode,
         syncs_per_record=counts["syncs"] / instance,

@@ -69,7 +69,9 @@ def test_slow_disk(
     benchmark.pedantic(window, rounds=1)
     (found,) = windows
     benchmark.extra_info.update(figures(windows), elections=found["elections"])
-    assert found["rtts_per_value"] == pytest.approx(1.0, abs=1e-9) or found["elections"], "one round of messages a value"
+    assert found["rtts_per_value"] == pytest.approx(1.0, abs=1e-9) or found["elections"], (
+        "one round of messages a value"
+    )
     for node, microseconds in slow_disks.delays().items():
         counts = found["counts"][node]
         if microseconds and counts["log_writes"] > 1:

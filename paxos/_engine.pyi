@@ -1,7 +1,9 @@
 """The native host of one node. Times are CLOCK_BOOTTIME in ns, sizes bytes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypeAlias, TypedDict, final
+from typing import Final, Literal, NoReturn, TypeAlias, TypedDict, final
+
+__test__: dict[str, str]
 
 EVENT_CHOSEN: Final = 0
 EVENT_SETTLED: Final = 1
@@ -13,19 +15,19 @@ EVENT_DIVERGED: Final = 5
 # (0, group, instance, chain checksum behind it, runs, settled).
 # runs: (machine, values) for adjacent chunks of one state machine; none for an
 # instance without values. settled: (seq, run, start, count) says which of them this process handed in.
-Chosen: TypeAlias = tuple[Literal[0], int, int, int, list[tuple[int, list[bytes]]], list[tuple[int, int, int, int]]]
+_Chosen: TypeAlias = tuple[Literal[0], int, int, int, list[tuple[int, list[bytes]]], list[tuple[int, int, int, int]]]
 # (1, seq, code): a submission that will not be seen here. 1 not available and 2 overloaded are certain, 3 is unknown.
-Settled: TypeAlias = tuple[Literal[1], int, int]
+_Settled: TypeAlias = tuple[Literal[1], int, int]
 # (2, group, master id (0: none known), ballot round, established)
-Master: TypeAlias = tuple[Literal[2], int, int, int, bool]
+_Master: TypeAlias = tuple[Literal[2], int, int, int, bool]
 # (3, level as in logging, text)
-Log: TypeAlias = tuple[Literal[3], int, str]
-Formed: TypeAlias = tuple[Literal[4]]
+_Log: TypeAlias = tuple[Literal[3], int, str]
+_Formed: TypeAlias = tuple[Literal[4]]
 # (5, group, instance, node id): the chain checksum of that node differs from this one's
-Diverged: TypeAlias = tuple[Literal[5], int, int, int]
-Event: TypeAlias = Chosen | Settled | Master | Log | Formed | Diverged
+_Diverged: TypeAlias = tuple[Literal[5], int, int, int]
+_Event: TypeAlias = _Chosen | _Settled | _Master | _Log | _Formed | _Diverged
 
-class Status(TypedDict):
+class _Status(TypedDict):
     """A node at one moment; counters count from this start on. ``commits``: values chosen, from instance 0 on."""
 
     node_id: int
@@ -106,10 +108,12 @@ class Engine:
         """
     def now(self) -> int:
         """CLOCK_BOOTTIME in ns: what deadlines are counted in."""
-    def drain(self, max_values: int) -> list[Event]:
+    def drain(self, max_values: int) -> list[_Event]:
         """What happened, in order: events until ``max_values`` values are reached. Never blocks. Where more is left, fileno()
         stays readable. Every call is a sign of life: without one for ``stuck_limit_ns`` the node leaves the mastership."""
     def resign(self, may_lead: bool) -> None:
         """False: gives the mastership up, and stands for no election until True is said."""
-    def status(self) -> Status:
+    def status(self) -> _Status:
         """As of the end of the engine's last round; pending_* as of now."""
+    def __reduce__(self) -> NoReturn:
+        """TypeError: an engine is threads and sockets, not data."""

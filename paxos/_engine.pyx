@@ -216,6 +216,9 @@ cdef class Engine:
             free(self.host)
             self.host = NULL
 
+    def __reduce__(self):
+        raise TypeError("an Engine cannot be copied or pickled: it is a thread, sockets and a log")
+
     cdef void release(self) noexcept:
         if self.ready:
             net_free(&self.host.net)
@@ -235,6 +238,8 @@ cdef class Engine:
                 raise NodeClosed("this node has been closed")
             if self.started:
                 raise RuntimeError("an Engine is started once")
+            if self.log is None:
+                raise RuntimeError("the Engine has not been opened")
             self.started = True
             self.host.delivery.last_drain = boottime()
             self.host.groups[0].cursor = <uint64_t>(applied + 1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from paxos._engine import Engine
 
 if TYPE_CHECKING:
-    from paxos._engine import Event
+    from paxos._engine import _Event
 
 # Nothing is decided by time: this is when a test that waits for something gives up.
 PATIENCE = 30.0
@@ -38,7 +38,7 @@ class Engines:
         self.options: dict[str, Any] = {"segment_size": 4 << 20, "max_value": 1 << 20} | options
         self.addresses = {i + 1: ("127.0.0.1", port) for i, port in enumerate(free_ports(count))}
         self.running: dict[int, Engine] = {}
-        self.events: dict[int, list[Event]] = {}
+        self.events: dict[int, list[_Event]] = {}
 
     def open(self, node: int, **options: Any) -> Engine:
         engine = Engine(str(self.directory / str(node)), node, self.addresses, **(self.options | options))
