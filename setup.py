@@ -2,6 +2,7 @@
 
 ``PAXOS_DEBUG=1`` builds with bounds, overflow and None checks, line tracing, and C undefined behaviour as a hard
 error; its C files and objects go to directories of their own, so the two builds never mix in ``build/``.
+``PAXOS_DEBUG=trace`` traces the lines of code without the GIL as well: for coverage of the core, not for the engine.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ DIRECTIVES: dict[str, object] = {
     "boundscheck": DEBUG,
     "wraparound": False,  # negative indices are a mistake in this code base, checked or not
     "cdivision": True,
+    "auto_pickle": False,  # nothing here is ever pickled
     "initializedcheck": DEBUG,
     "nonecheck": DEBUG,
     "overflowcheck": DEBUG,
@@ -65,7 +67,12 @@ def flags() -> tuple[list[str], list[str], list[tuple[str, str | None]]]:
         link_args += checks
     else:
         compile_args.append("-ftrapv")
-    return compile_args, link_args, [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
+    macros: list[tuple[str, str | None]] = [("CYTHON_TRACE", "1")]
+    if os.environ["PAXOS_DEBUG"] == "trace":
+        # A traced line takes the GIL. In the engine that is a deadlock: its thread waits for the GIL with the mutex of
+        # a queue held, for which a Python thread waits with the GIL held. So only where coverage of the core is wanted.
+        macros.append(("CYTHON_TRACE_NOGIL", "1"))
+    return compile_args, link_args, macros
 
 
 class BuildExt(build_ext):

@@ -11,7 +11,7 @@ empty node that meets a formed cluster stays empty: it is not the member it clai
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from paxos._codec cimport crc32c, out_effect, out_free, out_head
+from paxos._codec cimport FRAME_OK, crc32c, frame_check, out_clear, out_effect, out_free, out_head
 from paxos._types cimport (
     ALPHA, EFFECT_FORMED, EFFECT_LOG, EFFECT_SEND, Effect, FORMAT_VERSION, FRAME_FORM, FRAME_FORM_OK, FRAME_FORMED,
     FRAME_HELLO, FRAME_MAGIC, Frame, MAX_MEMBERS, Member, Membership, RECORD_FORMATION, RECORD_FORMED, bit,
@@ -295,3 +295,88 @@ cdef int formation_restore(Formation *f, uint8_t type, const uint8_t *body, uint
     f.sig_lo = form.sig_lo
     f.state = STATE_FORMING
     return 0
+
+
+# ---- what Python sees: for tests and the simulator ----
+
+cdef class FormationCore:
+    """The formation of one node, stepped by hand; steps return effects as tuples: ``("send", peers, after, frame)``,
+    ``("log", number, type, body)``, ``("formed",)``. ``nodes``: the configured ids. Times in ns. Not thread-safe."""
+    cdef Formation f
+
+    def __cinit__(self, uint32_t node, nodes, incarnation, fresh, *, uint32_t boot=1):
+        cdef Membership configured
+        cdef uint32_t i
+        rows = sorted(nodes)
+        if node not in rows or not 0 < len(rows) <= MAX_MEMBERS:
+            raise ValueError(f"node {node} must be one of 1 to {MAX_MEMBERS} nodes, not of {nodes!r}")
+        memset(&configured, 0, sizeof(Membership))
+        configured.count = <uint32_t>len(rows)
+        for i in range(configured.count):
+            configured.members[i].node = rows[i]
+        formation_init(&self.f, node, incarnation[0], incarnation[1], boot, &configured, fresh[0], fresh[1])
+
+    def __dealloc__(self):
+        formation_free(&self.f)
+
+    cdef list _take(self):
+        cdef Effect *e
+        cdef size_t i
+        cdef list result = []
+        for i in range(self.f.out.count):
+            e = &self.f.out.effects[i]
+            body = (<const char *>(self.f.out.arena + e.head))[:e.head_size] if e.head_size else b""
+            if e.type == EFFECT_SEND:
+                result.append(("send", e.peers, e.after, body))
+            elif e.type == EFFECT_LOG:
+                result.append(("log", e.after, e.code, body))
+            else:
+                result.append(("formed",))
+        out_clear(&self.f.out)
+        return result
+
+    def restore(self, uint8_t type, bytes body not None):
+        """Feeds a record found in the log. False: it cannot be one of this node's."""
+        return formation_restore(&self.f, type, <const uint8_t *><const char *>body, <uint32_t>len(body)) == 0
+
+    def start(self, int64_t now):
+        formation_start(&self.f, now)
+        return self._take()
+
+    def hello(self, uint32_t index):
+        """The HELLO frame for member ``index``."""
+        cdef uint8_t out[96]
+        if index >= self.f.members.count:
+            raise ValueError(f"there is no member {index}")
+        formation_hello(&self.f, index, out)
+        return (<const char *>out)[:96]
+
+    def receive(self, int64_t now, bytes frame not None):
+        """(reason to refuse the connection or 0, effects). ValueError for bytes that are no valid frame."""
+        cdef size_t need = 0
+        cdef const uint8_t *data = <const uint8_t *><const char *>frame
+        cdef int code = frame_check(data, len(frame), 0xFFFFFFFF, &need)
+        if code != FRAME_OK or need != <size_t>len(frame):
+            raise ValueError(f"not one whole valid frame: check says {code}")
+        code = formation_receive(&self.f, now, <const Frame *>data)
+        return code, self._take()
+
+    def admits(self, bytes frame not None):
+        """Whether a group-level frame comes from a member of this cluster in its present incarnation."""
+        if len(frame) < <Py_ssize_t>sizeof(Frame):
+            raise ValueError("shorter than a frame's header")
+        return bool(formation_admits(&self.f, <const Frame *><const char *>frame))
+
+    def durable(self, int64_t now, uint64_t logged):
+        formation_durable(&self.f, now, logged)
+        return self._take()
+
+    def tick(self, int64_t now):
+        formation_tick(&self.f, now)
+        return self._take()
+
+    def state(self):
+        """(state 0 empty, 1 forming, 2 formed; signature; members as (node, incarnation); members met that are formed)."""
+        members = tuple((self.f.members.members[i].node, (self.f.members.members[i].inc_hi, self.f.members.members[i].inc_lo))
+                        for i in range(self.f.members.count))
+        return self.f.state, (self.f.sig_hi, self.f.sig_lo), members, self.f.met_formed

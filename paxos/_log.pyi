@@ -1,9 +1,12 @@
+from typing import Self, final
+
 from typing_extensions import Buffer
 
+@final
 class Layout:
-    def __init__(
-        self, segment_size: int, *, node: int = 1, incarnation: tuple[int, int] = (1, 2), boot: int = 1
-    ) -> None: ...
+    def __new__(
+        cls, segment_size: int, *, node: int = 1, incarnation: tuple[int, int] = (1, 2), boot: int = 1
+    ) -> Self: ...
     @property
     def node(self) -> int: ...
     @property

@@ -1,9 +1,11 @@
 from collections.abc import Iterable
+from typing import TypeAlias, final
 
 from typing_extensions import Buffer
 
-Range = tuple[int, int, int]
+_Range: TypeAlias = tuple[int, int, int]
 
+@final
 class Recovered:
     @property
     def outcome(self) -> str: ...
@@ -16,9 +18,9 @@ class Recovered:
     @property
     def why(self) -> str: ...
     @property
-    def erase(self) -> list[Range]: ...
+    def erase(self) -> list[_Range]: ...
     @property
-    def rewrite(self) -> list[Range]: ...
+    def rewrite(self) -> list[_Range]: ...
     @property
     def drop(self) -> list[int]: ...
     @property

@@ -1,3 +1,6 @@
+from typing import final
+
+@final
 class PositionIndex:
     def set(self, instance: int, position: int) -> None: ...
     def get(self, instance: int) -> int: ...

@@ -1,0 +1,47 @@
+"""The replica of one group, stepped by hand: for tests, the simulator and the explorer."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Self, TypeAlias, final
+
+_Effect: TypeAlias = tuple[Any, ...]
+
+def encode_chunk(origin: int, boot: int, seq: int, values: Sequence[bytes], machine: int = 0) -> bytes:
+    """The bytes of a chunk: a header and each value behind its length."""
+
+def encode_learned(core: Core, first: int, values: list[tuple[int, int, bytes]]) -> bytes:
+    """A LEARNED frame with chosen values [(kind, count, bytes), ...] from instance ``first`` on."""
+
+@final
+class Core:
+    """One group's replica. Every step returns its effects, in order, as tuples. Times in ns. Not thread-safe."""
+
+    def __new__(
+        cls,
+        node: int,
+        members: Iterable[tuple[int, int, int]],
+        *,
+        group: int = 0,
+        signature: int = 1,
+        boot: int = 1,
+        seed: int = 1,
+        window: int = 8,
+        batch_bytes: int = ...,
+        batch_values: int = 4096,
+        heartbeat: int = 50_000_000,
+        election_min: int = 300_000_000,
+        election_max: int = 600_000_000,
+        resend: int = 100_000_000,
+        queue_bytes: int = ...,
+    ) -> Self: ...
+    def restore(self, type: int, instance: int, body: bytes) -> bool: ...
+    def start(self, now: int) -> list[_Effect]: ...
+    def receive(self, now: int, frame: bytes) -> list[_Effect]: ...
+    def submit(self, now: int, seq: int, values: Sequence[bytes], deadline: int, machine: int = 0) -> list[_Effect]: ...
+    def pump(self, now: int) -> list[_Effect]: ...
+    def durable(self, now: int, logged: int) -> list[_Effect]: ...
+    def tick(self, now: int) -> list[_Effect]: ...
+    def deadline(self) -> int: ...
+    def peer(self, now: int, index: int, up: bool) -> list[_Effect]: ...
+    def resign(self, now: int, may_lead: bool) -> list[_Effect]: ...
+    def seal(self) -> list[_Effect]: ...
+    def state(self) -> dict[str, Any]: ...
