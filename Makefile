@@ -2,7 +2,7 @@
 #   make test         build, then every test                     ARGS="-k name" picks some
 #   make demo         three nodes, a killed master, the proof     ARGS="--json" and so on
 #   make lint         ruff, mypy --strict, stubs against the compiled modules
-#   make debug-test   unit tests on a build with bounds, overflow and None checks, in build/debug
+#   make debug-test   unit tests on builds with bounds, overflow and None checks and line tracing, in build/
 #   make bench        the benchmarks
 #   make wheel        a wheel, repaired, in wheelhouse/
 # PYTHON names the interpreter to build the virtual environment with (3.11 or later).
@@ -74,7 +74,8 @@ hints: $(VENV)/.dev
 	$(PY) .ci/performance_hints.py
 
 debug-test: $(VENV)/.test
-	bash .ci/debug_test.sh $(abspath $(PY)) $(ARGS)
+	bash .ci/debug_test.sh $(abspath $(PY)) debug $(ARGS)
+	bash .ci/debug_test.sh $(abspath $(PY)) trace $(ARGS)
 
 wheel: $(VENV)/.dev
 	bash wheels/build.sh $(PY)

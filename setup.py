@@ -1,8 +1,11 @@
 """Builds the extension modules: every ``paxos/_*.pyx`` is one. All the rest of the set-up is in pyproject.toml.
 
-``PAXOS_DEBUG=1`` builds with bounds, overflow and None checks, line tracing, and C undefined behaviour as a hard
-error; its C files and objects go to directories of their own, so the two builds never mix in ``build/``.
-``PAXOS_DEBUG=trace`` traces the lines of code without the GIL as well: for coverage of the core, not for the engine.
+``PAXOS_DEBUG=1`` builds with bounds, overflow and None checks, and C undefined behaviour as a hard error.
+``PAXOS_DEBUG=trace`` adds line tracing, also of code that runs without the GIL. A traced line takes the GIL, and in the
+engine that is a deadlock: its thread waits for the GIL with the mutex of a queue held, for which a Python thread waits
+with the GIL held. So that one is for the core and the log, and for their coverage.
+
+C files and objects of each variant go to directories of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 DEBUG = os.environ.get("PAXOS_DEBUG", "") not in ("", "0")
-VARIANT = "debug" if DEBUG else "release"
+TRACE = os.environ.get("PAXOS_DEBUG") == "trace"
+VARIANT = "trace" if TRACE else "debug" if DEBUG else "release"
 # Of Cython's translations, and then of C compilers, at a time.
 JOBS = int(os.environ.get("PAXOS_BUILD_JOBS", "2"))
 
@@ -35,7 +39,7 @@ DIRECTIVES: dict[str, object] = {
     "initializedcheck": DEBUG,
     "nonecheck": DEBUG,
     "overflowcheck": DEBUG,
-    "linetrace": DEBUG,
+    "linetrace": TRACE,
     "embedsignature": False,
 }
 
@@ -67,12 +71,7 @@ def flags() -> tuple[list[str], list[str], list[tuple[str, str | None]]]:
         link_args += checks
     else:
         compile_args.append("-ftrapv")
-    macros: list[tuple[str, str | None]] = [("CYTHON_TRACE", "1")]
-    if os.environ["PAXOS_DEBUG"] == "trace":
-        # A traced line takes the GIL. In the engine that is a deadlock: its thread waits for the GIL with the mutex of
-        # a queue held, for which a Python thread waits with the GIL held. So only where coverage of the core is wanted.
-        macros.append(("CYTHON_TRACE_NOGIL", "1"))
-    return compile_args, link_args, macros
+    return compile_args, link_args, [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if TRACE else []
 
 
 class BuildExt(build_ext):

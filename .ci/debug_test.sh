@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
-# Builds the checked variant in build/debug (a copy of the sources, so that no object or module of the two builds can
-# be taken for the other) and runs the unit tests on it. Usage: .ci/debug_test.sh PYTHON [pytest options]
+# Builds a checked variant (see setup.py) in build/VARIANT, a copy of the sources, so that no object or module of two
+# builds can be taken for the other, and runs unit tests on it: "debug" all of them, "trace" those of core and log.
+# Usage: .ci/debug_test.sh PYTHON debug|trace [pytest options]
 set -euo pipefail
 python=$1
-shift
+variant=$2
+shift 2
+case $variant in
+debug) setting=1 tests=(tests -m "not processes and not mutants") ;;
+trace) setting=trace tests=(tests/test_core*.py tests/test_log*.py) ;;
+*) echo "no such variant: $variant" >&2; exit 2 ;;
+esac
 top=$(pwd)
-tree=$top/build/debug
+tree=$top/build/$variant
 mkdir -p "$tree"
 # Copies what changed, keeps times (so that only what changed is compiled), and drops what is gone.
 "$python" - "$tree" <<'EOF'
@@ -35,7 +42,13 @@ if [ ! -e .directives ] || [ setup.py -nt .directives ]; then
     rm -rf build
     touch .directives
 fi
-PAXOS_DEBUG=1 "$python" setup.py --quiet build_ext --inplace
+export PAXOS_DEBUG=$setting
+"$python" setup.py --quiet build_ext --inplace
 # PYTHONPATH comes before the editable install, so it is this tree that is imported; test_sourcecode checks that.
-PAXOS_DEBUG=1 PYTHONPATH="$tree" UBSAN_OPTIONS=print_stacktrace=1 PYTHONFAULTHANDLER=1 \
-    "$python" -m pytest tests -m "not processes" "$@"
+# A report of undefined behaviour ends the process: it goes to a file, past pytest's capturing, and the stack is shown.
+rm -f ubsan.*
+export PYTHONPATH=$tree PYTHONFAULTHANDLER=1 UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1:log_path=$tree/ubsan
+if ! "$python" -m pytest "${tests[@]}" -o faulthandler_timeout=120 "$@"; then
+    find . -maxdepth 1 -name 'ubsan.*' -exec cat {} + >&2
+    exit 1
+fi

@@ -16,7 +16,8 @@ from paxos._types cimport (
     FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE,
     FRAME_PROMISE_VALUE, FRAME_REFUSE, FRAME_REJECT, Forward, ForwardRefused, Frame, Heartbeat, HeartbeatReply, Learn,
     Learned, MAX_MEMBERS, Outbox, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Record, RecordAccept,
-    RecordIdentity, RecordLearn, RecordPromise, RecordWatermark, RecordWrite, Reject, VALUE_BATCH, VALUE_NOOP, Value,
+    RecordIdentity, RecordLearn, RecordPromise, RecordWatermark, RecordWrite, Reject, SETTLE_NOT_AVAILABLE,
+    SETTLE_OVERLOADED, VALUE_BATCH, VALUE_NOOP, Value,
     ValueHead, value_new, value_unref, xrealloc,
 )
 
@@ -192,6 +193,9 @@ cdef int _check_body(uint8_t type, const uint8_t *body, size_t size) noexcept no
         return 0 if _check_chunks(body + fixed, size - fixed, &values) == <int64_t>forward.count else -1
     if type == FRAME_FORWARD_REFUSED:
         memcpy(&refused, body, sizeof(ForwardRefused))
+        # A reason that is not known must not pass for "certainly not executed".
+        if refused.reason != SETTLE_NOT_AVAILABLE and refused.reason != SETTLE_OVERLOADED:
+            return -1
         return 0 if (size - fixed) % 8 == 0 and (size - fixed) // 8 == refused.count else -1
     if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED:
         memcpy(&members, body + 20, 4)

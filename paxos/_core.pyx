@@ -29,7 +29,7 @@ from paxos._replica cimport (
     member_index, record_add, send_reject, set_master, slot_free, slot_of, slot_take,
 )
 from paxos._types cimport (
-    Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_CHOSEN, EFFECT_FORMED, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_MASTER, EFFECT_READ,
+    ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_CHOSEN, EFFECT_FORMED, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_MASTER, EFFECT_READ,
     EFFECT_SEND, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED,
     FRAME_HEARTBEAT, FRAME_HEARTBEAT_REPLY, FRAME_LEARN, FRAME_LEARNED, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY,
     FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Heartbeat, HeartbeatReply, Learn, Learned, MAX_MEMBERS, Membership, Outbox,
@@ -465,6 +465,8 @@ cdef class Core:
                 found = <int>i
         if found < 0:
             raise ValueError(f"node {node} is none of the members {members!r}")
+        if not 0 < window <= ALPHA:
+            raise ValueError(f"window {window}: from 1 to {ALPHA} instances may be in flight")
         memset(&options, 0, sizeof(Options))
         options.group, options.node, options.window = group, node, window
         options.batch_bytes, options.batch_values, options.queue_bytes = batch_bytes, batch_values, queue_bytes

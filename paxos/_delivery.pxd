@@ -134,7 +134,7 @@ cdef Event *delivery_event(Delivery *d, int type, uint32_t group) noexcept nogil
 cdef void delivery_chosen(Delivery *d, uint32_t group, uint64_t instance, uint32_t chain, Value *value) noexcept nogil  # takes a reference
 cdef bint delivery_room(const Delivery *d) noexcept nogil
 cdef void delivery_log(Delivery *d, int level, const char *text) noexcept nogil
-# Hands this round's events over and wakes Python if it is not awake already; status may be NULL (not renewed).
+# Hands this round's events over, with the status behind them, and wakes Python if it is not awake already.
 cdef void delivery_publish(Delivery *d, const Status *status, bint blocked) noexcept nogil
 cdef void delivery_ping(Delivery *d) noexcept nogil
 # Everything submitted since the last call; valid until the next one. Ends the sleep.

@@ -9,7 +9,6 @@ eventfd is written only when it is not readable yet, and drain() reads it only w
 A chunk has two numbers. The token is what submit() returns. The sequence number is what the chunk travels under; the
 replica wants these without a gap, and chunks whose deadline passes before the cluster is formed never get one.
 """
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
@@ -233,8 +232,7 @@ cdef void delivery_publish(Delivery *d, const Status *status, bint blocked) noex
         d.signalled_at = boottime()
     d.bytes += d.fresh_bytes
     d.blocked = blocked
-    if status != NULL:
-        d.status = status[0]
+    d.status = status[0]
     look(d)
     unlock(d)
     d.fresh_count = 0
@@ -282,7 +280,9 @@ cdef size_t delivery_take(Delivery *d, Submission **taken, int *resign, bint *st
 cdef bint delivery_sleep(Delivery *d) noexcept nogil:
     cdef bint idle
     lock(d)
-    idle = d.inbox_count == 0 and not d.stop and d.resign == 0
+    # Python may have made room since the engine last looked; then nobody would wake it for what waits in the log.
+    idle = (d.inbox_count == 0 and not d.stop and d.resign == 0
+            and (d.seen_bytes < QUEUE_BYTES or d.bytes >= QUEUE_BYTES / 2))
     d.sleeping = idle
     unlock(d)
     return idle

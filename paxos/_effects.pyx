@@ -1,6 +1,7 @@
 # cython: language_level=3
 """Effects are taken before the next step, in order. A send that stands on records that are not durable yet is held until
 they are; a record goes to the log, and where it holds a value the index learns where."""
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
@@ -137,9 +138,14 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
     out_clear(out)
 
 
+@cython.overflowcheck(False)     # meant to wrap
+cdef uint64_t next_seed(uint64_t seed) noexcept nogil:
+    return seed * <uint64_t>6364136223846793005 + <uint64_t>1442695040888963407
+
+
 cdef void make_replica(Host *h, Group *g) noexcept nogil:
     h.options.group = g.id
-    h.seed = h.seed * <uint64_t>6364136223846793005 + <uint64_t>1442695040888963407
+    h.seed = next_seed(h.seed)
     g.replica = replica_new(&h.options, &h.formation.members, h.formation.sig_lo, h.formation.inc_hi, h.formation.inc_lo,
                             h.boot, h.seed if h.seed else 1)
 

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import weakref
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
@@ -13,11 +14,11 @@ from paxos._delivery cimport (
 )
 from paxos._formation cimport formation_init
 from paxos._host cimport host_free, host_restore, host_restored, host_run
-from paxos._net cimport net_free, net_init
+from paxos._net cimport net_abandon, net_free, net_init
 from paxos._segments cimport LogStore
 from paxos._sockets cimport Address, address_set
 from paxos._state cimport TAIL, Group, Host
-from paxos._types cimport CHUNK_WINDOW, MAX_MEMBERS, RING, ChunkHead, Membership, Value, xzalloc
+from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membership, Value, xzalloc
 
 from paxos.errors import ConfigError, DamagedLog, NodeClosed
 
@@ -79,6 +80,17 @@ cdef object listen(object node, object address):
     return sock
 
 
+_engines = weakref.WeakSet()
+
+
+def _after_fork():
+    for engine in list(_engines):
+        (<Engine>engine).abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 cdef class Engine:
     """One node: its log, its connections and its replica, run by one native thread. See _engine.pyi."""
     cdef Host *host
@@ -89,11 +101,13 @@ cdef class Engine:
     cdef bint ready                 # the network part is set up
     cdef bint started
     cdef bint stopped
+    cdef bint foreign               # this process was forked from the one that the engine runs in
     cdef str log_mode
 
     def __cinit__(self):
         self.host = <Host *>xzalloc(sizeof(Host))
         self.guard = threading.Lock()
+        _engines.add(self)
         if delivery_init(&self.host.delivery, 0) != 0:
             raise OSError("no eventfd or mutex can be made")
 
@@ -107,7 +121,7 @@ cdef class Engine:
         if self.log is not None or self.stopped:
             raise RuntimeError("an Engine is opened once")
         in_bounds("node_id", node_id, 1, 0xFFFFFFFE)
-        in_bounds("window", window, 1, RING // 2)
+        in_bounds("window", window, 1, ALPHA)
         in_bounds("batch_bytes", batch_bytes, 1, 1 << 30)
         in_bounds("batch_values", batch_values, 1, 1 << 24)
         in_bounds("heartbeat_ns", heartbeat_ns, 1_000_000, 60_000_000_000)
@@ -151,6 +165,12 @@ cdef class Engine:
         sock = None
         self.log = LogStore(directory, node_id, segment_size=segment_size, direct=bool(direct))
         try:
+            kept = self.log.store.writer.segment_size
+            if kept < largest + RECORD_ROOM:
+                # A record that fits no segment would end this process, and every other node that is sent it.
+                raise ConfigError(f"the log in {directory} was made with segments of {kept} bytes, which it keeps; they hold "
+                                  f"values of {kept - RECORD_ROOM - sizeof(ChunkHead) - 4} bytes at most: lower max_value and "
+                                  "batch_bytes to that")
             sock = listen(node_id, addresses[node_id])
             self.log_mode = self.log.mode
             self.open_host(addresses, &configured, sock)
@@ -210,7 +230,7 @@ cdef class Engine:
 
     def __dealloc__(self):
         # The thread holds a reference to this object, so it is not running.
-        if self.host != NULL:
+        if self.host != NULL and not self.foreign:
             self.release()
             delivery_free(&self.host.delivery)
             free(self.host)
@@ -230,6 +250,16 @@ cdef class Engine:
             self.host.store = NULL
             log.close()
 
+    cdef abandon(self):
+        """In a forked child, where the thread does not run: lets go of port, peers and lock, which would outlive the parent."""
+        self.stopped = self.foreign = True
+        self.thread = None
+        if self.ready:
+            net_abandon(&self.host.net)
+        log, self.log = self.log, None
+        if log is not None:
+            log.abandon()
+
     def start(self, int64_t applied):
         if applied < -1:
             raise ValueError("applied is -1 or the last instance that the state machine has")
@@ -240,18 +270,25 @@ cdef class Engine:
                 raise RuntimeError("an Engine is started once")
             if self.log is None:
                 raise RuntimeError("the Engine has not been opened")
-            self.started = True
             self.host.delivery.last_drain = boottime()
             self.host.groups[0].cursor = <uint64_t>(applied + 1)
             # A daemon: a program that ends without close() must not hang on it; what is durable is durable.
-            self.thread = threading.Thread(target=self._run, name=f"paxos-{self.host.options.node}", daemon=True)
-            self.thread.start()
+            thread = threading.Thread(target=self._run, name=f"paxos-{self.host.options.node}", daemon=True)
+            self.started = True
+            try:
+                thread.start()
+            except BaseException:
+                self.started = False        # no thread can be had: stop() must not wait for one
+                raise
+            self.thread = thread
 
     def _run(self):
         with nogil:
             host_run(self.host)
 
     def stop(self):
+        if self.foreign:
+            return
         with self.guard:
             if self.stopped:
                 return
@@ -274,6 +311,8 @@ cdef class Engine:
         return delivery_submit(&self.host.delivery, machine, values, deadline_ns)
 
     def drain(self, Py_ssize_t max_values):
+        if self.foreign:
+            return []               # what is there is the parent's
         return delivery_drain(&self.host.delivery, max_values)
 
     def resign(self, bint may_lead):
@@ -285,6 +324,8 @@ cdef class Engine:
         cdef Status s
         cdef Host *h = self.host
         cdef uint32_t i
+        if self.foreign:
+            raise NodeClosed("this node runs in the process that opened it, from which this one was forked")
         delivery_status(&h.delivery, &s)
         return {
             "node_id": h.options.node, "boot": h.boot,

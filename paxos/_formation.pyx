@@ -225,13 +225,16 @@ cdef int formation_receive(Formation *f, int64_t now, const Frame *frame) noexce
         return REFUSE_NONE
     if frame.type == FRAME_FORM:
         if index == 0 and f.state == STATE_EMPTY and _adopt(f, body):
+            f.formed_ok = 0
             _log_formation(f)
         if _is_this_form(f, body):
-            _send_form(f, FRAME_FORM_OK, bit(<uint32_t>index))
+            f.formed_ok |= bit(<uint32_t>index)
+            _send_form(f, FRAME_FORM_OK, _everybody(f) & ~bit(f.self))
+            _try_to_finish(f)
     elif frame.type == FRAME_FORM_OK and _is_this_form(f, body):
         if f.state == STATE_FORMED:
             _send_form(f, FRAME_FORMED, bit(<uint32_t>index))
-        elif _is_coordinator(f):
+        else:
             f.formed_ok |= bit(<uint32_t>index)
             _try_to_finish(f)
     elif frame.type == FRAME_FORMED and f.state == STATE_FORMING and _is_this_form(f, body):
@@ -240,7 +243,9 @@ cdef int formation_receive(Formation *f, int64_t now, const Frame *frame) noexce
 
 
 cdef void _try_to_finish(Formation *f) noexcept nogil:
-    if f.state == STATE_FORMING and _is_coordinator(f) and f.formed_ok == _everybody(f):
+    """Whoever has heard from every member that it holds the record durably knows that the cluster is formed: it does not
+    take the coordinator, which may be gone for good by now."""
+    if f.state == STATE_FORMING and f.formed_ok == _everybody(f):
         _formed(f)
         _send_form(f, FRAME_FORMED, _everybody(f) & ~bit(f.self))
 
@@ -254,10 +259,11 @@ cdef bint formation_admits(const Formation *f, const Frame *frame) noexcept nogi
 cdef void formation_durable(Formation *f, int64_t now, uint64_t logged) noexcept nogil:
     if logged > f.durable:
         f.durable = logged
-    if f.state == STATE_FORMING and _is_coordinator(f) and f.durable >= f.record and not f.formed_ok & bit(f.self):
+    if f.state == STATE_FORMING and f.durable >= f.record and not f.formed_ok & bit(f.self):
         f.formed_ok |= bit(f.self)
         f.next_send = now + RETRY
-        _send_form(f, FRAME_FORM, _everybody(f) & ~f.formed_ok)
+        if _is_coordinator(f):
+            _send_form(f, FRAME_FORM, _everybody(f) & ~f.formed_ok)
         _try_to_finish(f)
 
 
@@ -268,7 +274,7 @@ cdef void formation_tick(Formation *f, int64_t now) noexcept nogil:
     if _is_coordinator(f):
         _send_form(f, FRAME_FORM, _everybody(f) & ~f.formed_ok)
     else:
-        _send_form(f, FRAME_FORM_OK, bit(0))
+        _send_form(f, FRAME_FORM_OK, _everybody(f) & ~bit(f.self))
 
 
 cdef int formation_restore(Formation *f, uint8_t type, const uint8_t *body, uint32_t size) noexcept nogil:

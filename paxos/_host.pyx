@@ -30,15 +30,16 @@ from paxos._formation cimport (
 )
 from paxos._history cimport fatal, frame_head, history_behind, history_free, history_refill, history_serve
 from paxos._net cimport (
-    CONN_HANDSHAKE, CONN_OPEN, MAX_ACCEPTED, REASON_DIRECTION, REASON_GROUP, REASON_NOT_ADMITTED, REASON_NOT_FOR_ME,
-    REASON_NO_HELLO, REASON_SENDER, Conn, net_connected, net_deadline, net_flush, net_frame, net_more, net_opened,
+    CONN_HANDSHAKE, CONN_OPEN, MAX_ACCEPTED, REASON_DIRECTION, REASON_GROUP, REASON_LENGTH, REASON_NOT_ADMITTED,
+    REASON_NOT_FOR_ME, REASON_NO_HELLO, REASON_SENDER, Conn, net_connected, net_deadline, net_flush, net_frame, net_more, net_opened,
     net_poll, net_read, net_refuse, net_send, net_start, net_sweep, net_tick,
 )
 from paxos._state cimport PEER_BACKLOG, Group, Host
 from paxos._store cimport index_free, index_set, index_set_chain, store_flush, store_pending
 from paxos._types cimport (
-    FRAME_HELLO, FRAME_PREVOTE, FRAME_REFUSE, RECORD_ACCEPT, RECORD_FORMATION, RECORD_FORMED, RECORD_IDENTITY,
-    RECORD_LEARN, Frame, bit, value_unref,
+    BLOCK, FRAME_ACCEPT, FRAME_FORWARD, FRAME_HELLO, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE, FRAME_REFUSE,
+    RECORD_ACCEPT, RECORD_FORMATION, RECORD_FORMED, RECORD_IDENTITY, RECORD_LEARN, Accept, ChunkHead, Forward, Frame, Learned,
+    PromiseValue, ValueHead, bit, value_unref,
 )
 
 cdef enum:
@@ -104,6 +105,37 @@ cdef void say_met(Host *h) noexcept nogil:
     delivery_log(&h.delivery, 50, text)
 
 
+cdef bint fits_log(const Host *h, const Frame *frame) noexcept nogil:
+    """Whether the log's segments hold every value of a frame. They may be smaller than those of a node that was given larger
+    limits, and a record that fits no segment would end this process."""
+    cdef size_t room = h.store.writer.segment_size - 4 * BLOCK
+    cdef const uint8_t *data = <const uint8_t *>frame
+    cdef size_t at = sizeof(Frame)
+    cdef ValueHead head
+    cdef ChunkHead chunk
+    if frame.length <= room:
+        return True
+    if frame.type == FRAME_ACCEPT or frame.type == FRAME_PROMISE_VALUE:
+        at += sizeof(Accept) if frame.type == FRAME_ACCEPT else sizeof(PromiseValue)
+        memcpy(&head, data + at - sizeof(ValueHead), sizeof(ValueHead))
+        return head.size <= room
+    if frame.type == FRAME_LEARNED:
+        at += sizeof(Learned)
+        while at < frame.length:
+            memcpy(&head, data + at, sizeof(ValueHead))
+            if head.size > room:
+                return False
+            at += sizeof(ValueHead) + head.size
+    elif frame.type == FRAME_FORWARD:
+        at += sizeof(Forward)
+        while at < frame.length:
+            memcpy(&chunk, data + at, sizeof(ChunkHead))
+            if sizeof(ChunkHead) + chunk.size > room:
+                return False
+            at += sizeof(ChunkHead) + chunk.size
+    return True
+
+
 cdef void receive(Host *h, Conn *conn, const Frame *frame) noexcept nogil:
     cdef int reason
     cdef int index
@@ -142,6 +174,9 @@ cdef void receive(Host *h, Conn *conn, const Frame *frame) noexcept nogil:
         return
     if frame.group >= h.group_count:
         net_refuse(&h.net, conn, REASON_GROUP, NULL, 0)
+        return
+    if not fits_log(h, frame):
+        net_refuse(&h.net, conn, REASON_LENGTH, NULL, 0)
         return
     g = &h.groups[frame.group]
     replica_receive(g.replica, h.now, frame)
@@ -246,11 +281,6 @@ cdef void flush(Host *h) noexcept nogil:
         fatal(h, "writing the log failed", error)
     h.now = boottime()
     h.net.now = h.now
-    if h.formation_appended > h.formation_reported:
-        h.formation_reported = h.formation_appended
-        formation_durable(&h.formation, h.now, h.formation_reported)
-        held_release(h, &h.formation_held, h.formation_reported)
-        take(h, &h.formation.out, NULL)
     for i in range(h.group_count):
         g = &h.groups[i]
         if g.replica != NULL and g.appended > g.reported:
@@ -258,6 +288,12 @@ cdef void flush(Host *h) noexcept nogil:
             replica_durable(g.replica, h.now, g.reported)
             held_release(h, &g.held, g.replica.durable)
             take(h, &g.replica.out, g)
+    # Last: it may bring the groups to life, and what they log then is not part of the write just made.
+    if h.formation_appended > h.formation_reported:
+        h.formation_reported = h.formation_appended
+        formation_durable(&h.formation, h.now, h.formation_reported)
+        held_release(h, &h.formation_held, h.formation_reported)
+        take(h, &h.formation.out, NULL)
 
 
 cdef void write_log(Host *h) noexcept nogil:
@@ -416,7 +452,9 @@ cdef void host_run(Host *h) noexcept nogil:
         pump(h)
         net_flush(&h.net)
         if h.delivery.fresh_count and store_pending(h.store):
-            delivery_publish(&h.delivery, NULL, False)      # Python works while the disk does
+            # Python works while the disk does. The status goes along: it must never be older than the events.
+            fill_status(h, &status)
+            delivery_publish(&h.delivery, &status, False)
         write_log(h)
         blocked = False
         for k in range(h.group_count):

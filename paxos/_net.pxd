@@ -101,6 +101,7 @@ cdef enum:
 
 cdef int net_init(Net *net, Delivery *delivery, uint32_t node, uint32_t max_frame, int listening, uint64_t seed) noexcept nogil
 cdef void net_free(Net *net) noexcept nogil
+cdef void net_abandon(const Net *net) noexcept nogil            # in a forked child: its copies of the descriptors are closed
 cdef void net_start(Net *net, int64_t now) noexcept nogil
 # Waits and handles what needs no frame decoded: accepts, connects, closes, writes. Connections with something to read come
 # back in readable[0:MAX_ACCEPTED]. The answer is their number; the engine's own eventfd is emptied.

@@ -6,6 +6,7 @@ each reason. Before the handshake a connection may hold one page of memory and a
 largest frame. What goes out to a peer is bounded too: frames beyond the bound are dropped and counted; the protocol
 stands loss.
 """
+cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, ETIMEDOUT, errno
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
@@ -88,6 +89,7 @@ cdef void complain(Net *net, const char *what, int error) noexcept nogil:
     delivery_log(net.delivery, 40, text)
 
 
+@cython.overflowcheck(False)     # meant to wrap
 cdef uint64_t draw(Net *net) noexcept nogil:
     # splitmix64: jitter of the back-off only, nothing of the protocol hangs on it
     cdef uint64_t z
@@ -497,6 +499,18 @@ cdef void net_free(Net *net) noexcept nogil:
     memset(net, 0, sizeof(Net))
     net.listening = -1
     net.epoll = -1
+
+
+cdef void net_abandon(const Net *net) noexcept nogil:
+    # The parent's thread may have been in the midst of anything: read only, and a descriptor that is gone is no error.
+    cdef uint32_t i
+    for i in range(net.accepted_count):
+        close(net.accepted[i].fd)
+    for i in range(net.peer_count):
+        if net.peers[i].dialled != NULL:
+            close(net.peers[i].dialled.fd)
+    close(net.listening)
+    close(net.epoll)
 
 
 cdef int net_poll(Net *net, int timeout_ms, Conn **readable) noexcept nogil:

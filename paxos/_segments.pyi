@@ -1,11 +1,12 @@
 import os
 from types import TracebackType
-from typing import Self
+from typing import Self, final
 
 from typing_extensions import Buffer
 
 DEFAULT_SEGMENT_SIZE: int
 
+@final
 class LogStore:
     def __init__(
         self, directory: str | os.PathLike[str], node_id: int, *, segment_size: int = ..., direct: bool = True
@@ -30,6 +31,7 @@ class LogStore:
     def pending(self) -> bool: ...
     def release_replay(self) -> None: ...
     def close(self) -> None: ...
+    def abandon(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

@@ -71,6 +71,17 @@ def _fsync_path(path):
         os.close(fd)
 
 
+def _make_directory(path):
+    """Makes a directory, and those above it, so that a loss of power does not take any of them away again."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for path in reversed(missing):
+        os.makedirs(path, exist_ok=True)    # another node of this machine may be making the same parents
+        _fsync_path(os.path.dirname(path))
+
+
 def _lock(directory):
     path = os.path.join(directory, "LOCK")
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -137,7 +148,9 @@ cdef class LogStore:
             self._open(node_id, segment_size, direct)
         except OSError as error:
             self._release()
-            raise StorageError(f"{error.filename or self.directory}: {error.strerror}") from error
+            raise StorageError(
+                f"the data directory {self.directory} cannot be used: {error.filename or self.directory}: {error.strerror}. "
+                "See that it can be made and written by this user, and that the disk has room") from error
         except BaseException:
             self._release()
             raise
@@ -145,13 +158,12 @@ cdef class LogStore:
     cdef _open(self, uint32_t node_id, uint64_t segment_size, bint direct):
         cdef Recovered found
         log = os.path.join(self.directory, "log")
-        for path in (self.directory, log):
-            if not os.path.isdir(path):
-                os.makedirs(path)
-                _fsync_path(os.path.dirname(path))
-            if path is self.directory:
-                self._private.lock = _lock(path)
-        _fsync_path(log)            # a rename before the crash was seen here: from now on it is durable
+        _make_directory(self.directory)
+        self._private.lock = _lock(self.directory)
+        _make_directory(log)
+        # What a crash left was seen here (a directory made, a segment renamed): from now on it is durable.
+        _fsync_path(self.directory)
+        _fsync_path(log)
         numbers, spares = [], []
         for name in os.listdir(log):
             stem, dot, ending = name.rpartition(".")
@@ -361,6 +373,28 @@ cdef class LogStore:
         """Stops the preparer, closes every file and gives up the lock. What was appended and not flushed is dropped; it was
         never durable. May be called twice. No other thread may be using the store."""
         self._release()
+
+    def abandon(self):
+        """In a forked child: closes its copies of the descriptors, and forgets the rest. The log is the parent's, and the lock
+        must end with the parent. Files are not touched."""
+        cdef Store *s = self.store
+        cdef Files *f
+        cdef int i
+        private, self._private = self._private, None
+        self.store = NULL           # leaked: the parent's threads may have been in the midst of a change
+        self.records = NULL
+        self.record_count = 0
+        if private is None:
+            return
+        if s != NULL:
+            f = <Files *>s.files
+            for i in range(CACHED if f != NULL else 0):
+                if f.cache[i].segment:
+                    disk_close(f.cache[i].fd)
+            disk_close(s.current)
+            disk_close(s.directory)
+        if private.lock >= 0:
+            os.close(private.lock)
 
     def __enter__(self):
         return self

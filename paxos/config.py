@@ -55,7 +55,7 @@ class Options:
         check("stuck_limit", 0.1, 86400)
         check("max_value", 1, 16 << 20)
         check("segment_bytes", 64 << 10, 1 << 30)
-        check("max_pending", 1, 65536)
+        check("max_pending", 1, 65534)
         check("max_pending_bytes", 1, 1 << 40)
         if self.segment_bytes % 4096:
             raise ConfigError(f"option segment_bytes={self.segment_bytes} must be a multiple of 4096")
@@ -64,10 +64,11 @@ class Options:
                 f"option election_timeout={self.election_timeout} s must be at least three times heartbeat={self.heartbeat} s, "
                 "or nodes stand for election while the master is well"
             )
-        largest = max(self.batch_bytes, self.max_value) + (16 << 10)
-        if self.segment_bytes < largest + (8 << 10):
+        least = max(self.batch_bytes, self.max_value) + (68 << 10)  # beside the value: the segment's header, records
+        least = (least + 4095) // 4096 * 4096
+        if self.segment_bytes < least:
             raise ConfigError(
-                f"option segment_bytes={self.segment_bytes} must hold the largest value: make it at least {largest + (8 << 10)}, "
+                f"option segment_bytes={self.segment_bytes} must hold the largest value: make it at least {least}, "
                 f"or lower max_value={self.max_value} and batch_bytes={self.batch_bytes}"
             )
 

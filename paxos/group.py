@@ -6,11 +6,14 @@ and his own completion.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import InvalidStateError
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from paxos._engine import EVENT_CHOSEN, EVENT_DIVERGED, EVENT_FORMED, EVENT_LOG, EVENT_MASTER, EVENT_SETTLED, Engine
 from paxos.errors import (
@@ -21,17 +24,26 @@ from paxos.errors import (
     Overloaded,
     PartialOutcome,
     PaxosError,
+    Refused,
     StateMachineFailed,
     ValueTooLarge,
 )
 from paxos.statemachine import StateMachine, StateMachineFactory
 
+if TYPE_CHECKING:
+    from paxos._engine import _Event
+
 __all__ = ["Completion", "Group", "NodeStatus"]
 
 logger = logging.getLogger("paxos")
 
+FOREVER = 10**17  # ns; longer than any deadline, and still far from what 64 bits hold
 DRAIN_VALUES = 2048  # applied in one go before the event loop gets its turn
 SETTLE_NOT_AVAILABLE, SETTLE_OVERLOADED, SETTLE_UNKNOWN = 1, 2, 3
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(min(seconds * 1e9, FOREVER))
 
 
 class Completion(Protocol):
@@ -89,6 +101,19 @@ class NodeStatus:
     """Why applying has stopped, if it has."""
 
 
+def _complete(completion: Completion, result: object) -> None:
+    if not completion.done():
+        # Its owner may cancel it in another thread just now: then he does not want to know.
+        with contextlib.suppress(InvalidStateError):
+            completion.set_result(result)
+
+
+def _complete_with(completion: Completion, error: BaseException) -> None:
+    if not completion.done():
+        with contextlib.suppress(InvalidStateError):
+            completion.set_exception(error)
+
+
 class _Part:
     """Completion of one chunk of a ``propose_many``."""
 
@@ -103,32 +128,35 @@ class _Part:
 class _Many:
     """A ``propose_many``: results of its chunks, and the one completion behind them."""
 
-    __slots__ = ("completion", "failed", "left", "outcomes")
+    __slots__ = ("completion", "failed", "left", "lock", "outcomes")
 
     def __init__(self, completion: Completion, count: int) -> None:
         self.completion = completion
+        self.lock = threading.Lock()  # a refusal is noted by the thread that proposes, all else by the one that applies
         self.outcomes: list[object] = [None] * count
         self.left = count
         self.failed = 0
 
     def put(self, start: int, results: Sequence[object]) -> None:
-        self.outcomes[start : start + len(results)] = results
-        self._done(len(results))
+        self._note(start, results, 0)
 
     def fail(self, start: int, count: int, error: PaxosError) -> None:
-        self.outcomes[start : start + count] = [error] * count
-        self.failed += count
-        self._done(count)
+        self._note(start, [error] * count, count)
 
-    def _done(self, count: int) -> None:
-        self.left -= count
-        if self.left or self.completion.done():
-            return
+    def _note(self, start: int, outcomes: Sequence[object], failed: int) -> None:
+        with self.lock:
+            self.outcomes[start : start + len(outcomes)] = outcomes
+            self.failed += failed
+            self.left -= len(outcomes)
+            if self.left:
+                return
         if self.failed:
-            message = f"{self.failed} of {len(self.outcomes)} values are not known to be applied; see .outcomes for each"
-            self.completion.set_exception(PartialOutcome(message, self.outcomes))
+            message = (
+                f"{self.failed} of {len(self.outcomes)} values are not known to be applied; see .outcomes for each"
+            )
+            _complete_with(self.completion, PartialOutcome(message, self.outcomes))
         else:
-            self.completion.set_result(self.outcomes)
+            _complete(self.completion, self.outcomes)
 
 
 class Group:
@@ -153,6 +181,7 @@ class Group:
         self._batch_values = batch_values
         self._lock = threading.Lock()  # between submit + register and look-up of what has been chosen
         self._waiting: dict[int, Completion | _Part] = {}
+        self._events: deque[_Event] = deque()  # taken from the engine, not handled yet
         self.applied = min(self._last.values())
         self.checksum = 0
         self.error: BaseException | None = None
@@ -167,18 +196,19 @@ class Group:
         """Hands one value to the engine; ``completion`` is settled with its result or error."""
         if len(value) > self._max_value:
             raise self._too_large(value)
-        if self.closed or self.error is not None or machine not in self._machines:
-            raise self._refusal(machine)
         engine = self._engine
         with self._lock:
-            seq = engine.submit(machine, (value,), engine.now() + int(timeout * 1e9))
+            if self.closed or self.error is not None or machine not in self._machines:
+                raise self._refusal(machine)
+            seq = engine.submit(machine, (value,), engine.now() + _nanoseconds(timeout))
             self._waiting[seq] = completion
 
     def submit_many(self, completion: Completion, values: Sequence[bytes], timeout: float, machine: int) -> None:
         """Hands values to the engine in chunks that fit an instance; settled when every value is."""
         if self.closed or self.error is not None or machine not in self._machines:
             raise self._refusal(machine)
-        values = list(values)
+        # All are looked at before the first is handed in: an error of the caller's must not leave half of them executed.
+        values = [value if type(value) is bytes else memoryview(value).tobytes() for value in values]
         for value in values:
             if len(value) > self._max_value:
                 raise self._too_large(value)
@@ -186,14 +216,16 @@ class Group:
         if not values:
             completion.set_result([])
             return
-        deadline = self._engine.now() + int(timeout * 1e9)
+        deadline = self._engine.now() + _nanoseconds(timeout)
         start = 0
         for end in self._cuts(values):
             try:
                 with self._lock:
+                    if self.closed or self.error is not None:
+                        raise self._refusal(machine)
                     seq = self._engine.submit(machine, values[start:end], deadline)
                     self._waiting[seq] = _Part(many, start, end - start)
-            except Overloaded as error:
+            except Refused as error:
                 if start == 0:
                     raise
                 many.fail(start, len(values) - start, error)
@@ -228,7 +260,11 @@ class Group:
 
     def drain(self) -> None:
         """Takes what the engine has, applies, settles. The engine's descriptor stays readable where more is left."""
-        for event in self._engine.drain(DRAIN_VALUES):
+        events = self._events
+        events += self._engine.drain(DRAIN_VALUES)
+        while events:
+            # One by one: an exception that leaves here (Ctrl-C, say) must not take those behind it along.
+            event = events.popleft()
             if event[0] == EVENT_CHOSEN:
                 if self.error is None:
                     self._apply(event[2], event[3], event[4], event[5])
@@ -251,9 +287,14 @@ class Group:
         self, instance: int, chain: int, runs: list[tuple[int, list[bytes]]], settled: list[tuple[int, int, int, int]]
     ) -> None:
         try:
+            if instance != self.applied + 1:
+                raise RuntimeError(f"instance {instance} was delivered behind instance {self.applied}")
             results = self._apply_runs(instance, runs)
-        except Exception as error:
+        except BaseException as error:
+            # Ctrl-C, too: nobody can tell what half of the instance was applied.
             self._fail(instance, error)
+            if not isinstance(error, Exception):
+                raise
             return
         self.applied = instance
         self.checksum = chain
@@ -264,10 +305,10 @@ class Group:
         for entry, run, start, count in found:
             if entry is None:
                 continue  # told earlier that its outcome is unknown
-            if type(entry) is _Part:
+            if isinstance(entry, _Part):
                 entry.many.put(entry.start, results[run][start : start + count])
-            elif not entry.done():  # type: ignore[union-attr]  # _Part has been ruled out
-                entry.set_result(results[run][start])  # type: ignore[union-attr]
+            else:
+                _complete(entry, results[run][start])
 
     def _apply_runs(self, instance: int, runs: list[tuple[int, list[bytes]]]) -> list[Sequence[object]]:
         """One call of apply_batch per machine; the results per run."""
@@ -295,11 +336,13 @@ class Group:
             raise TypeError(
                 f"{name}.apply_batch returned {len(results)} results for {len(values)} values of instance {instance}"
             )
-        return results
+        # A list: what is taken out of it below must not be able to fail.
+        return results if type(results) is list else list(results)
 
-    def _fail(self, instance: int, error: Exception) -> None:
+    def _fail(self, instance: int, error: BaseException) -> None:
         """The state machine raised (design rule 17): no more applying, no mastership; voting and logging go on."""
-        self.error = error
+        with self._lock:  # what is handed in before this is settled below, what comes later is refused
+            self.error = error
         logger.critical(
             "the state machine raised at instance %d; this node stops applying and gives up mastership, and goes on voting. "
             "Mend the state machine and restart the node: it replays from instance %d.",
@@ -338,8 +381,8 @@ class Group:
             return
         if isinstance(entry, _Part):
             entry.many.fail(entry.start, entry.count, error)
-        elif not entry.done():
-            entry.set_exception(error)
+        else:
+            _complete_with(entry, error)
 
     def _settle_all(self, make: Callable[[], PaxosError]) -> None:
         with self._lock:

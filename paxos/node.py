@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -102,7 +103,27 @@ class Node:
         """
         loop = asyncio.get_running_loop()
         checked = Options.make(**options)
-        engine, group = await asyncio.to_thread(open_group, path, node_id, cluster, bind, state_machine, checked)
+        lock = threading.Lock()
+        abandoned = False
+        made: list[Engine] = []
+
+        def opening() -> tuple[Engine, Group]:
+            engine, group = open_group(path, node_id, cluster, bind, state_machine, checked)
+            with lock:
+                made.append(engine)
+                if abandoned:
+                    engine.stop()
+            return engine, group
+
+        try:
+            engine, group = await asyncio.to_thread(opening)
+        except asyncio.CancelledError:
+            # The thread goes on: it must not leave a node behind that runs, holds the directory, and belongs to nobody.
+            with lock:
+                abandoned = True
+                for engine in made:
+                    engine.stop()
+            raise
         return cls(engine, group, loop)
 
     def propose(self, value: bytes, *, timeout: float = 5.0, machine: int = 0) -> asyncio.Future[Any]:

@@ -69,16 +69,19 @@ class SyncNode:
 
     def propose(self, value: bytes, *, timeout: float = 5.0, machine: int = 0) -> Any:
         """Proposes a value and waits for what ``apply`` returned here; see :meth:`paxos.Node.propose`."""
+        self._not_here("propose()")
         return self.submit(value, timeout=timeout, machine=machine).result()
 
     def propose_many(self, values: Sequence[bytes], *, timeout: float = 5.0, machine: int = 0) -> list[Any]:
         """Proposes values in order and waits for their results; see :meth:`paxos.Node.propose_many`."""
+        self._not_here("propose_many()")
         future: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
         self._group.submit_many(future, values, timeout, machine)
         return future.result()
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Returns when a master is known that has taken over. Raises NotAvailable after ``timeout`` seconds."""
+        self._not_here("wait_ready()")
         end = None if timeout is None else time.monotonic() + timeout
         with self._ready:
             while not self._group.settled and self._group.error is None:
@@ -90,6 +93,13 @@ class SyncNode:
                         f"no master within {timeout} s; are a majority of the nodes running, and do they reach one another?"
                     )
                 self._ready.wait(left)
+
+    def _not_here(self, what: str) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                f"{what} would wait for the thread that it was called on, which applies and settles (in apply() or in a "
+                "future's callback); use submit(), or another thread"
+            )
 
     def _wake_ready(self) -> None:
         with self._ready:
@@ -105,6 +115,7 @@ class SyncNode:
 
     def close(self) -> None:
         """Stops the node. Proposals under way end with OutcomeUnknown. May be called again."""
+        self._not_here("close()")
         with self._closing:
             if self._stop_write < 0:
                 return

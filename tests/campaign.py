@@ -1,8 +1,9 @@
 """A random campaign over cores: one seed is one life of a cluster, and replays exactly.
 
-Two kinds of life. Every third seed lives in the world: latencies and faults of real machines, and at the end the faults cease
-and the cluster must go on. The others are walks: whatever is under way, a message, a write, a timer, happens next or much later
-or twice, by the dice alone; no network is that bad, and no order of events is out of reach.
+Three kinds of life, in turn. In the world: latencies and faults of real machines, and at the end the faults cease and the cluster
+must go on. Walks: whatever is under way, a message, a write, a timer, happens next or much later or twice, by the dice alone; no
+network is that bad, and no order of events is out of reach. Duels: many short lives in which masters fight over the first
+instances, with no timers, and with little of what would tell a master that it is one no more.
 
 Run by itself (``python campaign.py FIRST END``) it prints the first seed that fails and exits with 1; the mutants are
 hunted that way, each in a process of its own.
@@ -110,6 +111,20 @@ class Walk(World):
         elif call != self.tick:  # what is left is the end of a write
             self.writes.append((call.__self__, args[0]))
 
+    def send(self, host: Host, peers: int, frame: bytes) -> None:
+        """Judges each vote as it leaves, by what a crash in this moment would leave on the disk (rules 1 and 2)."""
+        if frame[13] in (frames.PROMISE, frames.ACCEPTED):
+            ballot = _ballot(frame[64:])
+            records = [(_ballot(body), kind, at) for kind, at, body in host.disk if kind in VOTES]
+            highest = max((record[0] for record in records), default=(0, 0, 0, 0))
+            if frame[13] == frames.PROMISE:
+                assert highest >= ballot, "a promise left before it was durable"
+            else:
+                instance = int.from_bytes(frame[96:104], "little")
+                assert (ballot, frames.RECORD_ACCEPT, instance) in records, "an acceptance left before it was durable"
+            assert host.core.state()["promised"] >= highest, "a promise was forgotten"
+        super().send(host, peers, frame)
+
     def stand(self, host: Host) -> None:
         """Makes a node raise a ballot here and now. Who agrees to an election is advice, and safety must not depend on it."""
         effects = host.core.tick(max(self.now, host.core.deadline()))
@@ -119,7 +134,11 @@ class Walk(World):
                 asked = frames.parse(effect[3]).fields["ballot"]
                 for node in self.hosts:
                     if node != host.node:
-                        host.step(host.core.receive(self.now, frames.frame(frames.PREVOTE_REPLY, node, ballot=asked, granted=1)))
+                        host.step(
+                            host.core.receive(
+                                self.now, frames.frame(frames.PREVOTE_REPLY, node, ballot=asked, granted=1)
+                            )
+                        )
 
     def deliver_one(self, links: set[tuple[int, int]], again: float) -> None:
         """One message of those whose link is open; the others wait for better times."""
@@ -140,7 +159,11 @@ class Walk(World):
     def walk(self, steps: int, outcome: Outcome) -> None:
         r = self.dice
         hosts = list(self.hosts.values())
-        again, crashes, stands = r.choice([0.0, 0.05, 0.3]), r.choice([0.0, 0.0, 0.01, 0.02]), r.choice([0.005, 0.02, 0.04])
+        again, crashes, stands = (
+            r.choice([0.0, 0.05, 0.3]),
+            r.choice([0.0, 0.0, 0.01, 0.02]),
+            r.choice([0.005, 0.02, 0.04]),
+        )
         pace = r.choice([[0, 0, 0, 1], [0, 0, 1, 2]])
         # A bare quorum talks, another one next time; or some links are closed; or nothing is wrong.
         open_ = r.choice([0.6, 1.0])
@@ -183,10 +206,61 @@ class Walk(World):
             else:
                 self.deliver_one(links, again)
 
+    def duel(self, steps: int, outcome: Outcome) -> None:
+        r = self.dice
+        hosts = list(self.hosts.values())
+        crash, slow = r.choice([0.0, 0.0, 0.02, 0.07]), r.choice([0.1, 0.25])
+        for step in range(steps):
+            x = r.random()
+            host = r.choice(hosts)
+            if x < 0.04 or step == 0:
+                if host.core.state()["role"] in ("follower", "asking"):
+                    self.stand(host)
+            elif x < 0.04 + crash:
+                host.crash()
+                host.boot_up()
+                outcome.crashes += 1
+            elif x < 0.15:
+                outcome.proposed += 1
+                host.propose(b"v%d" % outcome.proposed)
+            elif x < 0.15 + slow:
+                if self.writes:
+                    owner, boot = self.writes.pop(r.randrange(len(self.writes)))
+                    owner.synced(boot)
+            elif self.messages:
+                at = r.randrange(len(self.messages))
+                node, frame = self.messages[at]
+                if r.random() < 0.9:
+                    self.messages.pop(at)
+                to_master = self.hosts[node].core.state()["role"] == "master"
+                deaf = to_master and frame[13] in (frames.PREPARE, frames.ACCEPT)
+                if r.random() < (0.8 if deaf else DUEL_LOSS.get(frame[13], 0.05)):
+                    continue
+                self.deliver(node, frame)
+
+
+# In a duel most of the messages that would end it are lost.
+DUEL_LOSS = {
+    frames.PREVOTE: 1.0,
+    frames.PREVOTE_REPLY: 1.0,
+    frames.HEARTBEAT: 0.8,
+    frames.HEARTBEAT_REPLY: 1.0,
+    frames.REJECT: 0.7,
+    frames.LEARN: 0.8,
+}
+
+
+VOTES = (frames.RECORD_PROMISE, frames.RECORD_ACCEPT)
+
+
+def _ballot(data: bytes) -> tuple[int, int, int, int]:
+    round_, inc_hi, inc_lo, node, _ = frames.BALLOT.unpack_from(data)
+    return round_, node, inc_hi, inc_lo
+
 
 def run(seed: int) -> Outcome:
     """One life. AssertionError: something that must always hold does not, or the cluster does not go on after the faults."""
-    return live(seed) if seed % 3 == 0 else walk(seed)
+    return (live, walk, duels)[seed % 3](seed)
 
 
 def walk(seed: int) -> Outcome:
@@ -199,8 +273,20 @@ def walk(seed: int) -> Outcome:
     return _count(w, outcome)
 
 
+def duels(seed: int) -> Outcome:
+    r = random.Random(seed * 7 + 1)
+    total = Outcome()
+    for _ in range(30):
+        w = Walk(r.getrandbits(32), r)
+        outcome = Outcome()
+        w.duel(150, outcome)
+        w.check()
+        total.add(_count(w, outcome))
+    return total
+
+
 def live(seed: int) -> Outcome:
-    """A life in the world. AssertionError: something that must always hold does not, or the cluster does not go on after the faults."""
+    """A life in the world, with a good end."""
     r = random.Random(seed * 7 + 1)
     w = _world(seed, r)
     outcome = Outcome()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import shim
 from cluster import Cluster, MakeCluster
+
+# How long an example takes is no verdict. The checked build traces every line: fewer examples, of the same kinds.
+settings.register_profile("paxos", deadline=None)
+settings.register_profile("paxos-debug", deadline=None, max_examples=8)
+settings.load_profile("paxos-debug" if os.environ.get("PAXOS_DEBUG") else "paxos")
 
 
 @pytest.fixture(scope="session")

@@ -179,7 +179,9 @@ class Message:
 
 
 def parse(raw: bytes) -> Message:
-    magic, length, check, version, kind, flags, _, sender, _, inc_hi, inc_lo, chosen, chain_at, zero = HEAD.unpack_from(raw)
+    magic, length, check, version, kind, flags, _, sender, _, inc_hi, inc_lo, chosen, chain_at, zero = HEAD.unpack_from(
+        raw
+    )
     assert (magic, length, version, flags, zero) == (0x31465850, len(raw), 1, 0, 0)
     assert check == crc(raw[12:])
     assert (inc_hi, inc_lo) == incarnation(sender)
@@ -200,7 +202,11 @@ def short(effects: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
     """
 
     def small(fields: dict[str, object]) -> dict[str, object]:
-        return {k: v[:2] if isinstance(v, tuple) and len(v) == 4 else v for k, v in fields.items() if v not in (0, (0, 0, 0, 0))}
+        return {
+            k: v[:2] if isinstance(v, tuple) and len(v) == 4 else v
+            for k, v in fields.items()
+            if v not in (0, (0, 0, 0, 0))
+        }
 
     found: list[tuple[object, ...]] = []
     for effect in effects:
@@ -218,8 +224,15 @@ def short(effects: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
             assert isinstance(raw, bytes)
             assert isinstance(kind, int)
             fields, data = unpack(RECORDS[kind], raw)
-            name = {RECORD_PROMISE: "promise", RECORD_ACCEPT: "accept", RECORD_LEARN: "learn", RECORD_WATERMARK: "watermark"}[kind]
-            found.append(("log", number, name, instance, {k: v for k, v in small(fields).items() if k != "chain"}, data))
+            name = {
+                RECORD_PROMISE: "promise",
+                RECORD_ACCEPT: "accept",
+                RECORD_LEARN: "learn",
+                RECORD_WATERMARK: "watermark",
+            }[kind]
+            found.append(
+                ("log", number, name, instance, {k: v for k, v in small(fields).items() if k != "chain"}, data)
+            )
         else:
             found.append(effect)
     return found

@@ -33,21 +33,22 @@ MUTANTS = [
     Mutant(
         "the own acceptance counts before it is durable",
         "_proposer",
-        "if s != NULL and s.own and s.record <= r.durable:\n            _count(r, s, r.self)",
-        "if s != NULL and s.own:\n            _count(r, s, r.self)",
+        "    s.own = True\n    s.rounds = 1\n",
+        "    s.own = True\n    s.acks = bit(r.self)\n    s.rounds = 1\n",
     ),
     Mutant(
         "a vote twice is two votes",
         "_proposer",
         "    s.acks |= bit(index)\n    if not s.chosen",
-        "    if s.acks & bit(index):\n        s.acks |= bit((index + 1) % r.members.count)\n    s.acks |= bit(index)\n    if not s.chosen",
+        "    if s.acks & bit(index):\n        s.acks |= bit((index + 1) % r.members.count)\n"
+        "    s.acks |= bit(index)\n    if not s.chosen",
     ),
     Mutant(
-        "the lowest ballot among the reports wins",
-        "_election",
-        "ballot_compare(&body.accepted, &s.report_ballot) > 0:",
-        "s.report_ballot.round == 0 or ballot_compare(&body.accepted, &s.report_ballot) < 0:",
-        1500,
+        "the value of the lowest ballot is proposed again",
+        "_proposer",
+        "ballot_compare(&s.report_ballot, &s.ballot) > 0):",
+        "ballot_compare(&s.report_ballot, &s.ballot) < 0):",
+        1200,
     ),
     Mutant(
         "a promise does not report what was accepted",
@@ -60,7 +61,6 @@ MUTANTS = [
         "_core",
         "        if ballot_compare(&promise.ballot, &r.promised) > 0:\n            r.promised = promise.ballot\n",
         "",
-        1500,
     ),
     Mutant(
         "what was accepted is forgotten in a crash",
@@ -79,7 +79,6 @@ MUTANTS = [
         "_acceptor",
         "frame_begin(r, FRAME_PROMISE, bit(index), r.logged, sizeof(Promise))",
         "frame_begin(r, FRAME_PROMISE, bit(index), 0, sizeof(Promise))",
-        1500,
     ),
     Mutant(
         "an acceptance leaves before it is durable",
@@ -88,10 +87,10 @@ MUTANTS = [
         "frame_begin(r, FRAME_ACCEPTED, bit(index), 0, sizeof(Accepted))",
     ),
     Mutant(
-        "a lower Prepare is promised as well",
+        "a lower Prepare is promised as well, and lowers the promise",
         "_acceptor",
-        "    if order < 0:\n        send_reject(r, index, &p.ballot)\n        return\n",
-        "",
+        "    if order < 0:\n        send_reject(r, index, &p.ballot)\n        return\n    if order > 0:\n",
+        "    if order != 0:\n",
     ),
     Mutant(
         "an Accept below the promise is accepted",
@@ -148,17 +147,17 @@ MUTANTS = [
         "_settle(r, p, SETTLE_NOT_AVAILABLE if p.state != CHUNK_PROPOSED else SETTLE_UNKNOWN)",
     ),
     Mutant(
-        "a chunk that was forwarded is forwarded again to the next master",
+        "what was proposed under an older ballot is proposed again under the next",
         "_proposer",
-        "    _settle(r, p, SETTLE_UNKNOWN)\n\n\ncdef void proposer_tick",
-        "    p.state = CHUNK_QUEUED\n            r.pending_scan = r.pending_first\n\n\ncdef void proposer_tick",
+        "        if p != NULL and p.state == CHUNK_QUEUED:\n            _enqueue",
+        "        if p != NULL:\n            p.state = CHUNK_QUEUED\n            _enqueue",
     ),
     Mutant(
-        "the ring of a learner forgets what is above the gap",
+        "after a crash an acceptance implies no promise",
         "_core",
-        "        return -1\n        if ballot_compare(&accept.ballot, &r.promised) > 0:\n            r.promised = accept.ballot\n",
+        "        return -1\n        if ballot_compare(&accept.ballot, &r.promised) > 0:\n"
+        "            r.promised = accept.ballot\n",
         "        return -1\n",
-        1500,
     ),
 ]
 
@@ -189,12 +188,25 @@ def build(mutant: Mutant, folder: Path) -> None:
     source.write_text(text.replace(mutant.old, mutant.new))
     libraries = list(package.glob(f"{mutant.module}.*so"))
     directives = [word for directive in DIRECTIVES for word in ("-X", directive)]
-    subprocess.run([sys.executable, "-m", "cython", "-3", *directives, str(source)], cwd=folder, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "cython", "-3", *directives, str(source)], cwd=folder, check=True, capture_output=True
+    )
     for library in libraries:
         library.unlink()
         compiler = (sysconfig.get_config_var("CC") or "cc").split()
         include = sysconfig.get_paths()["include"]
-        command = [*compiler, "-O0", "-w", "-shared", "-fPIC", "-pthread", f"-I{include}", str(source.with_suffix(".c")), "-o", str(library)]
+        command = [
+            *compiler,
+            "-O0",
+            "-w",
+            "-shared",
+            "-fPIC",
+            "-pthread",
+            f"-I{include}",
+            str(source.with_suffix(".c")),
+            "-o",
+            str(library),
+        ]
         subprocess.run(command, check=True, capture_output=True)
 
 

@@ -41,7 +41,7 @@ def valid(kind: int) -> bytes:
     if kind == FORWARD:
         return frames.frame(kind, 2, data=BATCH, count=2)
     if kind == FORWARD_REFUSED:
-        return frames.frame(kind, 2, data=struct.pack("<QQ", 4, 5), count=2)
+        return frames.frame(kind, 2, data=struct.pack("<QQ", 4, 5), count=2, reason=1)
     if kind in (FORM, FORM_OK, FORMED):
         return frames.frame(kind, 2, data=bytes(48), count=2)
     return frames.frame(kind, 2)
@@ -106,6 +106,11 @@ def test_header_fields_that_must_have_one_value(offset: int, code: int) -> None:
     frame = bytearray(valid(ACCEPT))
     frame[offset] = 0xEE
     assert check_frame(resealed(frame))[0] == code
+
+
+@pytest.mark.parametrize(("reason", "code"), [(0, BODY), (1, OK), (2, OK), (3, BODY)])
+def test_a_refusal_has_a_reason_that_is_known(reason: int, code: int) -> None:
+    assert check_frame(frames.frame(FORWARD_REFUSED, 2, data=bytes(8), count=1, reason=reason))[0] == code
 
 
 def accept(data: bytes, count: int, kind: int = 1) -> int:

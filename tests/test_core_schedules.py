@@ -19,21 +19,24 @@ from frames import (
     members,
     parse,
 )
-from world import MS, World
-
 from paxos._core import Core
+from world import MS, World
 
 T = 1000 * MS
 Effects = list[tuple[object, ...]]
 
 
 def sent_to(peer: int, effects: Effects) -> list[bytes]:
-    return [e[3] for e in effects if e[0] == "send" and isinstance(e[1], int) and e[1] >> (peer - 1) & 1 and isinstance(e[3], bytes)]
+    return [
+        e[3]
+        for e in effects
+        if e[0] == "send" and isinstance(e[1], int) and e[1] >> (peer - 1) & 1 and isinstance(e[3], bytes)
+    ]
 
 
 def test_a_deposed_master_that_fetches_a_value_gives_no_notice_of_it() -> None:
-    """Rule 5. 1 is master of (1, 1) and has proposed a no-op at 0, which 2 has accepted. 3, 4 and 5 know nothing of it, elect 5 and
-    choose W at 0. 1 has not heard of that ballot but fetches W from 4: its notice must not make 2 apply the no-op."""
+    """Rule 5. 1 is master of (1, 1) and has proposed a no-op at 0, which 2 has accepted. 3, 4 and 5 know nothing of it, elect
+    5 and choose W at 0. 1 has not heard of that ballot but fetches W from 4: its notice must not make 2 apply the no-op."""
     w = chunk(5, 1, [b"w"])
     one, two = Core(1, members(5)), Core(2, members(5))
     one.start(T)
@@ -65,7 +68,9 @@ def test_a_vote_before_a_crash_is_kept_and_the_ballot_not_used_again() -> None:
     """Rule 1: what was promised and accepted binds the next life, and a ballot belongs to one life."""
     core = Core(1, members(3))
     core.start(T)
-    disk = [e for e in core.receive(T, frame(ACCEPT, 2, ballot=ballot(4, 2), data=chunk(2, 1, [b"x"]))) if e[0] == "log"]
+    disk = [
+        e for e in core.receive(T, frame(ACCEPT, 2, ballot=ballot(4, 2), data=chunk(2, 1, [b"x"]))) if e[0] == "log"
+    ]
     disk += [e for e in core.receive(T, frame(PREPARE, 3, ballot=ballot(6, 3))) if e[0] == "log"]
     again = Core(1, members(3), boot=2)
     for _, _, kind, instance, body in disk:

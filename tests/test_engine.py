@@ -101,10 +101,13 @@ def test_steady_state_is_one_round_and_one_write_a_value(make: MakeEngines) -> N
     rounds = after[master]["rounds"] - before[master]["rounds"]
     assert rounds == after[master]["proposed_values"] - before[master]["proposed_values"] == 50
     for n in c.running:
-        # A pause of the machine may let the log fall idle and be sealed now and then.
         writes = after[n]["log_writes"] - before[n]["log_writes"]
         records = after[n]["log_records"] - before[n]["log_records"]
-        assert 50 <= writes <= records <= 60
+        # One record a value; a pause of the machine may let the log fall idle, and be sealed, once behind each. A follower
+        # that is late may write two values at once; the master cannot, for the next comes after the one before is applied.
+        assert 50 <= records <= 101
+        assert writes <= records
+        assert n != master or writes >= 50
 
 
 def test_a_minority_may_stop_and_comes_back_from_disk(make: MakeEngines) -> None:

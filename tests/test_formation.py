@@ -142,6 +142,30 @@ def test_an_empty_node_that_meets_a_formed_cluster_stays_empty() -> None:
     assert wiped.core.state()[3] == 0b110
 
 
+def test_the_others_finish_when_the_coordinator_is_gone_for_good() -> None:
+    """All hold the record, and the one that made it dies before it could say so."""
+    world = World(3)
+    one, two, three = (world.members[i] for i in (1, 2, 3))
+    for other in (2, 3):
+        one.take(one.core.receive(world.now, world.members[other].core.hello(0))[1])
+    one.sync()
+    for node, frame in world.wire:
+        world.members[node].take(world.members[node].core.receive(world.now, frame)[1])
+    world.wire.clear()
+    for member in (two, three):
+        member.sync()
+    for _ in range(3):
+        world.now += 1000 * MS
+        for member in (two, three):
+            member.take(member.core.tick(world.now))
+        wire, world.wire = world.wire, []
+        for node, frame in wire:
+            if node != 1:
+                world.members[node].take(world.members[node].core.receive(world.now, frame)[1])
+    assert [m.core.state()[0] for m in (two, three)] == [FORMED, FORMED]
+    world.check()
+
+
 def test_one_wiped_and_one_that_never_heard_of_a_value_do_not_form_a_new_cluster() -> None:
     """The schedule behind rule 9: all configured members must say that they are empty, a majority is not enough."""
     world = World(5)

@@ -314,6 +314,16 @@ def test_directory_in_use_and_directory_of_another_node(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"in the way")
+
+    async def main() -> None:
+        await paxos.Node.open(tmp_path / "file" / "1", node_id=1, cluster=book(1), state_machine=Journal, **SMALL)
+
+    with pytest.raises(paxos.StorageError, match="cannot be used"):
+        asyncio.run(main())
+
+
 def test_wait_ready_says_when_there_is_no_master(tmp_path: Path) -> None:
     async def main() -> None:
         node = await paxos.Node.open(tmp_path / "1", node_id=1, cluster=book(3), state_machine=Journal, **SMALL)

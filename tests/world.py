@@ -77,7 +77,8 @@ class Host:
                 world.on_chosen(self, instance, (vkind, count, value))
             elif kind == "read":
                 _, peers, first, end, limit = effect
-                values, size = [], 0
+                values: list[tuple[int, int, bytes]] = []
+                size = 0
                 for value in self.known[first:end]:
                     size += len(value[2])
                     if values and size > limit:
