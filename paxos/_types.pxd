@@ -2,7 +2,7 @@
 """Types shared by every part of the core: plain C, no Python object in them.
 
 Everything here is little-endian and free of padding where it stands on the wire or on disk; the sizes are
-asserted at import by ``_codec``. ``docs/formats.md`` describes the same bytes for people.
+asserted at import by ``_codec``. ``docs/formats-wire.md`` and ``docs/formats-log.md`` describe the same bytes for people.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -84,7 +84,7 @@ cdef extern from *:
     typedef struct { px_ballot ballot; uint32_t boot, count; } px_forward;
     typedef struct { px_ballot ballot; uint32_t boot, reason, count, zero; } px_forward_refused;
 
-    /* ---- in the log: a record is this header and a body; see docs/formats.md ---- */
+    /* ---- in the log: a record is this header and a body; see docs/formats-log.md ---- */
     typedef struct {
         uint32_t crc;                            /* crc32c, seeded with incarnation and segment number, of bytes 4..32+size */
         uint32_t previous;                       /* crc of the record before this one, across writes and segments */
