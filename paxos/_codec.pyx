@@ -286,7 +286,8 @@ cdef void *out_head(Outbox *out, Effect *e, size_t size) noexcept nogil:
     e.head = at
     e.head_size = <uint32_t>size
     out.used = at + size
-    memset(out.arena + at, 0, size)
+    if size:
+        memset(out.arena + at, 0, size)     # (the arena may be NULL as long as nothing was put into it)
     return out.arena + at
 
 

@@ -197,6 +197,7 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         return
     index = <uint32_t>member
     r.heard[index] = now
+    r.down &= ~bit(index)
     if frame.type == FRAME_ACCEPT:
         _receive_accept(r, index, frame, data)
     elif frame.type == FRAME_ACCEPTED:
@@ -281,8 +282,12 @@ cdef int64_t replica_deadline(Replica *r) noexcept nogil:
 cdef void replica_peer(Replica *r, int64_t now, uint32_t index, bint up) noexcept nogil:
     r.now = now
     if not up:
+        r.down |= bit(index)
         election_master_lost(r, index)
-    elif r.role == ROLE_MASTER:
+        _finish(r)
+        return
+    r.down &= ~bit(index)
+    if r.role == ROLE_MASTER:
         proposer_resend(r, bit(index), 0)
         proposer_heartbeat(r, bit(index), True)
     elif r.master == r.members.members[index].node:

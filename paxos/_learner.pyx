@@ -20,7 +20,7 @@ from paxos._types cimport (
 )
 
 cdef enum:
-    LEARN_BYTES = 1 << 20           # asked for at a time
+    LEARN_BYTES = 1048576           # asked for at a time
 
 
 cdef void _settle_chunks(Replica *r, const Value *value) noexcept nogil:

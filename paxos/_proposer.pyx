@@ -30,7 +30,7 @@ from paxos._types cimport (
 )
 
 cdef enum:
-    FORWARD_BYTES = 1 << 20         # of chunks in one Forward frame, unless a single one is larger
+    FORWARD_BYTES = 1048576         # of chunks in one Forward frame, unless a single one is larger
     EXPIRE_EVERY = 10000000         # ns
     NOTICE_DELAY = 1000000          # ns that news of chosen instances may wait for an Accept to ride on
 
@@ -380,7 +380,10 @@ cdef void _forward(Replica *r, uint64_t first, uint64_t end, int state) noexcept
 
 
 cdef bint _has_remote_master(Replica *r) noexcept nogil:
-    return r.role != ROLE_MASTER and r.master != 0 and r.master != r.options.node and member_index(r, r.master) >= 0
+    """Whether there is somebody to forward to. What cannot reach him had better stay here, where it is certainly not executed."""
+    cdef int index = member_index(r, r.master)
+    return (r.role != ROLE_MASTER and r.master != 0 and index >= 0 and <uint32_t>index != r.self
+            and not r.down & bit(<uint32_t>index))
 
 
 cdef void proposer_forward_again(Replica *r) noexcept nogil:

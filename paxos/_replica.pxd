@@ -124,6 +124,7 @@ cdef struct Replica:
     uint64_t noticed                # watermark that the others have been told
     int64_t notice_due              # when they are to be told, if no Accept goes out before; 0: nothing to tell
     int64_t *heard                  # per member: last frame
+    uint32_t down                   # members that the host cannot reach, as far as it knows
     int64_t heartbeat_due
     Chunk *queue_head
     Chunk *queue_tail

@@ -1,5 +1,6 @@
 # cython: language_level=3
 """What all roles need of a replica: slots, frames, records, randomness. No rule of the protocol is decided here."""
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 
@@ -25,6 +26,7 @@ cdef void slot_free(Slot *s) noexcept nogil:
     memset(s, 0, sizeof(Slot))
 
 
+@cython.overflowcheck(False)     # wraps, on purpose
 cdef int64_t draw(Replica *r, int64_t low, int64_t high) noexcept nogil:
     """Uniform enough in [low, high): xorshift64*, seeded by the host, so that a simulation repeats."""
     r.random ^= r.random >> 12

@@ -213,6 +213,28 @@ def test_a_proposal_goes_to_the_master_under_its_ballot() -> None:
     assert core.pump(T) == []
 
 
+def test_nothing_is_forwarded_to_a_master_that_cannot_be_reached() -> None:
+    """It stays QUEUED: at its deadline it is certainly not executed, and the next master can have it."""
+    core = follower()
+    core.peer(T, 1, False)
+    core.submit(T, 1, [b"a"], T + 20 * MS)
+    assert core.pump(T) == []
+    core.submit(T, 2, [b"b"], T + 2000 * MS)
+    assert ("settled", 1, NOT_AVAILABLE) in core.tick(T + 30 * MS)
+    core.peer(T + 31 * MS, 1, True)
+    core.receive(T + 31 * MS, frame(HEARTBEAT, 2, ballot=ballot(1, 2)))  # meanwhile it had asked for an election
+    sent = short(core.pump(T + 31 * MS))
+    assert sent == [("send", "forward", [2], 0, {"ballot": (1, 2), "boot": 1, "count": 1}, chunk(1, 2, [b"b"]))]
+
+
+def test_who_is_heard_can_be_reached() -> None:
+    core = follower()
+    core.peer(T, 1, False)
+    core.submit(T, 1, [b"a"], T + 2000 * MS)
+    core.receive(T, frame(HEARTBEAT, 2, ballot=ballot(1, 2)))
+    assert [kinds for _, kinds, *_ in short(core.pump(T))] == ["forward"]
+
+
 def test_a_forwarded_chunk_is_taken_once_under_the_right_ballot() -> None:
     core = master()
     forward = frame(FORWARD, 2, ballot=ballot(1, 1), boot=1, count=2, data=X + Y)
