@@ -1,4 +1,4 @@
-"""Frames and records of the core, built and taken apart by a second implementation, for tests (see docs/formats-wire.md, docs/formats-log.md)."""
+"""Frames and records of the core, built and taken apart by a second implementation, for tests (see docs/)."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from paxos._codec import checksum
 
 from engines import PATIENCE, Engines
+from paxos._codec import checksum
 
 HELLO, REFUSE, FORM, ACCEPT, HEARTBEAT = 1, 2, 3, 22, 24
 
@@ -256,7 +256,7 @@ def test_a_wiped_node_is_told_and_does_not_vote(tmp_path: Path) -> None:
         c.start(3)
         c.until(lambda: "empty data directory" in c.logs(3) and "refused this node" in c.logs(3))
         assert not c.running[3].status()["formed"]
-        c.wait_master([1, 2])       # node 3 may have been the master: then what is proposed meanwhile may end unknown
+        c.wait_master([1, 2])  # node 3 may have been the master: then what is proposed meanwhile may end unknown
         c.propose(1, b"w")
         assert c.values(3) == []
     finally:
