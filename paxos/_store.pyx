@@ -331,9 +331,10 @@ cdef void index_trim(Index *x, uint64_t first) noexcept nogil:
     if first <= x.first:
         return
     gone = min(first - x.first, x.count)
-    memmove(x.positions, x.positions + gone, (x.count - gone) * sizeof(uint64_t))
-    memmove(x.chains, x.chains + gone, (x.count - gone) * sizeof(uint32_t))
     x.count -= gone
+    if x.count:                     # (with nothing left the arrays may be NULL)
+        memmove(x.positions, x.positions + gone, x.count * sizeof(uint64_t))
+        memmove(x.chains, x.chains + gone, x.count * sizeof(uint32_t))
     x.first = first
 
 
