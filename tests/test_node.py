@@ -71,9 +71,11 @@ def test_one_client_costs_one_round_and_one_write_per_value(tmp_path: Path) -> N
             me = node.status().node_id
             assert after[me].rounds - before[me].rounds == after[me].proposed_values - before[me].proposed_values == 100
             for i in nodes:
-                # 100 for the values, and at most a few more: seals of an idle log.
-                assert 100 <= after[i].log_writes - before[i].log_writes <= 105
-                assert 100 <= after[i].fsyncs - before[i].fsyncs <= 105
+                # At most a few more: seals of an idle log. A follower that is late may write two values at once.
+                assert after[i].log_writes - before[i].log_writes <= 105
+                assert after[i].fsyncs - before[i].fsyncs <= 105
+                assert after[i].log_records - before[i].log_records >= 100
+            assert after[me].log_writes - before[me].log_writes >= 100, "one value at a time was under way"
 
     asyncio.run(main())
 
