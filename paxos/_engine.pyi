@@ -92,9 +92,9 @@ class Engine:
         max_pending: int = 16384,
         max_pending_bytes: int = ...,
     ) -> None: ...
-    def start(self, applied: int) -> None:
+    def start(self, applied: int) -> int:
         """Starts the thread. ``applied``: the last instance that the state machine has, -1 for none; what follows it is
-        delivered. Once; NodeClosed after stop()."""
+        delivered. Returns the chain checksum behind it (0: not known here). Once; NodeClosed after stop()."""
     def stop(self) -> None:
         """Ends the thread and closes connections and log. What is queued may still be drained. Again: nothing."""
     def fileno(self) -> int:

@@ -16,6 +16,7 @@ from paxos._formation cimport formation_init
 from paxos._host cimport host_free, host_restore, host_restored, host_run
 from paxos._net cimport net_abandon, net_free, net_init
 from paxos._segments cimport LogStore
+from paxos._store cimport index_chain
 from paxos._sockets cimport Address, address_set
 from paxos._state cimport TAIL, Group, Host
 from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membership, Value, xzalloc
@@ -272,6 +273,7 @@ cdef class Engine:
                 raise RuntimeError("the Engine has not been opened")
             self.host.delivery.last_drain = boottime()
             self.host.groups[0].cursor = <uint64_t>(applied + 1)
+            chain = index_chain(&self.host.groups[0].index, <uint64_t>applied) if applied >= 0 else 0
             # A daemon: a program that ends without close() must not hang on it; what is durable is durable.
             thread = threading.Thread(target=self._run, name=f"paxos-{self.host.options.node}", daemon=True)
             self.started = True
@@ -281,6 +283,7 @@ cdef class Engine:
                 self.started = False        # no thread can be had: stop() must not wait for one
                 raise
             self.thread = thread
+            return chain
 
     def _run(self):
         with nogil:

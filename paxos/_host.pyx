@@ -101,7 +101,7 @@ cdef void say_met(Host *h) noexcept nogil:
         return
     h.met_formed = h.formation.met_formed
     snprintf(text, sizeof(text), "this node has an empty data directory, but the others belong to a cluster that is formed: it "
-             "may have lost what it promised, so it neither votes nor takes proposals. Give it its data directory back")
+             "may have lost what it promised, so it neither votes nor takes proposals, and waits. If its own directory still exists, start it with that one")
     delivery_log(&h.delivery, 50, text)
 
 
@@ -297,17 +297,20 @@ cdef void flush(Host *h) noexcept nogil:
 
 
 cdef void write_log(Host *h) noexcept nogil:
-    cdef uint32_t i
-    cdef Group *g
     if store_pending(h.store):
         flush(h)
         h.seal_due = h.now + SEAL_AFTER * <int64_t>MILLISECOND
         pump(h)
         net_flush(&h.net)
         return
-    if h.seal_due == 0 or h.now < h.seal_due:
-        return
-    # The log has fallen idle: a last write says that the one before it is durable (design rule 13).
+    if h.seal_due != 0 and h.now >= h.seal_due:
+        seal(h)
+
+
+cdef void seal(Host *h) noexcept nogil:
+    """The log has fallen idle, or is closed: a last write says that the one before it is durable (design rule 13)."""
+    cdef uint32_t i
+    cdef Group *g
     h.seal_due = 0
     for i in range(h.group_count):
         g = &h.groups[i]
@@ -432,6 +435,8 @@ cdef void host_run(Host *h) noexcept nogil:
         for n in range(submitted):
             submit(h, &taken[n])
         if stop:
+            if h.seal_due:
+                seal(h)
             return
         if command:
             h.may_lead = command == 1

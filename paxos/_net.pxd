@@ -65,7 +65,9 @@ cdef struct Peer:
     int64_t next_dial
     int64_t backoff
     int64_t complained              # when a failure was last logged
-    bint failing                    # the failure to connect has been logged
+    bint failing                    # the last attempt to connect failed
+    int64_t refused_at              # when a refusal by this peer was last logged; 0: never
+    uint32_t refused_reason
     OutQueue out
 
 cdef struct Net:

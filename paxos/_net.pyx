@@ -36,6 +36,7 @@ cdef enum:
     BACKOFF_HIGH = 1000             # ms
     COMPLAIN_AFTER = 2              # s that a peer cannot be reached before that is said
     COMPLAIN_EVERY = 60             # s
+    NOTE_EVERY = 10                 # s between two log lines of one reason to refuse
     SMALL_BUFFER = 4096             # before the handshake, and all that a REFUSE needs
     BUFFER = 262144
     ROUND_BYTES = 1048576           # read from one connection in one round
@@ -65,11 +66,11 @@ cdef const char **REASON_TEXT = [
 
 
 cdef void note(Net *net, int reason, const Conn *conn) noexcept nogil:
-    """Counts a refusal and logs it, at most once a second for each reason."""
+    """Counts a refusal and logs it, at most every ten seconds for each reason."""
     cdef char text[512]
     cdef char address[80]
     net.refused[reason] += 1
-    if net.logged_at[reason] and net.now - net.logged_at[reason] < SECOND:
+    if net.logged_at[reason] and net.now - net.logged_at[reason] < NOTE_EVERY * <int64_t>SECOND:
         net.unlogged[reason] += 1
         return
     address_text(&conn.address, address, sizeof(address))
@@ -423,9 +424,20 @@ cdef void net_refuse(Net *net, Conn *conn, int reason, const uint8_t *frame, siz
     conn.deadline = net.now + LINGER_TIMEOUT * <int64_t>SECOND
 
 
+cdef void refused(Net *net, Peer *p, uint32_t reason, const char *why, int size) noexcept nogil:
+    """Said when it is news, and again every minute; dialled again no sooner than a peer that is down."""
+    cdef char text[1400]
+    p.backoff = BACKOFF_HIGH * <int64_t>MILLISECOND
+    if p.refused_at != 0 and p.refused_reason == reason and net.now - p.refused_at < COMPLAIN_EVERY * <int64_t>SECOND:
+        return
+    p.refused_at = net.now
+    p.refused_reason = reason
+    snprintf(text, sizeof(text), "node %u refused this node: %.*s", p.node, size, why)
+    delivery_log(net.delivery, 40, text)
+
+
 cdef void answered(Net *net, Conn *conn) noexcept nogil:
     """Something on a dialled connection: the refusal, or the end."""
-    cdef char text[1400]
     cdef const Frame *frame
     cdef const uint8_t *body
     cdef int size
@@ -442,10 +454,8 @@ cdef void answered(Net *net, Conn *conn) noexcept nogil:
             return
         body = <const uint8_t *>frame + sizeof(Frame) + sizeof(Refuse)
         size = <int>(frame.length - sizeof(Frame) - sizeof(Refuse))
-        if not net.peers[conn.peer].failing or net.now - net.peers[conn.peer].complained >= 10 * <int64_t>SECOND:
-            snprintf(text, sizeof(text), "node %u refused this node: %.*s", conn.node, size, <const char *>body)
-            delivery_log(net.delivery, 40, text)
-            net.peers[conn.peer].complained = net.now
+        refused(net, &net.peers[conn.peer], (<const Refuse *>(<const uint8_t *>frame + sizeof(Frame))).reason,
+                <const char *>body, size)
         drop(net, conn)
         return
 

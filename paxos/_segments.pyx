@@ -121,8 +121,9 @@ def _map(path):
 
 def _damage(path, offset, why):
     return (f"{path}, offset {offset}: {why}. Data that this node had made durable is damaged or missing, so it may have "
-            "forgotten what it promised and must not vote with this log. Nothing was changed on disk. Keep the directory "
-            "for examination, check the disk, and start the node with an empty data directory or a replacement node")
+            "forgotten what it promised and must not vote with this log. Nothing was changed on disk. The other nodes go on "
+            "without this one as long as they are a majority. Keep the directory, and check the disk; this version cannot yet "
+            "replace the node (an empty directory would wait, and not vote)")
 
 
 cdef class LogStore:

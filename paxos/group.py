@@ -72,7 +72,8 @@ class NodeStatus:
     commits: int
     """Values in the chosen instances."""
     checksum: int
-    """Chain checksum over the applied instances: equal on all nodes that have applied as many."""
+    """Chain checksum over the applied instances: equal on all nodes that have applied as many. 0 before the first, and after
+    the restart of a durable state machine until the log knows its last instance to be chosen."""
     fsyncs: int
     log_writes: int
     log_bytes: int

@@ -53,7 +53,7 @@ def open_group(
     try:
         group = Group(engine, state_machine, max_value=options.max_value, batch_bytes=options.batch_bytes,
                       batch_values=options.batch_values)  # fmt: skip
-        engine.start(group.applied)
+        group.checksum = engine.start(group.applied)
     except BaseException:
         engine.stop()
         raise

@@ -12,6 +12,7 @@ import pytest
 
 import paxos
 from nodes import DEADLINE, Journal, book, cluster, master_of, until
+from paxos.node import open_group
 
 SMALL = {"segment_bytes": 4 << 20, "max_value": 1 << 20}
 
@@ -106,6 +107,27 @@ def test_restart_replays_what_the_state_machine_does_not_have(tmp_path: Path) ->
         assert [i for i, _ in made[0].instances] == list(
             range(rolled_back + 1, rolled_back + 1 + len(made[0].instances))
         )
+
+
+def test_the_checksum_is_known_before_anything_is_applied(tmp_path: Path) -> None:
+    """A durable state machine that has everything is replayed nothing, and still has its place in the chain."""
+
+    async def main() -> tuple[int, int]:
+        async with cluster(tmp_path, 1) as nodes:
+            await nodes[1].propose(b"a", timeout=DEADLINE)
+            status = nodes[1].status()
+            return status.applied, status.checksum
+
+    applied, checksum = asyncio.run(main())
+
+    class Durable(Journal):
+        def last_applied(self) -> int:
+            return applied - 1
+
+    engine, group = open_group(tmp_path / "1", 1, book(1), None, Durable, paxos.Options(**SMALL))
+    engine.stop()
+    assert checksum != 0
+    assert (group.applied, group.checksum) == (applied - 1, checksum)
 
 
 def test_a_state_machine_ahead_of_the_cluster_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

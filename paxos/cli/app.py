@@ -78,7 +78,7 @@ def serve(
 ) -> None:
     """Run one node of the key-value service until SIGTERM or Ctrl-C.
 
-    Any Redis client can talk to any node. A write is acknowledged when it is on the disks of a majority.
+    Redis clients can talk to any node. A write is acknowledged when it is on the disks of a majority.
     """
     from . import loops
     from . import serve as module

@@ -151,7 +151,10 @@ async def _watch(node: paxos.Node, options: ServeOptions) -> None:
         elif loop.time() - since > patience:
             down = [f"{peer} ({options.cluster.get(peer, '?')})" for peer, up in sorted(status.peers.items()) if not up]
             if down:
-                text = "no master; cannot reach node %s: start it, or check its address in --cluster"
+                text = (
+                    "no master; no connection to node %s: it does not run, --cluster has a wrong address, "
+                    "or it refuses this node (then that is said above)"
+                )
                 logger.warning(text, ", ".join(down))
             else:
                 logger.warning("no master, although all nodes can be reached")
