@@ -256,10 +256,9 @@ def test_a_wiped_node_is_told_and_does_not_vote(tmp_path: Path) -> None:
         c.start(3)
         c.until(lambda: "empty data directory" in c.logs(3) and "refused this node" in c.logs(3))
         assert not c.running[3].status()["formed"]
-        # It goes on asking, and the refusals that follow are no news on either side.
+        # It goes on asking, and the refusals that follow are no news.
         c.until(lambda: refused(c, "other_incarnation") >= 4)
         assert c.logs(3).count("node 1 refused this node") == 1
-        assert c.logs(1).count("closed the connection with") <= 2  # one for each of the reasons that it may have
         c.wait_master([1, 2])  # node 3 may have been the master: then what is proposed meanwhile may end unknown
         c.propose(1, b"w")
         assert c.values(3) == []
