@@ -397,7 +397,7 @@ def test_engine_that_gets_no_thread_can_be_stopped(make: MakeEngines, monkeypatc
 # ---- fork ----
 
 FORKED = """
-import os, sys
+import os, sys, threading, time
 import paxos
 
 class Machine(paxos.StateMachine):
@@ -413,11 +413,13 @@ def open_node():
 
 node = open_node()
 assert node.propose(b"parent", timeout=30) == 1
-read, write = os.pipe()
+parent = os.getpid()
 if os.fork():
     os._exit(0 if node.propose(b"parent again", timeout=30) == 2 else 1)   # dies without a word; the child stays
-os.close(write)
-os.read(read, 1)                    # until the parent is gone
+end = time.monotonic() + 50
+while os.getppid() == parent:       # until the parent is gone, and all that it held with it
+    assert time.monotonic() < end, "the parent does not end"
+    threading.Event().wait(0.01)
 try:
     node.propose(b"child")
 except paxos.NodeClosed as error:
