@@ -14,8 +14,8 @@ BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 
 # Every compiled module that Python sees something of has a stub.
-STUBS   := $(patsubst paxos/%.pyi,paxos.%,$(wildcard paxos/_*.pyi))
-SOURCES := $(wildcard paxos/*.pyx paxos/*.pxd) setup.py
+STUBS   := $(subst /,.,$(patsubst %.pyi,%,$(wildcard paxos/_*.pyi paxos/testing/_*.pyi)))
+SOURCES := $(wildcard paxos/*.pyx paxos/*.pxd paxos/testing/*.pyx paxos/testing/*.pxd) setup.py
 
 .PHONY: build test demo lint format hints debug-test bench bench-once wheel kill-rounds failover clean
 
@@ -91,4 +91,4 @@ failover: build
 	print('pauses', pauses, 'median', round(statistics.median(pauses), 3), 'longest', max(pauses))"
 
 clean:
-	rm -rf build dist wheelhouse *.egg-info paxos/*.so
+	rm -rf build dist wheelhouse *.egg-info paxos/*.so paxos/testing/*.so

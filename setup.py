@@ -1,4 +1,4 @@
-"""Builds the extension modules: every ``paxos/_*.pyx`` is one. All the rest of the set-up is in pyproject.toml.
+"""Builds the extension modules: every ``_*.pyx`` below ``paxos`` is one. All the rest of the set-up is in pyproject.toml.
 
 ``PAXOS_DEBUG=1`` builds with bounds, overflow and None checks, and C undefined behaviour as a hard error.
 ``PAXOS_DEBUG=trace`` adds line tracing, also of code that runs without the GIL. A traced line takes the GIL, and in the
@@ -83,13 +83,13 @@ class BuildExt(build_ext):
 
 
 def extensions() -> list[Extension]:
-    sources = sorted(Path("paxos").glob("_*.pyx"))
+    sources = sorted(Path("paxos").rglob("_*.pyx"))
     if not sources:
         raise SystemExit("no paxos/_*.pyx here: run setup.py from the top of the source tree")
     compile_args, link_args, macros = flags()
     modules = [
         Extension(
-            f"paxos.{source.stem}",
+            ".".join(source.with_suffix("").parts),
             [source.as_posix()],
             language="c",
             extra_compile_args=compile_args,

@@ -1,6 +1,6 @@
 """Fails where Cython has a performance hint to give: an exception check or a lock of the GIL on a hot path.
 
-Translates every ``paxos/_*.pyx`` afresh, to C files that are thrown away, and reads what Cython says.
+Translates every ``_*.pyx`` below ``paxos`` afresh, to C files that are thrown away, and reads what Cython says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ EXPECTED: dict[str, str] = {}
 
 
 def main() -> int:
-    sources = sorted(Path("paxos").glob("_*.pyx"))
+    sources = sorted(Path("paxos").rglob("_*.pyx"))
     if not sources:
         print("no paxos/_*.pyx here: run from the top of the source tree", file=sys.stderr)
         return 2
