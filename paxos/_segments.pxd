@@ -3,6 +3,7 @@
 Used by one thread (the engine's); only the preparer thread runs beside it. The C functions live in _store; whoever uses
 the log cimports them from here."""
 from libc.stdint cimport uint32_t, uint64_t
+from paxos._folder cimport Folder
 from paxos._log cimport RecordRef
 from paxos._store cimport (
     Index, Store, index_free, index_get, index_set, index_trim, store_append, store_flush, store_pending, store_read,
@@ -19,13 +20,14 @@ cdef class LogStore:
     cdef readonly uint32_t boot     # this start's number, already durable
     cdef readonly str mode          # how writes are made durable, in words
     cdef readonly str directory
-    cdef object _private            # Python-side state of _segments (mappings, lock file, preparer thread)
+    cdef Folder _folder
+    cdef object _private            # Python-side state of _segments (mappings, preparer thread)
 
     cdef _open(self, uint32_t node_id, uint64_t segment_size, bint direct)
     cdef _allocate(self, uint32_t node_id, uint64_t segment_size, found, bint direct)
     cdef _check(self, int error, str what)
     cdef _probe(self, bint direct)
-    cdef _adopt_spares(self, log, names)
+    cdef _adopt_spares(self, names)
     cdef _repair(self, found)
     cdef _identify(self)
     cdef _release(self)

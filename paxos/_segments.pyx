@@ -1,41 +1,36 @@
 # cython: language_level=3
 """The log of a data directory: opened, locked, recovered, brought in order, and closed.
 
-    LOCK                  held with flock while the log is open; holds the pid of its holder
     log/<16 hex>.seg      a segment
     log/spare-<n>.tmp     zero-filled or recycled, of the size of a segment, not part of the log
 
-What is written where is _log's business, what found bytes mean is _recovery's, and _store does the work of a running log.
+The files themselves are _folder's business. What is written where is _log's business, what found bytes mean is _recovery's, and _store does the work of a running log.
 """
-import fcntl
 import mmap
 import os
 import threading
 
-from libc.errno cimport EINVAL, ENOENT, errno
+from libc.errno cimport EINVAL, ENOENT
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from paxos._disk cimport DISK_CREATE, DISK_DIRECT, DISK_WRITE, Disk
+from paxos._folder cimport Folder
 from paxos._log cimport RECORD_HEAD, log_writer_at, log_writer_free, log_writer_init
 from paxos._recovery cimport Recovered
 from paxos._spares cimport (
-    CHUNK, NAME, SPARES_MAX, disk_close, disk_now, disk_open, disk_write, pthread_mutex_lock, pthread_mutex_unlock,
-    segment_name, spares_free, spares_give, spares_init, spares_prepare, spares_stop,
+    CHUNK, NAME, SPARES_MAX, pthread_mutex_lock, pthread_mutex_unlock, segment_name, spares_free, spares_give, spares_init,
+    spares_make, spares_prepare, spares_stop,
 )
 from paxos._store cimport (
     CACHED, Files, store_begin_segment, store_forget, store_open_segment, store_write,
 )
 from paxos._types cimport BLOCK, Record, RECORD_IDENTITY, RecordIdentity
 
+from paxos._folder import damage
 from paxos._recovery import recover
-from paxos.errors import DamagedLog, DirectoryInUse, StorageError, WrongDirectory
-
-cdef extern from "<fcntl.h>" nogil:
-    int O_RDWR, O_CREAT, O_DIRECT, O_DSYNC
-
-cdef extern from "<unistd.h>" nogil:
-    int unlinkat(int directory, const char *name, int flags)
+from paxos.errors import DamagedLog, StorageError, WrongDirectory
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **out, size_t alignment, size_t size)
@@ -47,7 +42,6 @@ class _Private:
     """What LogStore holds in Python objects."""
 
     def __init__(self):
-        self.lock = -1              # descriptor of LOCK
         self.thread = None
         self.recovered = None
         self.first = 1              # number of the first segment that was found
@@ -63,71 +57,8 @@ def _raise(int error, str what):
     raise StorageError(f"{what}: {cause.strerror} (errno {error})") from cause
 
 
-def _fsync_path(path):
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _make_directory(path):
-    """Makes a directory, and those above it, so that a loss of power does not take any of them away again."""
-    missing = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for path in reversed(missing):
-        os.makedirs(path, exist_ok=True)    # another node of this machine may be making the same parents
-        _fsync_path(os.path.dirname(path))
-
-
-def _lock(directory):
-    path = os.path.join(directory, "LOCK")
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise DirectoryInUse(f"{directory} is in use by the process with pid {pid}: stop that process, or name another "
-                                 "data directory") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def _map(path):
-    """The bytes of a file. They are read once first, so that a bad sector is an error here and not a signal later."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(fd).st_size
-        offset = 0
-        try:
-            while offset < size:
-                n = len(os.pread(fd, CHUNK, offset))
-                if n == 0:
-                    break
-                offset += n
-        except OSError as error:
-            raise DamagedLog(_damage(path, offset // BLOCK * BLOCK, f"the disk cannot read it ({error.strerror})")) from error
-        return mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b""
-    finally:
-        os.close(fd)
-
-
-def _damage(path, offset, why):
-    return (f"{path}, offset {offset}: {why}. Data that this node had made durable is damaged or missing, so it may have "
-            "forgotten what it promised and must not vote with this log. Nothing was changed on disk. The other nodes go on "
-            "without this one as long as they are a majority. Keep the directory, and check the disk; this version cannot yet "
-            "replace the node (an empty directory would wait, and not vote)")
-
-
 cdef class LogStore:
-    """The log of the data directory ``directory``, opened, recovered, and held locked until :meth:`close`.
+    """The log of the data directory ``directory`` (a path, or a :class:`~paxos._folder.Folder`), opened, recovered, and held locked until :meth:`close`.
 
     ``node_id``       whose log it is; :class:`~paxos.errors.WrongDirectory` where it is another node's
     ``segment_size``  bytes, for a new log: a multiple of 4096 from 64 KiB to 1 GiB; an existing log keeps its own
@@ -143,7 +74,8 @@ cdef class LogStore:
     def __init__(self, directory, uint32_t node_id, *, uint64_t segment_size=DEFAULT_SEGMENT_SIZE, bint direct=True):
         if self._private is not None:
             raise StorageError("a LogStore is opened once")
-        self.directory = os.path.abspath(os.fspath(directory))
+        self._folder = directory if isinstance(directory, Folder) else Folder(directory)
+        self.directory = self._folder.path
         self._private = _Private()
         try:
             self._open(node_id, segment_size, direct)
@@ -158,15 +90,9 @@ cdef class LogStore:
 
     cdef _open(self, uint32_t node_id, uint64_t segment_size, bint direct):
         cdef Recovered found
-        log = os.path.join(self.directory, "log")
-        _make_directory(self.directory)
-        self._private.lock = _lock(self.directory)
-        _make_directory(log)
-        # What a crash left was seen here (a directory made, a segment renamed): from now on it is durable.
-        _fsync_path(self.directory)
-        _fsync_path(log)
+        self._folder.open()
         numbers, spares = [], []
-        for name in os.listdir(log):
+        for name in sorted(self._folder.names()):
             stem, dot, ending = name.rpartition(".")
             if ending == "seg" and len(stem) == 16 and set(stem) <= set("0123456789abcdef"):
                 numbers.append(int(stem, 16))
@@ -178,7 +104,7 @@ cdef class LogStore:
             number, offset = found.where
             if found.outcome == "unsupported":
                 raise StorageError(f"{self._path(number)}, offset {offset}: {found.why}. Use the version that wrote it, or a later one")
-            raise DamagedLog(_damage(self._path(number), offset, found.why))
+            raise DamagedLog(damage(self._path(number), offset, found.why))
         if found.outcome != "empty":
             if found.node != node_id:
                 raise WrongDirectory(f"{self.directory} belongs to node {found.node}, not to node {node_id}: name this node's "
@@ -187,7 +113,7 @@ cdef class LogStore:
         self._private.recovered = found
         self._private.first = numbers[0] if numbers else 1
         self._allocate(node_id, segment_size, found, direct)
-        self._adopt_spares(log, spares)
+        self._adopt_spares(spares)
         if found.outcome == "empty":
             self._check(store_begin_segment(self.store, 1, &self.store.current), "making the first segment")
         else:
@@ -195,20 +121,21 @@ cdef class LogStore:
         self._identify()
         self.records = found.walk.table.refs
         self.record_count = found.walk.table.count
-        self._private.thread = threading.Thread(target=self._run_preparer, name="paxos-log-preparer", daemon=True)
-        self._private.thread.start()
+        if self._folder.threads:
+            self._private.thread = threading.Thread(target=self._run_preparer, name="paxos-log-preparer", daemon=True)
+            self._private.thread.start()
 
     def _path(self, number):
-        return os.path.join(self.directory, "log", f"{number:016x}.seg")
+        return self._folder.where(f"{number:016x}.seg")
 
     def _map_segment(self, number):
-        data = _map(self._path(number))
+        data = self._folder.view(f"{number:016x}.seg")
         self._private.maps.append(data)
         return data
 
     cdef _check(self, int error, str what):
         if error:
-            _raise(error, f"{os.path.join(self.directory, 'log')}: {what} failed")
+            _raise(error, f"{self._folder.log}: {what} failed")
 
     cdef _allocate(self, uint32_t node_id, uint64_t segment_size, found, bint direct):
         cdef Files *f
@@ -216,7 +143,7 @@ cdef class LogStore:
         cdef int error
         cdef bytes fresh
         if found.outcome == "empty":
-            fresh = os.urandom(16)
+            fresh = self._folder.entropy(16)
             self.incarnation_hi = int.from_bytes(fresh[:8], "little")
             self.incarnation_lo = int.from_bytes(fresh[8:], "little")
         else:
@@ -227,7 +154,8 @@ cdef class LogStore:
         self.store = <Store *>calloc(1, sizeof(Store))
         if self.store == NULL:
             raise MemoryError
-        self.store.directory = self.store.current = -1
+        self.store.disk = &self._folder.disk
+        self.store.current = -1
         f = <Files *>calloc(1, sizeof(Files))
         if f == NULL:
             raise MemoryError
@@ -241,8 +169,7 @@ cdef class LogStore:
         if error:
             raise MemoryError
         self.store.node = node_id
-        self.store.directory = os.open(os.path.join(self.directory, "log"), os.O_RDONLY | os.O_DIRECTORY)
-        error = spares_init(&f.spares, self.store.directory, segment_size)
+        error = spares_init(&f.spares, self.store.disk, segment_size)
         if error:
             _raise(error, "preparing for spare segments")
         self._probe(direct)
@@ -250,19 +177,21 @@ cdef class LogStore:
     cdef _probe(self, bint direct):
         """Finds out with a file of its own whether this file system takes aligned direct writes."""
         cdef Files *f = <Files *>self.store.files
+        cdef Disk *d = self.store.disk
         cdef int fd = -1, error, other
         self.store.direct = False
         if not direct:
             self.mode = "pwrite + fdatasync (O_DIRECT was not asked for)"
             return
         memset(f.block, 0, BLOCK)
-        error = disk_open(self.store.directory, b"probe.tmp", O_RDWR | O_CREAT | O_DIRECT | O_DSYNC, &fd)
+        error = d.open(d, b"probe.tmp", DISK_WRITE | DISK_CREATE | DISK_DIRECT, &fd)
         if error == 0:
-            error = disk_write(fd, f.block, BLOCK, 0, True)
-            other = disk_close(fd)
+            error = d.write(d, fd, f.block, BLOCK, 0, True)
+            other = d.close(d, fd)
             error = error if error else other
-        if unlinkat(self.store.directory, b"probe.tmp", 0) != 0 and errno != ENOENT:
-            self._check(errno, "removing probe.tmp")
+        other = d.unlink(d, b"probe.tmp")
+        if other != ENOENT:
+            self._check(other, "removing probe.tmp")
         if error == EINVAL:
             self.mode = "pwrite + fdatasync (this file system refuses O_DIRECT)"
             return
@@ -270,23 +199,18 @@ cdef class LogStore:
         self.store.direct = True
         self.mode = "O_DIRECT|O_DSYNC"
 
-    cdef _adopt_spares(self, log, names):
+    cdef _adopt_spares(self, names):
         """Whole spares are used again, whatever is in them; what a crash left unfinished is removed."""
         cdef Files *f = <Files *>self.store.files
         cdef uint64_t number
         for name in names:
-            path = os.path.join(log, name)
             digits = name[len("spare-"):-len(".tmp")] if name.startswith("spare-") else ""
-            whole = digits.isascii() and digits.isdigit() and len(digits) < 19 and os.path.getsize(path) == f.spares.segment_size
+            whole = digits.isascii() and digits.isdigit() and len(digits) < 19 and self._folder.size(name) == f.spares.segment_size
             if not whole or f.spares.ready >= SPARES_MAX:
-                os.unlink(path)
+                self._folder.remove(name)
                 continue
             number = int(digits)
-            fd = os.open(path, os.O_RDWR)
-            try:
-                os.fdatasync(fd)
-            finally:
-                os.close(fd)
+            self._folder.settle(name)
             f.spares.numbers[f.spares.ready] = number
             f.spares.ready += 1
             f.spares.next_spare = max(f.spares.next_spare, number + 1)
@@ -314,7 +238,7 @@ cdef class LogStore:
                 error = store_write(s, fd, f.spares.zeros, size, offset + done)
                 done += size
             if fd >= 0:
-                other = disk_close(fd)
+                other = s.disk.close(s.disk, fd)
                 error = error if error else other
             self._check(error, "erasing what is behind the end of the log")
             self._private.erased += length
@@ -329,7 +253,7 @@ cdef class LogStore:
             error = store_open_segment(s, name, &fd)
             if error == 0:
                 error = store_write(s, fd, copy, length, offset)
-                other = disk_close(fd)
+                other = s.disk.close(s.disk, fd)
                 error = error if error else other
             free(copy)
             self._check(error, "writing the end of the log again")
@@ -356,6 +280,10 @@ cdef class LogStore:
         cdef Files *f = <Files *>self.store.files
         with nogil:
             spares_prepare(&f.spares)
+
+    def make_spare(self):
+        """Makes a spare if one is wanted, as the preparer thread would. Whether it did."""
+        return bool(spares_make(&(<Files *>self._opened().files).spares, False))
 
     def release_replay(self):
         """Lets go of the mapped segments: ``records`` and the bodies they point to are gone after this. May be called twice."""
@@ -391,11 +319,9 @@ cdef class LogStore:
             f = <Files *>s.files
             for i in range(CACHED if f != NULL else 0):
                 if f.cache[i].segment:
-                    disk_close(f.cache[i].fd)
-            disk_close(s.current)
-            disk_close(s.directory)
-        if private.lock >= 0:
-            os.close(private.lock)
+                    s.disk.close(s.disk, f.cache[i].fd)
+            s.disk.close(s.disk, s.current)
+        self._folder.close()
 
     def __enter__(self):
         return self
@@ -423,16 +349,12 @@ cdef class LogStore:
                 free(f.block)
                 free(f)
             if s.current >= 0:
-                disk_close(s.current)   # every write to it was synced, or said to have failed
-            if s.directory >= 0:
-                disk_close(s.directory)
+                s.disk.close(s.disk, s.current)   # every write to it was synced, or said to have failed
             log_writer_free(&s.writer)
             free(s)
             self.store = NULL
         self.release_replay()
-        if private.lock >= 0:
-            os.close(private.lock)  # gives the lock up; the file stays, or another process could lock one that is unlinked
-            private.lock = -1
+        self._folder.close()
 
     cdef Store *_opened(self) except NULL:
         if self.store == NULL:
@@ -512,12 +434,12 @@ cdef class LogStore:
         """Waits until the preparer has a spare ready, at most so many seconds; whether it has."""
         cdef Files *f = <Files *>self._opened().files
         wait = threading.Event()
-        deadline = disk_now() + <int64_t>(timeout * 1e9)
+        deadline = self.store.disk.now(self.store.disk) + <int64_t>(timeout * 1e9)
         while True:
             pthread_mutex_lock(&f.spares.mutex)
             ready = f.spares.ready
             pthread_mutex_unlock(&f.spares.mutex)
-            if ready or disk_now() >= deadline:
+            if ready or self.store.disk.now(self.store.disk) >= deadline:
                 return ready > 0
             wait.wait(0.005)
 

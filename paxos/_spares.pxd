@@ -1,6 +1,7 @@
 # cython: language_level=3
-"""System calls of the log, retried and completed, and spare segment files. No GIL, no Python object."""
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+"""Spare segment files. No GIL, no Python object."""
+from libc.stdint cimport uint8_t, uint64_t
+from paxos._disk cimport Disk
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
@@ -18,7 +19,7 @@ cdef enum:
 
 cdef struct Spares:                 # the pool of spare files of one log
     uint8_t *zeros                  # CHUNK of zeros, aligned
-    int directory                   # fd
+    Disk *disk
     uint64_t segment_size
     bint made                       # mutex and condition are there
     # guarded by the mutex
@@ -31,20 +32,15 @@ cdef struct Spares:                 # the pool of spare files of one log
     int preparer_error              # errno of the preparer's last attempt, 0: none
 
 # Results are 0 or an errno, unless said otherwise.
-cdef int disk_write(int fd, const uint8_t *data, size_t size, uint64_t offset, bint direct) noexcept nogil
-cdef int disk_sync(int fd) noexcept nogil
-cdef int disk_sync_directory(int fd) noexcept nogil
-cdef int disk_close(int fd) noexcept nogil
-cdef int disk_open(int directory, const char *name, int flags, int *fd) noexcept nogil
-cdef int disk_read(int fd, uint8_t *out, size_t size, uint64_t offset) noexcept nogil
-cdef int64_t disk_now() noexcept nogil
 cdef void segment_name(char *out, uint64_t number) noexcept nogil
 cdef void spare_name(char *out, uint64_t number) noexcept nogil
-cdef int spares_init(Spares *f, int directory, uint64_t segment_size) noexcept nogil
+cdef int spares_init(Spares *f, Disk *disk, uint64_t segment_size) noexcept nogil
 cdef void spares_stop(Spares *f) noexcept nogil         # spares_prepare returns soon after
 cdef void spares_free(Spares *f) noexcept nogil         # when it has
 # What the preparer thread runs, until spares_stop.
 cdef void spares_prepare(Spares *f) noexcept nogil
+# One spare, made now; what a host without a preparer thread calls when it likes. Whether one was wanted and is there.
+cdef bint spares_make(Spares *f, bint paced) noexcept nogil
 # The number of a spare; counted in *made_here where none was ready, and it had to be made now.
 cdef int spares_take(Spares *f, uint64_t *number, uint64_t *made_here) noexcept nogil
 # Takes a segment's name away, durably, and keeps its file as a spare or removes it.

@@ -1,36 +1,19 @@
 # cython: language_level=3
-"""System calls of the log, retried and completed, and the pool of spare segment files.
+"""The pool of spare segment files.
 
 A spare is a file of a segment's size whose zeros (or the bytes of its former life) are on the disk, so that writing a
 segment only overwrites. One preparer thread keeps one ready; recycled segments join the pool as they are. The pool's fields
 are guarded by its mutex, which is never held over a system call.
 """
-from libc.errno cimport EBADMSG, EINTR, EIO, ENOMEM, errno
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.errno cimport ENOMEM
+from libc.stdint cimport uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
 from libc.string cimport memset
-from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
-from posix.types cimport mode_t, off_t
+from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
+from paxos._disk cimport DISK_CREATE, DISK_NEW, DISK_WRITE, Disk
 from paxos._types cimport BLOCK
-
-cdef extern from "<fcntl.h>" nogil:
-    int O_RDONLY, O_RDWR, O_WRONLY, O_CREAT, O_EXCL, O_CLOEXEC, O_DIRECT, O_DSYNC
-    int POSIX_FADV_DONTNEED
-    int openat(int directory, const char *name, int flags, ...)
-    int posix_fadvise(int fd, off_t offset, off_t length, int advice)
-
-cdef extern from "<unistd.h>" nogil:
-    ssize_t pread(int fd, void *out, size_t size, off_t offset)
-    ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
-    int fdatasync(int fd)
-    int fsync(int fd)
-    int close(int fd)
-    int unlinkat(int directory, const char *name, int flags)
-
-cdef extern from "<stdio.h>" nogil:
-    int renameat(int old_directory, const char *old, int new_directory, const char *new)
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void **out, size_t alignment, size_t size)
@@ -48,79 +31,6 @@ cdef enum:
     PACE = 2000000                  # ns between two writes of the preparer: the engine's go first
 
 
-# ---- system calls, retried and completed ----
-
-cdef int disk_write(int fd, const uint8_t *data, size_t size, uint64_t offset, bint direct) noexcept nogil:
-    """All of it, or an errno. A direct write that was short goes on at the block it broke off in."""
-    cdef size_t done = 0
-    cdef ssize_t n
-    while done < size:
-        n = pwrite(fd, data + done, size - done, <off_t>(offset + done))
-        if n < 0:
-            if errno == EINTR:
-                continue
-            return errno
-        if direct and n % BLOCK != 0:
-            n -= n % BLOCK
-            if n == 0:
-                return EIO
-        if n == 0:
-            return EIO
-        done += n
-    return 0
-
-
-cdef int disk_sync(int fd) noexcept nogil:
-    while fdatasync(fd) != 0:
-        if errno != EINTR:
-            return errno
-    return 0
-
-
-cdef int disk_sync_directory(int fd) noexcept nogil:
-    while fsync(fd) != 0:
-        if errno != EINTR:
-            return errno
-    return 0
-
-
-cdef int disk_close(int fd) noexcept nogil:
-    # After EINTR the descriptor is closed on Linux: never again.
-    if close(fd) != 0 and errno != EINTR:
-        return errno
-    return 0
-
-
-cdef int disk_open(int directory, const char *name, int flags, int *fd) noexcept nogil:
-    while True:
-        fd[0] = openat(directory, name, flags | O_CLOEXEC, <mode_t>0o644)
-        if fd[0] >= 0:
-            return 0
-        if errno != EINTR:
-            return errno
-
-
-cdef int disk_read(int fd, uint8_t *out, size_t size, uint64_t offset) noexcept nogil:
-    cdef size_t done = 0
-    cdef ssize_t n
-    while done < size:
-        n = pread(fd, out + done, size - done, <off_t>(offset + done))
-        if n < 0:
-            if errno == EINTR:
-                continue
-            return errno
-        if n == 0:
-            return EBADMSG          # a segment is never shorter than its size
-        done += n
-    return 0
-
-
-cdef int64_t disk_now() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)      # cannot fail: the clock exists and the pointer is good
-    return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
-
-
 cdef void segment_name(char *out, uint64_t number) noexcept nogil:
     snprintf(out, NAME, "%016llx.seg", <unsigned long long>number)
 
@@ -131,11 +41,11 @@ cdef void spare_name(char *out, uint64_t number) noexcept nogil:
 
 # ---- spares ----
 
-cdef int spares_init(Spares *f, int directory, uint64_t segment_size) noexcept nogil:
+cdef int spares_init(Spares *f, Disk *disk, uint64_t segment_size) noexcept nogil:
     cdef void *memory = NULL
     cdef int error
     memset(f, 0, sizeof(Spares))
-    f.directory = directory
+    f.disk = disk
     f.segment_size = segment_size
     if posix_memalign(&memory, BLOCK, CHUNK) != 0:
         return ENOMEM
@@ -190,49 +100,62 @@ cdef int _make(Spares *f, uint64_t number, bint paced) noexcept nogil:
     cdef int fd = -1, error, other
     cdef uint64_t done = 0
     cdef size_t size
+    cdef Disk *d = f.disk
     spare_name(name, number)
-    error = disk_open(f.directory, name, O_WRONLY | O_CREAT | O_EXCL, &fd)
+    error = d.open(d, name, DISK_WRITE | DISK_CREATE | DISK_NEW, &fd)
     if error:
         return error
     while error == 0 and done < f.segment_size:
         size = <size_t>min(<uint64_t>CHUNK, f.segment_size - done)
-        error = disk_write(fd, f.zeros, size, done, False)
+        error = d.write(d, fd, f.zeros, size, done, False)
         if error == 0:
-            error = disk_sync(fd)
+            error = d.sync(d, fd)
         done += size
         if error == 0 and paced and _pause(f):
             error = -1
     if error == 0:
-        posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)     # advice: zeros in the page cache serve nobody
-    other = disk_close(fd)
+        d.uncache(d, fd)            # zeros in the page cache serve nobody
+    other = d.close(d, fd)
     if error == 0:
         error = other
     if error:
-        unlinkat(f.directory, name, 0)      # what is left over is removed at the next open
+        d.unlink(d, name)           # what is left over is removed at the next open
     return error
+
+
+cdef bint spares_make(Spares *f, bint paced) noexcept nogil:
+    cdef uint64_t number
+    cdef int error
+    pthread_mutex_lock(&f.mutex)
+    if f.stopping or f.ready >= SPARES_WANTED or f.preparer_error:
+        # After an error it tries again when the next spare is taken; the engine meets the error then, too.
+        pthread_mutex_unlock(&f.mutex)
+        return False
+    number = f.next_spare
+    f.next_spare += 1
+    pthread_mutex_unlock(&f.mutex)
+    error = _make(f, number, paced)
+    pthread_mutex_lock(&f.mutex)
+    if error == 0:
+        if f.ready < SPARES_MAX:
+            f.numbers[f.ready] = number
+            f.ready += 1
+    elif error > 0:
+        f.preparer_error = error
+    pthread_mutex_unlock(&f.mutex)
+    return error == 0
 
 
 cdef void spares_prepare(Spares *f) noexcept nogil:
     """The preparer thread: sleeps until a spare is wanted."""
-    cdef uint64_t number
-    cdef int error
     pthread_mutex_lock(&f.mutex)
     while not f.stopping:
         if f.ready >= SPARES_WANTED or f.preparer_error:
-            # After an error it tries again when the next spare is taken; the engine meets the error then, too.
             pthread_cond_wait(&f.wake, &f.mutex)
             continue
-        number = f.next_spare
-        f.next_spare += 1
         pthread_mutex_unlock(&f.mutex)
-        error = _make(f, number, True)
+        spares_make(f, True)
         pthread_mutex_lock(&f.mutex)
-        if error == 0:
-            if f.ready < SPARES_MAX:
-                f.numbers[f.ready] = number
-                f.ready += 1
-        elif error > 0:
-            f.preparer_error = error
     pthread_mutex_unlock(&f.mutex)
 
 
@@ -263,6 +186,7 @@ cdef int spares_give(Spares *f, uint64_t segment) noexcept nogil:
     cdef uint64_t number
     cdef bint keep
     cdef int error
+    cdef Disk *d = f.disk
     segment_name(old, segment)
     pthread_mutex_lock(&f.mutex)
     keep = f.ready < SPARES_MAX
@@ -270,12 +194,9 @@ cdef int spares_give(Spares *f, uint64_t segment) noexcept nogil:
     f.next_spare += 1
     pthread_mutex_unlock(&f.mutex)
     spare_name(name, number)
-    if keep:
-        if renameat(f.directory, old, f.directory, name) != 0:
-            return errno
-    elif unlinkat(f.directory, old, 0) != 0:
-        return errno
-    error = disk_sync_directory(f.directory)
+    error = d.rename(d, old, name) if keep else d.unlink(d, old)
+    if error == 0:
+        error = d.sync_directory(d)
     if error or not keep:
         return error
     pthread_mutex_lock(&f.mutex)

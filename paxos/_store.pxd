@@ -1,6 +1,7 @@
 # cython: language_level=3
 """The store: appends, durable writes, reading back, recycling; and the index of values. For one thread; needs no GIL."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from paxos._disk cimport Disk
 from paxos._log cimport LogWriter
 from paxos._spares cimport Spares
 
@@ -29,7 +30,7 @@ cdef struct Index:                  # instance -> position of the record that ho
 
 cdef struct Store:
     LogWriter writer
-    int directory                   # fd of the directory that holds the segments
+    Disk *disk                      # the directory that holds the segments
     int current                     # fd of the segment being written
     bint direct                     # O_DIRECT|O_DSYNC, else pwrite + fdatasync
     uint32_t node

@@ -4,26 +4,18 @@
 Belongs to one thread, and needs no GIL. After the first failed write or sync every further one fails with the same errno:
 what the file then holds is not known, and only recovery may judge it.
 """
-from libc.errno cimport EBADMSG, EINVAL, EMSGSIZE, ENOENT, ENOMEM, errno
+from libc.errno cimport EBADMSG, EINVAL, EMSGSIZE, ENOENT, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
 
+from paxos._disk cimport DISK_DIRECT, DISK_WRITE
 from paxos._log cimport (
     LOG_END, RECORD_HEAD, WRITE_HEAD, log_aligned, log_append, log_begin, log_blocks, log_check_record, log_close_write,
     log_fits, log_seed, log_segment_header, log_writer_at, log_written,
 )
-from paxos._spares cimport (
-    NAME, disk_close, disk_now, disk_open, disk_read, disk_sync, disk_sync_directory, disk_write, segment_name, spare_name,
-    spares_give, spares_take,
-)
+from paxos._spares cimport NAME, segment_name, spare_name, spares_give, spares_take
 from paxos._types cimport BLOCK, FORMAT_VERSION, Record, xrealloc
-
-cdef extern from "<fcntl.h>" nogil:
-    int O_RDONLY, O_RDWR, O_DIRECT, O_DSYNC
-
-cdef extern from "<stdio.h>" nogil:
-    int renameat(int old_directory, const char *old, int new_directory, const char *new)
 
 cdef enum:
     INDEX_GAP = 16777216            # instances; see index_set
@@ -37,14 +29,14 @@ cdef int store_write(Store *s, int fd, const uint8_t *data, size_t size, uint64_
     cdef int error
     if f.failed:
         return f.failed
-    begin = disk_now()
-    error = disk_write(fd, data, size, offset, s.direct)
+    begin = s.disk.now(s.disk)
+    error = s.disk.write(s.disk, fd, data, size, offset, s.direct)
     if error == 0 and not s.direct:
-        error = disk_sync(fd)
+        error = s.disk.sync(s.disk, fd)
     if error:
         f.failed = error
         return error
-    s.time += disk_now() - begin
+    s.time += s.disk.now(s.disk) - begin
     s.syncs += 1
     s.writes += 1
     s.bytes += size
@@ -52,7 +44,7 @@ cdef int store_write(Store *s, int fd, const uint8_t *data, size_t size, uint64_
 
 
 cdef int store_open_segment(Store *s, const char *name, int *fd) noexcept nogil:
-    return disk_open(s.directory, name, O_RDWR | (O_DIRECT | O_DSYNC if s.direct else 0), fd)
+    return s.disk.open(s.disk, name, DISK_WRITE | (DISK_DIRECT if s.direct else 0), fd)
 
 
 cdef int store_begin_segment(Store *s, uint64_t number, int *fd) noexcept nogil:
@@ -71,12 +63,12 @@ cdef int store_begin_segment(Store *s, uint64_t number, int *fd) noexcept nogil:
         return error
     log_segment_header(f.block, &s.writer, number, s.node)
     error = store_write(s, fd[0], f.block, BLOCK, 0)
-    if error == 0 and renameat(s.directory, spare_file, s.directory, name) != 0:
-        error = errno
     if error == 0:
-        error = disk_sync_directory(s.directory)
+        error = s.disk.rename(s.disk, spare_file, name)
+    if error == 0:
+        error = s.disk.sync_directory(s.disk)
     if error:
-        disk_close(fd[0])               # the error that counts is the one before
+        s.disk.close(s.disk, fd[0])               # the error that counts is the one before
         fd[0] = -1
     return error
 
@@ -96,13 +88,13 @@ cdef int _rotate(Store *s) noexcept nogil:
     if error == 0:
         error = store_write(s, s.current, s.writer.buffer, length, s.writer.offset)
         if error:
-            disk_close(fd)
+            s.disk.close(s.disk, fd)
     if error:
         f.failed = error            # the write is closed and the chain has moved on: there is no way back
         return error
     s.records += s.writer.records
     log_written(&s.writer)
-    error = disk_close(s.current)
+    error = s.disk.close(s.disk, s.current)
     s.current = fd
     log_writer_at(&s.writer, number, BLOCK, s.writer.previous, number * s.writer.segment_size + BLOCK)
     if error:
@@ -165,11 +157,11 @@ cdef int _cached(Store *s, uint64_t segment, int *fd) noexcept nogil:
         if f.cache[i].used < oldest.used:
             oldest = &f.cache[i]
     segment_name(name, segment)
-    error = disk_open(s.directory, name, O_RDONLY, fd)
+    error = s.disk.open(s.disk, name, 0, fd)
     if error:
         return error
     if oldest.segment:
-        disk_close(oldest.fd)           # was open for reading only: nothing can be lost
+        s.disk.close(s.disk, oldest.fd)           # was open for reading only: nothing can be lost
     oldest.segment = segment
     oldest.used = f.uses
     oldest.fd = fd[0]
@@ -181,7 +173,7 @@ cdef void store_forget(Store *s, uint64_t segment) noexcept nogil:
     cdef int i
     for i in range(CACHED):
         if f.cache[i].segment == segment and segment:
-            disk_close(f.cache[i].fd)
+            s.disk.close(s.disk, f.cache[i].fd)
             f.cache[i].segment = 0
             f.cache[i].used = 0
 
@@ -226,7 +218,7 @@ cdef uint8_t *store_read(Store *s, uint64_t position, uint32_t *size, int *error
         error[0] = EBADMSG
         return NULL
     first = <size_t>min(<uint64_t>BLOCK, end - offset)
-    error[0] = disk_read(fd, near, first, offset)
+    error[0] = s.disk.read(s.disk, fd, near, first, offset)
     if error[0]:
         return NULL
     memcpy(&r, near, RECORD_HEAD)
@@ -242,7 +234,7 @@ cdef uint8_t *store_read(Store *s, uint64_t position, uint32_t *size, int *error
         memcpy(out, near, whole)
     else:
         memcpy(out, near, first)
-        error[0] = disk_read(fd, out + first, whole - first, offset + first)
+        error[0] = s.disk.read(s.disk, fd, out + first, whole - first, offset + first)
     if error[0] == 0 and log_check_record(out, whole, log_seed(s.writer.inc_hi, s.writer.inc_lo, segment)) != 0:
         error[0] = EBADMSG
     if error[0]:

@@ -1,0 +1,141 @@
+# cython: language_level=3
+"""A data directory on a real file system: made durably, locked, listed, read.
+
+    LOCK                  held with flock while the log is open; holds the pid of its holder
+    log/                  the segments and their spares
+"""
+import fcntl
+import mmap
+import os
+
+from paxos._disk cimport disk_real
+from paxos._spares cimport CHUNK
+from paxos._types cimport BLOCK
+
+from paxos.errors import DamagedLog, DirectoryInUse
+
+
+def damage(path, offset, why):
+    """What is said of data that was acknowledged and does not verify."""
+    return (f"{path}, offset {offset}: {why}. Data that this node had made durable is damaged or missing, so it may have "
+            "forgotten what it promised and must not vote with this log. Nothing was changed on disk. The other nodes go on "
+            "without this one as long as they are a majority. Keep the directory, and check the disk; this version cannot yet "
+            "replace the node (an empty directory would wait, and not vote)")
+
+
+def _fsync_path(path):
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _make_directory(path):
+    """Makes a directory, and those above it, so that a loss of power does not take any of them away again."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for path in reversed(missing):
+        os.makedirs(path, exist_ok=True)    # another node of this machine may be making the same parents
+        _fsync_path(os.path.dirname(path))
+
+
+def _lock(directory):
+    path = os.path.join(directory, "LOCK")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise DirectoryInUse(f"{directory} is in use by the process with pid {pid}: stop that process, or name another "
+                                 "data directory") from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+cdef class Folder:
+    """The data directory ``path``. ``open()`` first; ``close()`` gives the lock up. Names are those of files in ``log/``.
+
+    Everything raises ``OSError`` where the system refuses, ``open()`` also :class:`~paxos.errors.DirectoryInUse`, and ``view()``
+    :class:`~paxos.errors.DamagedLog` where the disk cannot read. Used by one thread at a time.
+    """
+
+    def __init__(self, path):
+        self.path = os.path.abspath(os.fspath(path))
+        self.log = os.path.join(self.path, "log")
+        self.threads = True
+        self.lock = -1
+        self.disk.directory = -1
+
+    def open(self):
+        """Makes what is missing, durably, and takes the lock."""
+        _make_directory(self.path)
+        self.lock = _lock(self.path)
+        _make_directory(self.log)
+        # What a crash left was seen here (a directory made, a segment renamed): from now on it is durable.
+        _fsync_path(self.path)
+        _fsync_path(self.log)
+        disk_real(&self.disk, os.open(self.log, os.O_RDONLY | os.O_DIRECTORY))
+
+    def close(self):
+        """Gives the lock up; the file stays, or another process could lock one that is unlinked. May be called again."""
+        if self.disk.directory >= 0:
+            os.close(self.disk.directory)
+            self.disk.directory = -1
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+    def where(self, name):
+        """A file's path, for messages."""
+        return os.path.join(self.log, name)
+
+    def names(self):
+        """Every file."""
+        return os.listdir(self.log)
+
+    def size(self, name):
+        """Bytes of a file."""
+        return os.path.getsize(self.where(name))
+
+    def view(self, name):
+        """The bytes of a file. They are read once first, so that a bad sector is an error here and not a signal later."""
+        path = self.where(name)
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            size = os.fstat(fd).st_size
+            offset = 0
+            try:
+                while offset < size:
+                    n = len(os.pread(fd, CHUNK, offset))
+                    if n == 0:
+                        break
+                    offset += n
+            except OSError as error:
+                raise DamagedLog(damage(path, offset // BLOCK * BLOCK, f"the disk cannot read it ({error.strerror})")) from error
+            return mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b""
+        finally:
+            os.close(fd)
+
+    def settle(self, name):
+        """Makes what a file holds durable."""
+        fd = os.open(self.where(name), os.O_RDWR)
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def remove(self, name):
+        """Removes a file."""
+        os.unlink(self.where(name))
+
+    def entropy(self, size_t size):
+        """Random bytes."""
+        return os.urandom(size)
