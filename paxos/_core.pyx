@@ -73,8 +73,8 @@ cdef void replica_free(Replica *r) noexcept nogil:
         return
     for i in range(RING):
         slot_free(&r.slots[i])
-    for i in range(CHUNK_WINDOW):
-        value_unref(r.pending[i].bytes)
+    for i in range(r.pending_first, r.pending_end):
+        value_unref(r.pending[i % CHUNK_WINDOW].bytes)
     while r.queue_head != NULL:
         c = r.queue_head
         r.queue_head = c.next

@@ -75,9 +75,14 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint32_t nodes[31]
     uint32_t connected              # bit i: the connection to member i is up
 
+cdef struct Clock:                  # ns; counts suspend; never goes back
+    void *context
+    int64_t (*now)(void *context) noexcept nogil
+
 cdef struct Delivery:
     pthread_mutex_t mutex
-    int wake_engine                 # eventfds
+    Clock clock
+    int wake_engine                 # eventfds; -1 where a simulator drives both sides and asks delivery_wanted() instead
     int wake_python
     uint32_t node
     uint32_t boot
@@ -124,9 +129,13 @@ cdef struct Delivery:
     uint64_t max_value
     uint64_t max_chunk
 
-cdef int64_t boottime() noexcept nogil      # ns, counts suspend
+cdef int64_t boottime() noexcept nogil      # CLOCK_BOOTTIME in ns
 
-cdef int delivery_init(Delivery *d, uint32_t node) noexcept nogil       # 0 or an errno
+cdef void clock_real(Clock *c) noexcept nogil
+cdef inline int64_t clock_now(const Clock *c) noexcept nogil:
+    return c.now(c.context)
+
+cdef int delivery_init(Delivery *d, bint descriptors) noexcept nogil    # 0 or an errno
 cdef void delivery_free(Delivery *d) noexcept nogil
 
 # -- engine's thread
@@ -143,6 +152,9 @@ cdef size_t delivery_take(Delivery *d, Submission **taken, int *resign, bint *st
 cdef bint delivery_sleep(Delivery *d) noexcept nogil
 cdef void delivery_wire(Delivery *d, uint64_t seq, uint64_t token) noexcept nogil
 cdef uint64_t delivery_token(Delivery *d, uint64_t seq) noexcept nogil      # 0: not a chunk on its way
+
+# Whether drain() is wanted: what the eventfd for Python tells.
+cdef bint delivery_wanted(const Delivery *d) noexcept nogil
 
 # -- Python's threads
 cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_t deadline)

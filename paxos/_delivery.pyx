@@ -59,6 +59,15 @@ cdef int64_t boottime() noexcept nogil:
     return <int64_t>t.tv_sec * 1000000000 + t.tv_nsec
 
 
+cdef int64_t _boottime(void *context) noexcept nogil:
+    return boottime()
+
+
+cdef void clock_real(Clock *c) noexcept nogil:
+    c.context = NULL
+    c.now = _boottime
+
+
 cdef inline void lock(Delivery *d) noexcept nogil:
     if pthread_mutex_lock(&d.mutex) != 0:
         fprintf(stderr, "paxos: pthread_mutex_lock failed\n")
@@ -73,6 +82,8 @@ cdef inline void unlock(Delivery *d) noexcept nogil:
 
 cdef void signal(int fd) noexcept nogil:
     cdef uint64_t one = 1
+    if fd < 0:
+        return
     while write(fd, &one, 8) != 8:
         if errno == EAGAIN:
             return                  # the counter is full: readable already, which is all that is wanted
@@ -83,6 +94,8 @@ cdef void signal(int fd) noexcept nogil:
 
 cdef void silence(int fd) noexcept nogil:
     cdef uint64_t count
+    if fd < 0:
+        return
     while read(fd, &count, 8) != 8:
         if errno == EAGAIN:
             return                  # not readable: nothing to take back
@@ -91,7 +104,7 @@ cdef void silence(int fd) noexcept nogil:
             abort()
 
 
-cdef int delivery_init(Delivery *d, uint32_t node) noexcept nogil:
+cdef int delivery_init(Delivery *d, bint descriptors) noexcept nogil:
     cdef int error
     memset(d, 0, sizeof(Delivery))
     d.wake_engine = -1
@@ -99,13 +112,14 @@ cdef int delivery_init(Delivery *d, uint32_t node) noexcept nogil:
     error = pthread_mutex_init(&d.mutex, NULL)
     if error:
         return error
-    d.node = node
-    d.wake_engine = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-    if d.wake_engine < 0:
-        return errno
-    d.wake_python = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-    if d.wake_python < 0:
-        return errno
+    clock_real(&d.clock)
+    if descriptors:
+        d.wake_engine = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if d.wake_engine < 0:
+            return errno
+        d.wake_python = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+        if d.wake_python < 0:
+            return errno
     d.ring_size = 1024
     d.ring = <Event *>xalloc(d.ring_size * sizeof(Event))
     d.wires = <Wire *>xzalloc(CHUNK_WINDOW * sizeof(Wire))
@@ -229,7 +243,7 @@ cdef void delivery_publish(Delivery *d, const Status *status, bint blocked) noex
     wake = d.fresh_count > 0 and not d.signalled
     if wake:
         d.signalled = True
-        d.signalled_at = boottime()
+        d.signalled_at = clock_now(&d.clock)
     d.bytes += d.fresh_bytes
     d.blocked = blocked
     d.status = status[0]
@@ -247,7 +261,7 @@ cdef void delivery_ping(Delivery *d) noexcept nogil:
     wake = not d.signalled
     if wake:
         d.signalled = True
-        d.signalled_at = boottime()
+        d.signalled_at = clock_now(&d.clock)
     look(d)
     unlock(d)
     if wake:
@@ -302,6 +316,10 @@ cdef uint64_t delivery_token(Delivery *d, uint64_t seq) noexcept nogil:
         token = d.wires[seq % CHUNK_WINDOW].token
     unlock(d)
     return token
+
+
+cdef bint delivery_wanted(const Delivery *d) noexcept nogil:
+    return d.signalled
 
 
 # ---- Python's threads ----
@@ -480,7 +498,7 @@ cdef list delivery_drain(Delivery *d, Py_ssize_t max_values):
     cdef size_t capacity
     cdef Py_ssize_t values = 0
     cdef bint wake = False
-    cdef int64_t now = boottime()
+    cdef int64_t now = clock_now(&d.clock)
     if max_values < 1:
         raise ValueError("drain() takes at least one value")
     lock(d)

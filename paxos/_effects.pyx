@@ -11,8 +11,7 @@ from paxos._delivery cimport (
     EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_SETTLED, Event, Submission, delivery_event, delivery_token,
     delivery_wire,
 )
-from paxos._history cimport fatal, history_chosen
-from paxos._net cimport net_connected, net_send
+from paxos._history cimport history_chosen
 from paxos._state cimport HeldSend, ReadJob
 from paxos._store cimport index_set, index_set_chain, store_append
 from paxos._types cimport (
@@ -52,7 +51,7 @@ cdef void held_release(Host *h, HeldQueue *q, uint64_t durable) noexcept nogil:
             q.items[kept] = s[0]
             kept += 1
             continue
-        net_send(&h.net, s.peers, q.arena + s.head, s.size, s.value)
+        h.link.send(h.link.context, s.peers, q.arena + s.head, s.size, s.value)
         value_unref(s.value)
     q.count = kept
     if kept == 0:
@@ -76,7 +75,7 @@ cdef void append(Host *h, uint32_t group, const Effect *e, const uint8_t *head, 
                                           e.value.data if e.value != NULL else NULL,
                                           e.value.size if e.value != NULL else 0, &error)
     if position == 0:
-        fatal(h, "writing the log failed", error)
+        h.outside.fatal(h, "writing the log failed", error)
     if g == NULL:
         h.formation_appended += 1
         return
@@ -100,9 +99,11 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
         return
     for i in range(out.count):
         e = &out.effects[i]
+        if h.outside.watch != NULL:
+            h.outside.watch(h.outside.context, h, g, e)
         if e.type == EFFECT_SEND:
             if e.after <= durable:
-                net_send(&h.net, e.peers, out.arena + e.head, e.head_size, e.value)
+                h.link.send(h.link.context, e.peers, out.arena + e.head, e.head_size, e.value)
             else:
                 hold(held, e, out.arena + e.head)
         elif e.type == EFFECT_LOG:
@@ -111,7 +112,7 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
             index_set_chain(&g.index, e.instance, <uint32_t>e.after)
             history_chosen(h, g, e.instance, e.value)
         elif e.type == EFFECT_READ:
-            for k in range(h.net.peer_count):
+            for k in range(h.formation.members.count):
                 if e.peers & bit(k):
                     job = &g.reads[k]
                     job.active = True
@@ -153,7 +154,7 @@ cdef void make_replica(Host *h, Group *g) noexcept nogil:
 cdef void begin(Host *h, Group *g) noexcept nogil:
     """First steps of a replica: it starts, hears who is connected, and gets what was submitted before it was there."""
     cdef uint32_t i
-    cdef uint32_t up = net_connected(&h.net)
+    cdef uint32_t up = h.link.connected(h.link.context)
     if g.begun:
         return
     g.begun = True
@@ -164,7 +165,7 @@ cdef void begin(Host *h, Group *g) noexcept nogil:
     if not h.may_lead or h.stuck_since:
         replica_resign(g.replica, h.now, False)
         take(h, &g.replica.out, g)
-    for i in range(h.net.peer_count):
+    for i in range(h.formation.members.count):
         if up & bit(i):
             replica_peer(g.replica, h.now, i, True)
             take(h, &g.replica.out, g)

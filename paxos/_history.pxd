@@ -4,8 +4,6 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from paxos._state cimport Group, Host
 from paxos._types cimport Frame, Value
 
-# The log failed or lies: says what is not trusted and ends the process with status 74. Does not return.
-cdef void fatal(Host *h, const char *what, int error) noexcept nogil
 cdef void frame_head(Host *h, Frame *f, uint8_t type, size_t length) noexcept nogil     # node level; all but the crc
 
 cdef void history_chosen(Host *h, Group *g, uint64_t instance, Value *value) noexcept nogil

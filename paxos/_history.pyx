@@ -3,13 +3,11 @@
 asks for what it missed, the log is read back by the index of instances. Each record read is checked again: a log that
 gives back something else than was written ends the process, as a failed write does."""
 from libc.errno cimport EBADMSG
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdio cimport fflush, fprintf, stderr
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset, strerror
+from libc.string cimport memcpy, memset
 from paxos._codec cimport crc32c, value_check, value_copy
 from paxos._delivery cimport delivery_chosen, delivery_room
-from paxos._net cimport net_send
 from paxos._state cimport PEER_BACKLOG, TAIL, ReadJob
 from paxos._store cimport index_chain, index_get, store_read
 from paxos._types cimport (
@@ -17,24 +15,11 @@ from paxos._types cimport (
     RecordLearn, Value, ValueHead, bit, value_ref, value_unref, xrealloc,
 )
 
-cdef extern from "<unistd.h>" nogil:
-    void _exit(int status)
-
 cdef enum:
     LEARNED_BYTES = 1048576         # values in one LEARNED frame, and sent from the log in one round
     REFILL = 256                    # instances read back for Python in one round
     REFILL_BYTES = 4194304
     TAIL_BYTES = 16777216           # of the newest chosen values kept in memory for Python
-    EXIT_LOG = 74                   # EX_IOERR: see fatal()
-
-
-cdef void fatal(Host *h, const char *what, int error) noexcept nogil:
-    """The log failed, or lies. Going on could break a promise, and after a failed sync not even a retry can be trusted."""
-    fprintf(stderr, "paxos: node %u: %s: %s (errno %d). What was logged behind position %llu is not trusted: it was neither "
-            "acknowledged nor promised to anybody. The process stops with status %d; check the disk, then start the node again.\n",
-            h.options.node, what, strerror(error), error, <unsigned long long>h.store.writer.durable, <int>EXIT_LOG)
-    fflush(stderr)
-    _exit(EXIT_LOG)
 
 
 cdef void frame_head(Host *h, Frame *f, uint8_t type, size_t length) noexcept nogil:
@@ -95,22 +80,22 @@ cdef uint8_t *read_value(Host *h, Group *g, uint64_t instance, uint64_t position
     cdef uint8_t *record = store_read(h.store, position, &size, &error)
     cdef Record *r = <Record *>record
     if record == NULL:
-        fatal(h, "reading the log failed", error)
+        h.outside.fatal(h, "reading the log failed", error)
     if size < sizeof(Record) or r.group != g.id or r.instance != instance:
-        fatal(h, "the log holds another record than was written", EBADMSG)
+        h.outside.fatal(h, "the log holds another record than was written", EBADMSG)
     if r.type == RECORD_ACCEPT:
         before = sizeof(Record) + sizeof(RecordAccept)
     elif r.type == RECORD_LEARN:
         before = sizeof(Record) + sizeof(RecordLearn)
     else:
         before = 0
-        fatal(h, "the log holds a record of another type than was written", EBADMSG)
+        h.outside.fatal(h, "the log holds a record of another type than was written", EBADMSG)
     if size < before:
-        fatal(h, "the log holds a record that is too short", EBADMSG)
+        h.outside.fatal(h, "the log holds a record that is too short", EBADMSG)
     memcpy(head, record + before - sizeof(ValueHead), sizeof(ValueHead))
     data[0] = record + before
     if value_check(head, data[0], size - before) != 0:
-        fatal(h, "the log holds a record that is malformed", EBADMSG)
+        h.outside.fatal(h, "the log holds a record that is malformed", EBADMSG)
     return record
 
 
@@ -132,7 +117,7 @@ cdef void history_refill(Host *h, Group *g) noexcept nogil:
             break
         position = index_get(&g.index, g.cursor)
         if position == 0:
-            fatal(h, "a chosen value is missing in the log", EBADMSG)
+            h.outside.fatal(h, "a chosen value is missing in the log", EBADMSG)
         if position >= h.store.writer.durable:
             break                   # part of the next write
         record = read_value(h, g, g.cursor, position, &head, &data)
@@ -162,11 +147,13 @@ cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
     cdef size_t used = 0
     cdef size_t size
     cdef Value *payload
+    cdef int64_t waiting
     memset(&body, 0, sizeof(body))
-    if not h.net.peers[index].greeted:
+    waiting = h.link.waiting(h.link.context, index)
+    if waiting < 0:
         job.active = False          # he will ask again when he is back
         return False
-    if h.net.peers[index].out.bytes > PEER_BACKLOG:
+    if waiting > PEER_BACKLOG:
         return False
     while job.next < job.end:
         position = index_get(&g.index, job.next)
@@ -203,7 +190,7 @@ cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
         memcpy(out + sizeof(Frame), &body, sizeof(Learned))
         f.crc = crc32c(crc32c(0, out + 12, sizeof(out) - 12), payload.data, used)
         memcpy(out, &f, sizeof(Frame))
-        net_send(&h.net, bit(index), out, sizeof(out), payload)
+        h.link.send(h.link.context, bit(index), out, sizeof(out), payload)
         value_unref(payload)
         job.begun = True
         job.left = job.left - used if job.left > used else 0

@@ -1,17 +1,24 @@
 # cython: language_level=3
-"""State of the engine's native thread. Only that thread touches a Host between host_run's start and its return, but for
-host.delivery, which has rules of its own."""
+"""State of a node below Python, and what it stands on: a clock, a disk, links to its peers, a place to die. The engine gives it
+the real ones, a simulator its own. One thread at a time touches a Host, but for host.delivery, which has rules of its own."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from paxos._delivery cimport Delivery, Submission
+from paxos._delivery cimport Delivery, Status, Submission
 from paxos._formation cimport Formation
-from paxos._net cimport Net
 from paxos._replica cimport Options, Replica
 from paxos._store cimport Index, Store
-from paxos._types cimport Value
+from paxos._types cimport Effect, Value
 
 cdef enum:
     TAIL = 4096                     # newest chosen values kept in memory for Python; a power of two
     PEER_BACKLOG = 4194304          # a peer that has so many bytes waiting gets no more from the log for now
+
+cdef struct Link:                   # carries frames to the other members, by index; any of them may be lost
+    void *context
+    void (*send)(void *context, uint32_t peers, const uint8_t *head, size_t size, Value *value) noexcept nogil
+    void (*flush)(void *context, int64_t now) noexcept nogil            # what was sent may leave now
+    uint32_t (*connected)(void *context) noexcept nogil                 # bit i: frames to member i may arrive
+    int64_t (*waiting)(void *context, uint32_t index) noexcept nogil    # bytes that have not left; -1: no connection
+    void (*report)(void *context, Status *status) noexcept nogil        # its counters
 
 cdef struct HeldSend:
     uint64_t after
@@ -52,9 +59,19 @@ cdef struct Group:
     uint64_t tail_bytes
     ReadJob reads[31]
 
+cdef struct Host
+
+cdef struct Outside:                # what else differs between an engine and a simulator
+    # The log failed, or lies: the process ends here. Does not return.
+    void (*fatal)(Host *h, const char *what, int error) noexcept nogil
+    # Sees every effect before it is carried out; NULL: nobody looks.
+    void (*watch)(void *context, Host *h, Group *g, const Effect *e) noexcept nogil
+    void *context
+
 cdef struct Host:
     Delivery delivery
-    Net net
+    Link link
+    Outside outside
     Formation formation
     HeldQueue formation_held
     uint64_t formation_appended
@@ -68,6 +85,7 @@ cdef struct Host:
     int64_t now
     int64_t formation_due
     int64_t seal_due                # 0: the log is sealed, or nothing is in it
+    bint sealing                    # the pending write is a seal
     int64_t awake                   # the thread has run without a gap since then
     int64_t stuck_limit
     int64_t stuck_since             # 0: Python takes what it is given

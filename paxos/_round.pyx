@@ -1,0 +1,433 @@
+# cython: language_level=3
+"""A round of a node: what came in, what is due, one log write, what it allowed. Without the GIL, without a socket or a clock.
+
+The engine and the simulator call the same parts in this order, with frames and peers as they come before them:
+
+    round_steps   takes what Python submitted; ticks; lets the replicas propose; sends
+    round_writes  hands over to Python what it has, if the disk will be busy now
+    round_write   only then the log, so that an Accept is on its way while the disk works; then what that allowed to leave
+    round_end     hands over to Python, and to peers what they missed
+    round_deadline   when the next round is due, if nothing comes before
+
+What arrives during the write is the next round, hence the next write: group commit without a timer. Each decision is the
+replica's or the formation's. What is decided here is order: effects are taken before the next step; a send that stands on
+records waits until they are durable; Python gets each instance once, in order, from memory where it can be and from the
+log where Python was behind.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free
+from libc.string cimport memcpy, memset
+from paxos._codec cimport out_clear
+from paxos._core cimport (
+    replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive, replica_resign,
+    replica_restore, replica_seal, replica_tick,
+)
+from paxos._delivery cimport (
+    Status, Submission, clock_now, delivery_log, delivery_ping, delivery_publish, delivery_room, delivery_take,
+)
+from paxos._effects cimport begin, expire, held_free, held_release, make_replica, submit, take
+from paxos._formation cimport (
+    STATE_EMPTY, STATE_FORMED, formation_admits, formation_durable, formation_free, formation_receive, formation_restore,
+    formation_start, formation_tick,
+)
+from paxos._history cimport history_behind, history_free, history_refill, history_serve
+from paxos._state cimport PEER_BACKLOG, Group, Host
+from paxos._store cimport index_free, index_set, index_set_chain, store_flush, store_pending
+from paxos._types cimport (
+    BLOCK, FRAME_ACCEPT, FRAME_FORWARD, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE, RECORD_ACCEPT, RECORD_FORMATION,
+    RECORD_FORMED, RECORD_IDENTITY, RECORD_LEARN, Accept, ChunkHead, Forward, Frame, Learned, PromiseValue, ValueHead,
+    value_unref,
+)
+
+cdef enum:
+    SECOND = 1000000000
+    MILLISECOND = 1000000
+    FORMATION_TICK = 100            # ms
+    SEAL_AFTER = 100                # ms without a write
+    PING_AFTER = 1                  # s without a drain(): Python is asked for a sign of life
+    GAP = 3                         # s without a round: the thread itself was stopped, so nothing is Python's fault
+
+
+# ---- what comes in ----
+
+cdef bint fits_log(const Host *h, const Frame *frame) noexcept nogil:
+    """Whether the log's segments hold every value of a frame. They may be smaller than those of a node that was given larger
+    limits, and a record that fits no segment would end this process."""
+    cdef size_t room = h.store.writer.segment_size - 4 * BLOCK
+    cdef const uint8_t *data = <const uint8_t *>frame
+    cdef size_t at = sizeof(Frame)
+    cdef ValueHead head
+    cdef ChunkHead chunk
+    if frame.length <= room:
+        return True
+    if frame.type == FRAME_ACCEPT or frame.type == FRAME_PROMISE_VALUE:
+        at += sizeof(Accept) if frame.type == FRAME_ACCEPT else sizeof(PromiseValue)
+        memcpy(&head, data + at - sizeof(ValueHead), sizeof(ValueHead))
+        return head.size <= room
+    if frame.type == FRAME_LEARNED:
+        at += sizeof(Learned)
+        while at < frame.length:
+            memcpy(&head, data + at, sizeof(ValueHead))
+            if head.size > room:
+                return False
+            at += sizeof(ValueHead) + head.size
+    elif frame.type == FRAME_FORWARD:
+        at += sizeof(Forward)
+        while at < frame.length:
+            memcpy(&chunk, data + at, sizeof(ChunkHead))
+            if sizeof(ChunkHead) + chunk.size > room:
+                return False
+            at += sizeof(ChunkHead) + chunk.size
+    return True
+
+
+cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
+    cdef Group *g
+    if frame.type < FRAME_PREVOTE:
+        formation_receive(&h.formation, h.now, frame)
+        take(h, &h.formation.out, NULL)
+        return ROUND_TAKEN
+    if h.formation.state != STATE_FORMED:
+        return ROUND_TAKEN          # the others know already that the cluster is formed; the news is on its way here
+    if not formation_admits(&h.formation, frame):
+        return ROUND_NOT_ADMITTED
+    if frame.group >= h.group_count:
+        return ROUND_NO_GROUP
+    if not fits_log(h, frame):
+        return ROUND_TOO_LARGE
+    g = &h.groups[frame.group]
+    replica_receive(g.replica, h.now, frame)
+    take(h, &g.replica.out, g)
+    return ROUND_TAKEN
+
+
+cdef int round_hello(Host *h, const Frame *frame) noexcept nogil:
+    cdef char text[256]
+    cdef int reason = formation_receive(&h.formation, h.now, frame)
+    take(h, &h.formation.out, NULL)
+    if h.formation.state == STATE_EMPTY and h.formation.met_formed != h.met_formed:
+        h.met_formed = h.formation.met_formed
+        snprintf(text, sizeof(text), "this node has an empty data directory, but the others belong to a cluster that is formed: it "
+                 "may have lost what it promised, so it neither votes nor takes proposals, and waits. If its own directory still "
+                 "exists, start it with that one")
+        delivery_log(&h.delivery, 50, text)
+    return reason
+
+
+cdef void round_peer(Host *h, uint32_t index, bint up) noexcept nogil:
+    cdef uint32_t k
+    cdef Group *g
+    for k in range(h.group_count):
+        g = &h.groups[k]
+        if g.replica != NULL:
+            replica_peer(g.replica, h.now, index, up)
+            take(h, &g.replica.out, g)
+
+
+cdef void resign(Host *h, bint may_lead) noexcept nogil:
+    cdef uint32_t i
+    cdef Group *g
+    for i in range(h.group_count):
+        g = &h.groups[i]
+        if g.replica != NULL:
+            replica_resign(g.replica, h.now, may_lead)
+            take(h, &g.replica.out, g)
+
+
+cdef void watch_python(Host *h) noexcept nogil:
+    """Is somebody there to take the chosen values? A master nobody listens to must make room (design row B14)."""
+    cdef char text[256]
+    cdef int64_t last = h.delivery.seen_drain
+    if h.stuck_since:
+        if not h.delivery.seen_signalled or last > h.stuck_since:
+            h.stuck_since = 0
+            delivery_log(&h.delivery, 30, "the Python side takes chosen values again")
+            if h.may_lead:
+                resign(h, True)
+        return
+    if not h.delivery.seen_signalled:
+        if h.now - last >= PING_AFTER * <int64_t>SECOND:
+            delivery_ping(&h.delivery)
+        return
+    if last < h.awake:
+        last = h.awake
+    if h.now - last < h.stuck_limit:
+        return
+    h.stuck_since = h.now
+    snprintf(text, sizeof(text), "the Python side has taken nothing for %.1f s (stuck_limit): this node gives the mastership "
+             "up, and stands for no election until it goes on", <double>(h.now - last) / SECOND)
+    delivery_log(&h.delivery, 40, text)
+    resign(h, False)
+
+
+# ---- the log ----
+
+cdef void pump(Host *h) noexcept nogil:
+    cdef uint32_t i
+    cdef Group *g
+    for i in range(h.group_count):
+        g = &h.groups[i]
+        if g.replica != NULL:
+            replica_pump(g.replica, h.now)
+            take(h, &g.replica.out, g)
+
+
+cdef void flush(Host *h) noexcept nogil:
+    """One durable write for everything logged, and the steps that were waiting for it."""
+    cdef uint32_t i
+    cdef Group *g
+    cdef int error = store_flush(h.store)
+    if error:
+        h.outside.fatal(h, "writing the log failed", error)
+    h.now = clock_now(&h.delivery.clock)
+    for i in range(h.group_count):
+        g = &h.groups[i]
+        if g.replica != NULL and g.appended > g.reported:
+            g.reported = g.appended
+            replica_durable(g.replica, h.now, g.reported)
+            held_release(h, &g.held, g.replica.durable)
+            take(h, &g.replica.out, g)
+    # Last: it may bring the groups to life, and what they log then is not part of the write just made.
+    if h.formation_appended > h.formation_reported:
+        h.formation_reported = h.formation_appended
+        formation_durable(&h.formation, h.now, h.formation_reported)
+        held_release(h, &h.formation_held, h.formation_reported)
+        take(h, &h.formation.out, NULL)
+
+
+cdef void seal(Host *h) noexcept nogil:
+    """The log has fallen idle, or is closed: a last write says that the one before it is durable (design rule 13)."""
+    cdef uint32_t i
+    cdef Group *g
+    h.seal_due = 0
+    for i in range(h.group_count):
+        g = &h.groups[i]
+        if g.replica != NULL and g.unsealed:
+            replica_seal(g.replica)
+            take(h, &g.replica.out, g)
+    h.sealing = store_pending(h.store)
+
+
+cdef bint round_writes(Host *h) noexcept nogil:
+    cdef Status status
+    if not store_pending(h.store):
+        return False
+    if h.delivery.fresh_count:
+        # Python works while the disk does. The status goes along: it must never be older than the events.
+        fill_status(h, &status)
+        delivery_publish(&h.delivery, &status, False)
+    return True
+
+
+cdef void round_write(Host *h) noexcept nogil:
+    cdef uint32_t i
+    flush(h)
+    if h.sealing:
+        h.sealing = False
+        for i in range(h.group_count):
+            h.groups[i].unsealed = False
+    else:
+        h.seal_due = h.now + SEAL_AFTER * <int64_t>MILLISECOND
+    pump(h)
+    h.link.flush(h.link.context, h.now)
+
+
+# ---- the round ----
+
+cdef void fill_status(Host *h, Status *s) noexcept nogil:
+    cdef Group *g = &h.groups[0]
+    cdef uint32_t i
+    memset(s, 0, sizeof(Status))
+    s.formed = h.formation.state == STATE_FORMED
+    s.sig_hi = h.formation.sig_hi
+    s.sig_lo = h.formation.sig_lo
+    s.delivered = g.cursor
+    if g.replica != NULL:
+        s.role = g.replica.role
+        s.master = g.replica.master
+        s.master_round = g.replica.master_ballot.round
+        s.established = g.replica.master_settled
+        s.chosen = g.replica.chosen
+        s.heard_chosen = max(g.replica.heard_chosen, g.replica.chosen)
+        s.chain = g.replica.chain
+        s.chosen_values = g.replica.counters.chosen_values
+        s.rounds = g.replica.counters.rounds
+        s.proposed_values = g.replica.counters.proposed_values
+        s.elections = g.replica.counters.elections
+        s.core_refused = g.replica.counters.refused_frames
+    s.syncs = h.store.syncs
+    s.writes = h.store.writes
+    s.log_bytes = h.store.bytes
+    s.log_records = h.store.records
+    s.log_time = h.store.time
+    s.members = h.formation.members.count
+    for i in range(s.members):
+        s.nodes[i] = h.formation.members.members[i].node
+    s.connected = h.link.connected(h.link.context)
+    h.link.report(h.link.context, s)
+
+
+cdef void round_begin(Host *h, int64_t now) noexcept nogil:
+    if now - h.now > GAP * <int64_t>SECOND:
+        h.awake = now
+    h.now = now
+
+
+cdef bint round_steps(Host *h) noexcept nogil:
+    cdef Submission *taken = NULL
+    cdef Group *g
+    cdef int command = 0
+    cdef bint stop = False
+    cdef size_t n, submitted
+    cdef uint32_t k
+    submitted = delivery_take(&h.delivery, &taken, &command, &stop)
+    for n in range(submitted):
+        submit(h, &taken[n])
+    if stop:
+        if h.seal_due:
+            seal(h)
+            if store_pending(h.store):
+                round_write(h)
+        return True
+    if command:
+        h.may_lead = command == 1
+        resign(h, h.may_lead and not h.stuck_since)
+    watch_python(h)
+    expire(h)
+    if h.formation.state != STATE_FORMED and h.now >= h.formation_due:
+        h.formation_due = h.now + FORMATION_TICK * <int64_t>MILLISECOND
+        formation_tick(&h.formation, h.now)
+        take(h, &h.formation.out, NULL)
+    for k in range(h.group_count):
+        g = &h.groups[k]
+        if g.replica != NULL and h.now >= replica_deadline(g.replica):
+            replica_tick(g.replica, h.now)
+            take(h, &g.replica.out, g)
+    pump(h)
+    h.link.flush(h.link.context, h.now)
+    if h.seal_due != 0 and h.now >= h.seal_due and not store_pending(h.store):
+        seal(h)
+    return False
+
+
+cdef void round_end(Host *h) noexcept nogil:
+    cdef Status status
+    cdef Group *g
+    cdef bint blocked = False
+    cdef uint32_t k, member
+    for k in range(h.group_count):
+        g = &h.groups[k]
+        if g.replica == NULL:
+            continue
+        if g.cursor < g.replica.chosen:
+            history_refill(h, g)
+            if g.cursor < g.replica.chosen:
+                blocked = True
+        for member in range(h.formation.members.count):
+            if g.reads[member].active and history_serve(h, g, member):
+                h.link.flush(h.link.context, h.now)
+                break               # one frame a round: what serves the living must not wait for it
+    fill_status(h, &status)
+    delivery_publish(&h.delivery, &status, blocked)
+
+
+cdef int64_t round_deadline(Host *h) noexcept nogil:
+    cdef int64_t when = h.now + PING_AFTER * <int64_t>SECOND
+    cdef int64_t waiting
+    cdef uint32_t i, k
+    cdef size_t n
+    cdef Group *g
+    if store_pending(h.store):
+        return h.now
+    if h.formation.state != STATE_FORMED:
+        when = min(when, h.formation_due)
+    if h.seal_due:
+        when = min(when, h.seal_due)
+    for n in range(h.waiting_count):
+        when = min(when, h.waiting[n].deadline)
+    for i in range(h.group_count):
+        g = &h.groups[i]
+        if g.replica == NULL:
+            continue
+        when = min(when, replica_deadline(g.replica))
+        if history_behind(g) and delivery_room(&h.delivery):
+            return h.now
+        for k in range(h.formation.members.count):
+            if g.reads[k].active:
+                waiting = h.link.waiting(h.link.context, k)
+                if waiting <= PEER_BACKLOG:
+                    return h.now
+    return when
+
+
+# ---- start and end ----
+
+cdef int host_restore(Host *h, uint8_t type, uint32_t group, uint64_t instance, const uint8_t *body, uint32_t size,
+                      uint64_t position) noexcept nogil:
+    cdef Group *g
+    cdef size_t i
+    if type == RECORD_IDENTITY:
+        return 0                    # the log's own; it has checked it
+    if type == RECORD_FORMATION or type == RECORD_FORMED:
+        return formation_restore(&h.formation, type, body, size)
+    if group >= h.group_count or h.formation.state != STATE_FORMED:
+        return -1
+    g = &h.groups[group]
+    if g.replica == NULL:
+        make_replica(h, g)
+    if replica_restore(g.replica, type, instance, body, size) != 0:
+        return -1
+    if type == RECORD_ACCEPT or type == RECORD_LEARN:
+        index_set(&g.index, instance, position)
+    for i in range(g.replica.out.count):
+        index_set_chain(&g.index, g.replica.out.effects[i].instance, <uint32_t>g.replica.out.effects[i].after)
+    out_clear(&g.replica.out)
+    return 0
+
+
+cdef void host_restored(Host *h) noexcept nogil:
+    cdef uint32_t i
+    if h.formation.state != STATE_FORMED:
+        return
+    for i in range(h.group_count):
+        if h.groups[i].replica == NULL:
+            make_replica(h, &h.groups[i])
+
+
+cdef void round_start(Host *h, int64_t now) noexcept nogil:
+    cdef uint32_t k
+    h.now = now
+    h.awake = now
+    h.formation_due = now + FORMATION_TICK * <int64_t>MILLISECOND
+    h.delivery.seen_drain = now
+    formation_start(&h.formation, now)
+    take(h, &h.formation.out, NULL)
+    for k in range(h.group_count):
+        if h.groups[k].replica != NULL:
+            begin(h, &h.groups[k])
+
+
+cdef void host_free(Host *h) noexcept nogil:
+    cdef uint32_t i
+    cdef size_t n
+    cdef Group *g
+    for i in range(h.group_count):
+        g = &h.groups[i]
+        history_free(g)
+        held_free(&g.held)
+        index_free(&g.index)
+        if g.replica != NULL:
+            replica_free(g.replica)
+    free(h.groups)
+    h.groups = NULL
+    h.group_count = 0
+    held_free(&h.formation_held)
+    formation_free(&h.formation)
+    for n in range(h.waiting_count):
+        value_unref(h.waiting[n].chunk)
+    free(h.waiting)
+    h.waiting = NULL
+    h.waiting_count = 0
+    free(h.scratch)
+    h.scratch = NULL
