@@ -1,0 +1,48 @@
+# cython: language_level=3
+"""What must hold at every moment, over all nodes and all time; see _judge.pyx for the list."""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from paxos._replica cimport Replica
+from paxos._types cimport Ballot, Frame, Value
+
+cdef struct Vote:                   # what of one instance is on one disk
+    Ballot ballot                   # highest durable acceptance; round 0: none, or only learned
+    uint32_t crc                    # of its value
+    bint there
+
+cdef struct Ledger:                 # of one node
+    Ballot promised                 # highest durable promise
+    Ballot prepared                 # highest ballot a Prepare or Accept of it has named
+    uint32_t prepared_life
+    Vote *votes                     # by instance
+    uint64_t vote_count
+    uint64_t vote_size
+
+cdef struct Named:                  # the value an Accept has named for an instance, under the highest ballot so far
+    Ballot ballot
+    uint32_t crc
+
+cdef struct Judge:
+    uint32_t nodes
+    uint32_t quorum
+    Ledger ledgers[31]
+    Value **chosen                  # by instance
+    uint32_t *chains
+    uint64_t chosen_count
+    uint64_t chosen_size
+    Named *named
+    uint64_t named_count
+    uint64_t named_size
+    bint failed
+    char why[512]
+
+cdef void judge_init(Judge *j, uint32_t nodes) noexcept nogil
+cdef void judge_free(Judge *j) noexcept nogil
+# Bytes that have become durable in a segment of a node's log.
+cdef void judge_persisted(Judge *j, uint32_t index, const uint8_t *data, size_t size) noexcept nogil
+# A frame that leaves a node, in its life number `life`.
+cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *frame, size_t head, Value *value) noexcept nogil
+cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t chain, Value *value) noexcept nogil
+# A replica as it comes up from its log.
+cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept nogil
+# Somebody is told that his value stands in an instance.
+cdef void judge_acknowledged(Judge *j, uint64_t instance) noexcept nogil

@@ -1,0 +1,241 @@
+# cython: language_level=3
+"""Judges of every step.
+
+- One value per instance, and one chain checksum behind it, whoever takes it for chosen, whenever (S1, S3).
+- A value is taken for chosen only when a majority holds it durably (rule 5), and nobody is told of it before (S7).
+- A Promise, Accepted, Reject, Prepare or Accept leaves only when what it stands on is durable at its sender (rules 1 and 2).
+- A restart brings back every durable promise and acceptance (rule 14).
+- A ballot belongs to one life of one node, and names one value per instance (rules 1 and 4).
+
+What is durable is read from the bytes that reached the simulated disk for good, not from what the code believes. Each finding is
+kept in `why`; the first one counts.
+"""
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport free
+from libc.string cimport memcmp, memcpy, memset
+
+from paxos._codec cimport crc32c
+from paxos._log cimport RECORD_HEAD, log_aligned
+from paxos._replica cimport Replica, Slot, slot_of
+from paxos._types cimport (
+    Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_PREPARE, FRAME_PROMISE, FRAME_REJECT, Frame, Prepare, Promise,
+    RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
+    Reject, Value, ballot_compare, value_ref, value_unref, xrealloc,
+)
+
+
+cdef void judge_init(Judge *j, uint32_t nodes) noexcept nogil:
+    memset(j, 0, sizeof(Judge))
+    j.nodes = nodes
+    j.quorum = nodes // 2 + 1
+
+
+cdef void judge_free(Judge *j) noexcept nogil:
+    cdef uint64_t i
+    for i in range(j.chosen_count):
+        value_unref(j.chosen[i])
+    free(j.chosen)
+    free(j.chains)
+    free(j.named)
+    for i in range(j.nodes):
+        free(j.ledgers[i].votes)
+    memset(j, 0, sizeof(Judge))
+
+
+cdef void found(Judge *j, const char *what, uint32_t index, uint64_t instance) noexcept nogil:
+    if j.failed:
+        return
+    j.failed = True
+    snprintf(j.why, sizeof(j.why), "%s (node %u, instance %llu)", what, index + 1, <unsigned long long>instance)
+
+
+cdef Vote *vote_at(Ledger *l, uint64_t instance) noexcept nogil:
+    cdef uint64_t size
+    if instance >= l.vote_size:
+        size = l.vote_size * 2 if l.vote_size else 256
+        while size <= instance:
+            size *= 2
+        l.votes = <Vote *>xrealloc(l.votes, size * sizeof(Vote))
+        l.vote_size = size
+    if instance >= l.vote_count:
+        memset(l.votes + l.vote_count, 0, (instance + 1 - l.vote_count) * sizeof(Vote))
+        l.vote_count = instance + 1
+    return &l.votes[instance]
+
+
+cdef uint32_t fingerprint(uint32_t kind, const uint8_t *data, size_t size) noexcept nogil:
+    return crc32c(kind, data, size)
+
+
+# ---- what reaches a disk ----
+
+cdef void persisted_record(Judge *j, uint32_t index, const Record *r, const uint8_t *body) noexcept nogil:
+    cdef Ledger *l = &j.ledgers[index]
+    cdef RecordPromise promise
+    cdef RecordAccept accept
+    cdef RecordLearn learn
+    cdef Vote *v
+    if r.type == RECORD_PROMISE:
+        memcpy(&promise, body, sizeof(promise))
+        if ballot_compare(&promise.ballot, &l.promised) > 0:
+            l.promised = promise.ballot
+    elif r.type == RECORD_ACCEPT:
+        memcpy(&accept, body, sizeof(accept))
+        if ballot_compare(&accept.ballot, &l.promised) > 0:
+            l.promised = accept.ballot
+        v = vote_at(l, r.instance)
+        if ballot_compare(&accept.ballot, &v.ballot) >= 0:
+            v.ballot = accept.ballot
+            v.crc = fingerprint(accept.value.kind, body + sizeof(accept), accept.value.size)
+            v.there = True
+    elif r.type == RECORD_LEARN:
+        memcpy(&learn, body, sizeof(learn))
+        v = vote_at(l, r.instance)
+        v.crc = fingerprint(learn.value.kind, body + sizeof(learn), learn.value.size)
+        v.there = True
+
+
+cdef void judge_persisted(Judge *j, uint32_t index, const uint8_t *data, size_t size) noexcept nogil:
+    cdef Record r
+    cdef RecordWrite write
+    cdef size_t at = 0
+    cdef uint32_t i
+    if size < RECORD_HEAD + sizeof(RecordWrite):
+        return
+    memcpy(&r, data, RECORD_HEAD)
+    if r.type != RECORD_WRITE or r.size != sizeof(RecordWrite):
+        return                      # a header, or zeros
+    memcpy(&write, data + RECORD_HEAD, sizeof(write))
+    at = RECORD_HEAD + log_aligned(r.size)
+    for i in range(write.records):
+        if at + RECORD_HEAD > size:
+            return
+        memcpy(&r, data + at, RECORD_HEAD)
+        if at + RECORD_HEAD + r.size > size:
+            return
+        persisted_record(j, index, &r, data + at + RECORD_HEAD)
+        at += RECORD_HEAD + log_aligned(r.size)
+
+
+cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept nogil:
+    cdef Ledger *l = &j.ledgers[index]
+    cdef Slot *s
+    cdef uint64_t i
+    if ballot_compare(&r.promised, &l.promised) < 0:
+        found(j, "a restart forgot a durable promise", index, 0)
+    for i in range(r.chosen, l.vote_count):
+        if l.votes[i].ballot.round == 0:
+            continue
+        s = slot_of(<Replica *>r, i)
+        if s == NULL or ballot_compare(&s.ballot, &l.votes[i].ballot) < 0:
+            found(j, "a restart forgot a durable acceptance", index, i)
+            return
+
+
+# ---- what leaves a node ----
+
+cdef void own_ballot(Judge *j, uint32_t index, uint32_t life, const Ballot *ballot, uint64_t instance) noexcept nogil:
+    cdef Ledger *l = &j.ledgers[index]
+    cdef int order = ballot_compare(ballot, &l.prepared)
+    if ballot_compare(&l.promised, ballot) < 0:
+        found(j, "a ballot left its node before it was durable there", index, instance)
+    if order > 0:
+        l.prepared = ballot[0]
+        l.prepared_life = life
+    elif order == 0 and l.prepared_life != life:
+        found(j, "a ballot was used again after a restart", index, instance)
+
+
+cdef void accept_sent(Judge *j, uint32_t index, const Accept *a, Value *value, const uint8_t *rest) noexcept nogil:
+    cdef uint64_t size
+    cdef Named *n
+    cdef uint32_t crc
+    if value != NULL:
+        rest = value.data
+    crc = fingerprint(a.value.kind, rest, a.value.size)
+    if a.instance >= j.named_size:
+        size = j.named_size * 2 if j.named_size else 256
+        while size <= a.instance:
+            size *= 2
+        j.named = <Named *>xrealloc(j.named, size * sizeof(Named))
+        j.named_size = size
+    if a.instance >= j.named_count:
+        memset(j.named + j.named_count, 0, (a.instance + 1 - j.named_count) * sizeof(Named))
+        j.named_count = a.instance + 1
+    n = &j.named[a.instance]
+    if ballot_compare(&a.ballot, &n.ballot) == 0:
+        if n.crc != crc:
+            found(j, "one ballot was given two values for an instance", index, a.instance)
+    elif ballot_compare(&a.ballot, &n.ballot) > 0:
+        n.ballot = a.ballot
+        n.crc = crc
+
+
+cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *frame, size_t head, Value *value) noexcept nogil:
+    cdef const Frame *f = <const Frame *>frame
+    cdef const uint8_t *body = frame + sizeof(Frame)
+    cdef Ledger *l = &j.ledgers[index]
+    cdef const Accepted *accepted
+    cdef uint64_t i
+    if f.type == FRAME_PROMISE:
+        if ballot_compare(&l.promised, &(<const Promise *>body).ballot) < 0:
+            found(j, "a promise left before it was durable", index, 0)
+    elif f.type == FRAME_REJECT:
+        if ballot_compare(&l.promised, &(<const Reject *>body).promised) < 0:
+            found(j, "a refusal named a promise that was not durable", index, 0)
+    elif f.type == FRAME_ACCEPTED:
+        accepted = <const Accepted *>body
+        for i in range(accepted.first, accepted.last + 1):
+            if i >= l.vote_count or ballot_compare(&l.votes[i].ballot, &accepted.ballot) < 0:
+                found(j, "an acceptance left before it was durable", index, i)
+                return
+    elif f.type == FRAME_PREPARE:
+        own_ballot(j, index, life, &(<const Prepare *>body).ballot, (<const Prepare *>body).first)
+    elif f.type == FRAME_ACCEPT:
+        own_ballot(j, index, life, &(<const Accept *>body).ballot, (<const Accept *>body).instance)
+        accept_sent(j, index, <const Accept *>body, value, body + sizeof(Accept))
+
+
+# ---- what is taken for chosen ----
+
+cdef uint32_t holders(const Judge *j, uint64_t instance) noexcept nogil:
+    """Nodes that hold the chosen value of an instance durably."""
+    cdef Value *value = j.chosen[instance]
+    cdef uint32_t crc = fingerprint(value.kind, value.data, value.size)
+    cdef uint32_t i, count = 0
+    for i in range(j.nodes):
+        if instance < j.ledgers[i].vote_count and j.ledgers[i].votes[instance].there and j.ledgers[i].votes[instance].crc == crc:
+            count += 1
+    return count
+
+
+cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t chain, Value *value) noexcept nogil:
+    cdef Value *known
+    if instance < j.chosen_count:
+        known = j.chosen[instance]
+        if (known.size != value.size or known.kind != value.kind or known.count != value.count
+                or memcmp(known.data, value.data, value.size) != 0):
+            found(j, "two values were taken for chosen", index, instance)
+        elif j.chains[instance] != chain:
+            found(j, "two chain checksums behind one instance", index, instance)
+        return
+    if instance > j.chosen_count:
+        found(j, "an instance was taken for chosen with a gap before it", index, instance)
+        return
+    if j.chosen_count == j.chosen_size:
+        j.chosen_size = j.chosen_size * 2 if j.chosen_size else 256
+        j.chosen = <Value **>xrealloc(j.chosen, j.chosen_size * sizeof(Value *))
+        j.chains = <uint32_t *>xrealloc(j.chains, j.chosen_size * sizeof(uint32_t))
+    j.chosen[instance] = value_ref(value)
+    j.chains[instance] = chain
+    j.chosen_count += 1
+    if holders(j, instance) < j.quorum:
+        found(j, "a value was taken for chosen that no majority holds durably", index, instance)
+
+
+cdef void judge_acknowledged(Judge *j, uint64_t instance) noexcept nogil:
+    if instance >= j.chosen_count:
+        found(j, "a proposal was acknowledged in an instance that nobody knows chosen", 0, instance)
+    elif holders(j, instance) < j.quorum:
+        found(j, "a proposal was acknowledged before a majority held it durably", 0, instance)

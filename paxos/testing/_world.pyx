@@ -1,0 +1,509 @@
+# cython: language_level=3
+"""Discrete events around the very rounds that run in production (paxos._round).
+
+A node does one round at a time: what came in, what is due, and, where that logged something, a write of its simulated disk,
+during which it is deaf, as the real one is. The write happens on the disk when its time is up, call by call, and the process may
+end in any of the calls: then the rest of them never happens (see process_end). Frames are lost, delayed, duplicated, reordered
+and cut off one by one, which is worse than what TCP does. A connection comes up with HELLO, as in production.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, strtoull
+from libc.string cimport memcpy, memset, strstr
+
+from paxos._codec cimport FRAME_OK, frame_check
+from paxos._delivery cimport Status, delivery_wanted
+from paxos._formation cimport REFUSE_NONE, formation_hello
+from paxos._round cimport (
+    ROUND_TAKEN, round_begin, round_deadline, round_end, round_frame, round_hello, round_peer, round_start, round_steps,
+    round_write, round_writes,
+)
+from paxos._state cimport Group, Host
+from paxos._types cimport EFFECT_CHOSEN, EFFECT_MASTER, Effect, FRAME_HELLO, Frame, Value, bit, xalloc, xrealloc
+from paxos.testing._judge cimport (
+    judge_chosen, judge_free, judge_init, judge_persisted, judge_restored, judge_sent,
+)
+from paxos.testing._random cimport random_between, random_chance, random_next
+from paxos.testing._simdisk cimport simdisk_free, simdisk_init, simdisk_process_ended
+
+cdef enum:
+    HELLO_SIZE = 96
+    MICROSECOND = 1000
+    MILLISECOND = 1000000
+
+
+# ---- the heap ----
+
+cdef inline bint before(const Event *a, const Event *b) noexcept nogil:
+    return a.at < b.at or (a.at == b.at and a.order < b.order)
+
+
+cdef void world_push(World *w, int64_t at, int kind, uint32_t node, uint32_t other, uint32_t life, uint8_t *data, size_t size) noexcept nogil:
+    cdef size_t i, parent
+    cdef Event e
+    e.at = at if at > w.now else w.now
+    e.order = w.order
+    w.order += 1
+    e.kind = kind
+    e.node = node
+    e.other = other
+    e.life = life
+    e.since = w.now
+    e.data = data
+    e.size = size
+    if w.heap_count == w.heap_size:
+        w.heap_size = w.heap_size * 2 if w.heap_size else 256
+        w.heap = <Event *>xrealloc(w.heap, w.heap_size * sizeof(Event))
+    i = w.heap_count
+    w.heap_count += 1
+    while i > 0:
+        parent = (i - 1) // 2
+        if not before(&e, &w.heap[parent]):
+            break
+        w.heap[i] = w.heap[parent]
+        i = parent
+    w.heap[i] = e
+
+
+cdef Event pop(World *w) noexcept nogil:
+    cdef Event top = w.heap[0]
+    cdef Event last
+    cdef size_t i = 0, child
+    w.heap_count -= 1
+    last = w.heap[w.heap_count]
+    while True:
+        child = 2 * i + 1
+        if child >= w.heap_count:
+            break
+        if child + 1 < w.heap_count and before(&w.heap[child + 1], &w.heap[child]):
+            child += 1
+        if not before(&w.heap[child], &last):
+            break
+        w.heap[i] = w.heap[child]
+        i = child
+    w.heap[i] = last
+    return top
+
+
+cdef void mark(World *w, int64_t since, int kind, uint32_t node, uint32_t other, uint64_t a, uint64_t b) noexcept nogil:
+    cdef Mark *m
+    if not w.recording:
+        return
+    if w.mark_count == w.mark_size:
+        w.mark_size = w.mark_size * 2 if w.mark_size else 1024
+        w.marks = <Mark *>xrealloc(w.marks, w.mark_size * sizeof(Mark))
+    m = &w.marks[w.mark_count]
+    w.mark_count += 1
+    m.since = since
+    m.at = w.now
+    m.kind = kind
+    m.node = node
+    m.other = other
+    m.a = a
+    m.b = b
+
+
+cdef inline void note(World *w, uint64_t what) noexcept nogil:
+    w.hash = (w.hash ^ what) * <uint64_t>0x9FB21C651E98DF25
+    w.hash ^= w.hash >> 29
+
+
+# ---- clocks ----
+
+cdef int64_t world_local(const SimNode *n) noexcept nogil:
+    cdef int64_t gone = n.world.now - n.clock_since
+    return n.clock_base + gone + gone // 1000 * n.clock_ppm // 1000
+
+
+cdef int64_t local_now(void *context) noexcept nogil:
+    return world_local(<SimNode *>context)
+
+
+# ---- the network ----
+
+cdef void post(World *w, uint32_t source, uint32_t target, const uint8_t *head, size_t size, const Value *value) noexcept nogil:
+    cdef size_t whole = size + (value.size if value != NULL else 0)
+    cdef uint8_t *data
+    cdef int64_t delay
+    cdef int copies = 1, i
+    if w.cut[source] & bit(target) or random_chance(&w.random, w.loss):
+        w.lost += 1
+        return
+    if random_chance(&w.random, w.duplicate):
+        copies = 2
+        w.duplicated += 1
+    for i in range(copies):
+        data = <uint8_t *>xalloc(whole)
+        memcpy(data, head, size)
+        if value != NULL:
+            memcpy(data + size, value.data, value.size)
+        if random_chance(&w.random, w.corrupt):
+            data[random_next(&w.random) % whole] ^= <uint8_t>(1 << random_next(&w.random) % 8)
+            w.corrupted += 1
+        delay = random_between(&w.random, w.delay_low, w.delay_high)
+        if random_chance(&w.random, w.late):
+            delay += random_between(&w.random, 0, w.late_ns)
+            w.late_count += 1
+        world_push(w, w.now + delay, EVENT_FRAME, target, source, 0, data, whole)
+
+
+cdef void link_send(void *context, uint32_t peers, const uint8_t *head, size_t size, Value *value) noexcept nogil:
+    cdef SimNode *n = <SimNode *>context
+    cdef World *w = n.world
+    cdef uint32_t i
+    peers &= n.connected
+    if not peers:
+        return
+    judge_sent(&w.judge, n.index, n.life, head, size, value)
+    for i in range(w.node_count):
+        if peers & bit(i):
+            post(w, n.index, i, head, size, value)
+
+
+cdef void link_flush(void *context, int64_t now) noexcept nogil:
+    pass                            # a frame is on its way as soon as it is sent
+
+
+cdef uint32_t link_connected(void *context) noexcept nogil:
+    return (<SimNode *>context).connected
+
+
+cdef int64_t link_waiting(void *context, uint32_t index) noexcept nogil:
+    return 0 if (<SimNode *>context).connected & bit(index) else -1
+
+
+cdef void link_report(void *context, Status *status) noexcept nogil:
+    pass
+
+
+cdef void dial(World *w, SimNode *n, uint32_t target) noexcept nogil:
+    """Connects, or tries again later. What comes up first is the HELLO, which nothing overtakes: frames before it are not taken."""
+    cdef uint8_t *hello
+    if n.host == NULL or n.connected & bit(target):
+        return
+    if w.nodes[target].host == NULL or w.cut[n.index] & bit(target) or w.cut[target] & bit(n.index):
+        world_push(w, w.now + random_between(&w.random, 10 * MILLISECOND, 300 * MILLISECOND), EVENT_DIAL, n.index, target, n.life,
+                   NULL, 0)
+        return
+    n.connected |= bit(target)
+    hello = <uint8_t *>xalloc(HELLO_SIZE)
+    formation_hello(&n.host.formation, target, hello)
+    world_push(w, w.now + w.delay_low, EVENT_FRAME, target, n.index, 0, hello, HELLO_SIZE)
+    round_peer(n.host, target, True)
+
+
+cdef void down(World *w, SimNode *n, uint32_t target) noexcept nogil:
+    if n.host == NULL or not n.connected & bit(target):
+        return
+    n.connected &= ~bit(target)
+    w.nodes[target].accepted &= ~bit(n.index)
+    round_peer(n.host, target, False)
+    world_push(w, w.now + random_between(&w.random, 10 * MILLISECOND, 100 * MILLISECOND), EVENT_DIAL, n.index, target, n.life, NULL, 0)
+
+
+cdef void arrived(SimNode *n, const Event *e) noexcept nogil:
+    """A frame, as it comes out of the socket."""
+    cdef World *w = n.world
+    cdef const Frame *frame = <const Frame *>e.data
+    cdef size_t need = 0
+    cdef bint good = frame_check(e.data, e.size, n.host.options.max_frame, &need) == FRAME_OK
+    if good and frame.type == FRAME_HELLO:
+        good = round_hello(n.host, frame) == REFUSE_NONE
+        if good and w.nodes[e.other].connected & bit(n.index):
+            n.accepted |= bit(e.other)
+    elif good:
+        if not n.accepted & bit(e.other):
+            w.lost += 1             # of a connection that is no more, or not yet
+            return
+        good = round_frame(n.host, frame) == ROUND_TAKEN
+    if not good:
+        # Refused: the connection ends.
+        w.refused += 1
+        n.accepted &= ~bit(e.other)
+        world_push(w, w.now + random_between(&w.random, w.delay_low, w.delay_high), EVENT_DOWN, e.other, n.index,
+                   w.nodes[e.other].life, NULL, 0)
+        return
+    if frame.type < 32:
+        w.frames[frame.type] += 1
+    mark(w, e.since, EVENT_FRAME, n.index, e.other, frame.type, e.size)
+
+
+# ---- what a Host stands on ----
+
+cdef void fatal(Host *h, const char *what, int error) noexcept nogil:
+    process_end(&(<SimNode *>h.outside.context).exit)
+
+
+cdef void watch(void *context, Host *h, Group *g, const Effect *e) noexcept nogil:
+    cdef SimNode *n = <SimNode *>context
+    if e.type == EFFECT_CHOSEN:
+        judge_chosen(&n.world.judge, n.index, e.instance, <uint32_t>e.after, e.value)
+        mark(n.world, n.world.now, MARK_CHOSEN, n.index, 0, e.instance, e.value.count)
+    elif e.type == EFFECT_MASTER:
+        mark(n.world, n.world.now, MARK_MASTER, n.index, 0, e.code, e.instance)
+
+
+cdef void persisted(void *context, const char *name, uint64_t offset, const uint8_t *data, size_t size) noexcept nogil:
+    cdef SimNode *n = <SimNode *>context
+    if strstr(name, ".seg") != NULL and offset != 0:
+        judge_persisted(&n.world.judge, n.index, data, size)
+        n.last_write = (<uint64_t>strtoull(name, NULL, 16) << 32) | offset
+
+
+cdef void world_host(SimNode *n, Host *h) noexcept nogil:
+    h.delivery.clock.context = n
+    h.delivery.clock.now = local_now
+    h.link.context = n
+    h.link.send = link_send
+    h.link.flush = link_flush
+    h.link.connected = link_connected
+    h.link.waiting = link_waiting
+    h.link.report = link_report
+    h.outside.context = n
+    h.outside.fatal = fatal
+    h.outside.watch = watch
+
+
+# ---- rounds ----
+
+cdef void clear_inbox(SimNode *n) noexcept nogil:
+    cdef size_t i
+    for i in range(n.inbox.count):
+        free(n.inbox.items[i].data)
+    n.inbox.count = 0
+
+
+cdef void keep(SimNode *n, const Event *e) noexcept nogil:
+    if n.inbox.count == n.inbox.size:
+        n.inbox.size = n.inbox.size * 2 if n.inbox.size else 16
+        n.inbox.items = <Event *>xrealloc(n.inbox.items, n.inbox.size * sizeof(Event))
+    n.inbox.items[n.inbox.count] = e[0]
+    n.inbox.count += 1
+
+
+cdef void look_for_python(SimNode *n) noexcept nogil:
+    cdef World *w = n.world
+    if delivery_wanted(&n.host.delivery) and not n.python_due and not n.python_paused:
+        n.python_due = True
+        world_push(w, w.now + random_between(&w.random, n.python_low, n.python_high), EVENT_PYTHON, n.index, 0, n.life, NULL, 0)
+
+
+cdef void after(SimNode *n) noexcept nogil:
+    """The round is over: when is the next?"""
+    cdef World *w = n.world
+    cdef int64_t due = round_deadline(n.host), wait
+    look_for_python(n)
+    wait = due - n.host.now
+    if wait <= 0:
+        if not n.round_due:
+            n.round_due = True
+            world_push(w, w.now + MICROSECOND, EVENT_ROUND, n.index, 0, n.life, NULL, 0)
+        return
+    # A clock that is slow by a ten-thousandth must not be asked too early for ever.
+    wait += wait // 1000 * -n.clock_ppm // 1000 + MICROSECOND
+    if n.timer_at <= w.now or w.now + wait < n.timer_at:
+        n.timer_at = w.now + wait
+        world_push(w, n.timer_at, EVENT_TIMER, n.index, 0, n.life, NULL, 0)
+
+
+cdef void step_round(void *context) noexcept nogil:
+    cdef SimNode *n = <SimNode *>context
+    cdef World *w = n.world
+    cdef int64_t time
+    cdef size_t i
+    round_begin(n.host, world_local(n))
+    for i in range(n.inbox.count):
+        if n.inbox.items[i].kind == EVENT_FRAME:
+            arrived(n, &n.inbox.items[i])
+        elif n.inbox.items[i].kind == EVENT_DIAL:
+            dial(w, n, n.inbox.items[i].other)
+        else:
+            down(w, n, n.inbox.items[i].other)
+    clear_inbox(n)
+    if round_steps(n.host):
+        n.stopped = True
+        return
+    if round_writes(n.host):
+        n.writing = True
+        n.write_since = w.now
+        time = random_between(&n.disk.random, n.disk_low, n.disk_high)
+        if n.disk_hangs_until > w.now:
+            time += n.disk_hangs_until - w.now
+        world_push(w, w.now + time, EVENT_WRITTEN, n.index, 0, n.life, NULL, 0)
+        look_for_python(n)
+        return
+    round_end(n.host)
+    after(n)
+
+
+cdef void step_written(void *context) noexcept nogil:
+    cdef SimNode *n = <SimNode *>context
+    n.writing = False
+    mark(n.world, n.write_since, EVENT_WRITTEN, n.index, 0, n.host.store.writer.used, n.host.store.writer.records)
+    round_write(n.host)
+    round_end(n.host)
+    after(n)
+
+
+cdef void step_start(void *context) noexcept nogil:
+    cdef SimNode *n = <SimNode *>context
+    round_start(n.host, world_local(n))
+    if n.host.groups[0].replica != NULL:
+        judge_restored(&n.world.judge, n.index, n.host.groups[0].replica)
+
+
+cdef int live(SimNode *n, void (*step)(void *) noexcept nogil) noexcept nogil:
+    if process_live(&n.exit, step, n) or n.stopped:
+        return RUN_ENDED
+    return RUN_UNTIL
+
+
+cdef int world_start(SimNode *n) noexcept nogil:
+    cdef World *w = n.world
+    cdef uint32_t i
+    cdef int end
+    n.life += 1
+    n.stopped = False
+    end = live(n, step_start)
+    if end != RUN_UNTIL:
+        return end
+    for i in range(w.node_count):
+        if i != n.index:
+            world_push(w, w.now + random_between(&w.random, MICROSECOND, 5 * MILLISECOND), EVENT_DIAL, n.index, i, n.life, NULL, 0)
+    world_wake(n)
+    return RUN_UNTIL
+
+
+cdef void world_wake(SimNode *n) noexcept nogil:
+    cdef World *w = n.world
+    if n.host == NULL:
+        return
+    look_for_python(n)
+    if not n.round_due and not n.writing:
+        n.round_due = True
+        world_push(w, w.now + MICROSECOND, EVENT_ROUND, n.index, 0, n.life, NULL, 0)
+
+
+cdef void world_ended(SimNode *n, bint power) noexcept nogil:
+    cdef World *w = n.world
+    cdef uint32_t i
+    clear_inbox(n)
+    n.host = NULL
+    n.writing = n.paused = n.python_paused = n.python_due = n.round_due = n.write_came = False
+    n.timer_at = 0
+    n.connected = 0
+    n.accepted = 0
+    simdisk_process_ended(&n.disk, power)
+    for i in range(w.node_count):
+        if i == n.index:
+            continue
+        w.nodes[i].accepted &= ~bit(n.index)
+        if w.nodes[i].connected & bit(n.index):
+            world_push(w, w.now + random_between(&w.random, MICROSECOND, 5 * MILLISECOND), EVENT_DOWN, i, n.index, w.nodes[i].life,
+                       NULL, 0)
+
+
+# ---- events ----
+
+cdef int happen(World *w, Event *e, uint64_t *which) noexcept nogil:
+    """One event; frees its data or hands it on."""
+    cdef SimNode *n = &w.nodes[e.node]
+    if e.kind == EVENT_CALL:
+        which[0] = e.size
+        return RUN_CALL
+    which[0] = e.node
+    if n.host == NULL or (e.life and e.life != n.life):
+        free(e.data)                # of a process that is no more
+        return RUN_UNTIL
+    if e.kind == EVENT_FRAME or e.kind == EVENT_DIAL or e.kind == EVENT_DOWN:
+        keep(n, e)
+        return RUN_UNTIL if n.writing or n.paused else live(n, step_round)
+    if e.kind == EVENT_TIMER:
+        if e.at == n.timer_at:
+            n.timer_at = 0
+            if not n.writing and not n.paused:
+                return live(n, step_round)
+    elif e.kind == EVENT_ROUND:
+        n.round_due = False
+        if not n.writing and not n.paused:
+            return live(n, step_round)
+    elif e.kind == EVENT_WRITTEN:
+        if n.paused:
+            n.write_came = True
+        else:
+            return live(n, step_written)
+    elif e.kind == EVENT_PYTHON:
+        n.python_due = False
+        if not n.paused and not n.python_paused:
+            return RUN_PYTHON
+    elif e.kind == EVENT_RESUME:
+        n.paused = False
+        if n.write_came:
+            n.write_came = False
+            return live(n, step_written)
+        world_wake(n)
+    return RUN_UNTIL
+
+
+cdef int world_run(World *w, int64_t until, uint64_t *which) noexcept nogil:
+    cdef Event e
+    cdef int end
+    while True:
+        if w.judge.failed:
+            return RUN_FAILED
+        if w.heap_count == 0 or w.heap[0].at > until:
+            w.now = until
+            return RUN_UNTIL
+        e = pop(w)
+        w.now = e.at
+        w.events += 1
+        w.by_kind[e.kind] += 1
+        note(w, <uint64_t>e.at)
+        note(w, (<uint64_t>e.kind << 32) | (e.node << 16) | e.other)
+        if e.kind == EVENT_FRAME and e.size >= sizeof(Frame):
+            note(w, (<const Frame *>e.data).crc)
+        end = happen(w, &e, which)
+        if end != RUN_UNTIL:
+            return end
+
+
+# ---- life ----
+
+cdef void world_init(World *w, uint32_t nodes, uint64_t seed) noexcept nogil:
+    cdef uint32_t i
+    cdef SimNode *n
+    memset(w, 0, sizeof(World))
+    w.random = seed
+    w.hash = seed
+    w.node_count = nodes
+    w.now = 1000000000000
+    w.delay_low = 50 * MICROSECOND
+    w.delay_high = 300 * MICROSECOND
+    judge_init(&w.judge, nodes)
+    for i in range(nodes):
+        n = &w.nodes[i]
+        n.world = w
+        n.index = i
+        n.clock_base = 1000000000 * <int64_t>(i + 1) * 1000
+        n.clock_since = w.now
+        n.disk_low = 100 * MICROSECOND
+        n.disk_high = 400 * MICROSECOND
+        n.python_low = 20 * MICROSECOND
+        n.python_high = 100 * MICROSECOND
+        simdisk_init(&n.disk, random_next(&w.random), &w.now)
+        n.disk.persisted = persisted
+        n.disk.context = n
+
+
+cdef void world_free(World *w) noexcept nogil:
+    cdef uint32_t i
+    cdef size_t k
+    for k in range(w.heap_count):
+        free(w.heap[k].data)
+    free(w.heap)
+    free(w.marks)
+    for i in range(w.node_count):
+        clear_inbox(&w.nodes[i])
+        free(w.nodes[i].inbox.items)
+        simdisk_free(&w.nodes[i].disk)
+    judge_free(&w.judge)
+    memset(w, 0, sizeof(World))
