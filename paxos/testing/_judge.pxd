@@ -24,6 +24,7 @@ cdef struct Named:                  # the value an Accept has named for an insta
 cdef struct Judge:
     uint32_t nodes
     uint32_t quorum
+    uint64_t ballots                # that somebody has stood for
     Ledger ledgers[31]
     Value **chosen                  # by instance
     uint32_t *chains

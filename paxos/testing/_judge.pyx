@@ -124,6 +124,8 @@ cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept no
     cdef uint64_t i
     if ballot_compare(&r.promised, &l.promised) < 0:
         found(j, "a restart forgot a durable promise", index, 0)
+    if r.chosen > j.chosen_count or (r.chosen > 0 and r.chain != j.chains[r.chosen - 1]):
+        found(j, "a restart brought back another series than was chosen", index, r.chosen)
     for i in range(r.chosen, l.vote_count):
         if l.votes[i].ballot.round == 0:
             continue
@@ -142,6 +144,7 @@ cdef void own_ballot(Judge *j, uint32_t index, uint32_t life, const Ballot *ball
         found(j, "a ballot left its node before it was durable there", index, instance)
     if order > 0:
         l.prepared = ballot[0]
+        j.ballots += 1
         l.prepared_life = life
     elif order == 0 and l.prepared_life != life:
         found(j, "a ballot was used again after a restart", index, instance)

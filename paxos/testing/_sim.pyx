@@ -226,6 +226,10 @@ cdef class World:
         return self.w.judge.chosen_count
 
     @property
+    def ballots(self):
+        return self.w.judge.ballots
+
+    @property
     def hash(self):
         return self.w.hash
 

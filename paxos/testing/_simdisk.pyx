@@ -165,6 +165,17 @@ cdef int _read(Disk *disk, int fd, uint8_t *out, size_t size, uint64_t offset) n
     return 0
 
 
+cdef void settle_lost(SimFile *f, size_t count, const Unsynced *u) noexcept nogil:
+    """What an earlier failed sync left out is on the disk after all where it was written again and synced."""
+    cdef size_t i
+    cdef uint64_t begin, end
+    for i in range(count):
+        begin = max(f.unsynced[i].offset, u.offset)
+        end = min(f.unsynced[i].offset + f.unsynced[i].size, u.offset + u.size)
+        if begin < end:
+            memcpy(f.unsynced[i].old + (begin - f.unsynced[i].offset), f.data + begin, end - begin)
+
+
 cdef int _sync(Disk *disk, int fd) noexcept nogil:
     cdef SimDisk *d = <SimDisk *>disk.context
     cdef SimFile *f = d.open[fd]
@@ -184,6 +195,7 @@ cdef int _sync(Disk *disk, int fd) noexcept nogil:
             kept += 1
             continue
         d.synced += 1
+        settle_lost(f, kept, u)
         if d.persisted != NULL:
             d.persisted(d.context, f.name, u.offset, f.data + u.offset, u.size)
         free(u.old)
