@@ -103,7 +103,7 @@ def histories(draw: st.DrawFn, most: int = 6) -> list[Operation]:
     return operations
 
 
-@settings(max_examples=600)
+@settings(max_examples=1000)
 @given(histories())
 def test_the_verdict_is_that_of_the_definition(history: list[Operation]) -> None:
     expected = linearizable(history)
@@ -272,6 +272,13 @@ def test_an_unknown_operation_may_never_take_effect() -> None:
     accepted(op(1, 0, None, "incr", 5), op(2, 10, 20, "incr", 1, result=1), op(2, 30, 40, "get", result=1))
     rejected(op(1, 0, None, "incr", 5), op(2, 10, 20, "incr", 1, result=3))
     accepted(*[op(i, 0, None, "append", b"%d" % i) for i in range(4)], op(9, 10, 20, "get", result=b"31"))
+
+
+def test_a_write_of_what_is_there_may_be_needed_later() -> None:
+    writes = [op(1, 0, 5, "set", b"b"), op(2, 0, 5, "delete", result=True), op(3, 0, 5, "set", b"b")]
+    accepted(*writes, op(4, 10, 15, "get", result=b"b"))
+    accepted(*writes, op(4, 10, 15, "get", result=None))
+    rejected(*writes, op(4, 10, 15, "get", result=None), op(4, 20, 25, "get", result=b"b"))
 
 
 def test_several_unknown_operations_in_a_row_explain_one_read() -> None:

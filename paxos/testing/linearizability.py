@@ -11,8 +11,8 @@ out to be a dead end. Each key is judged by itself (linearizability is local).
 
 What keeps it fast, with the reason why nothing is missed:
 
-* An operation that fits and leaves the state as it is (a read of what is there) is placed at once and never put back:
-  whatever order explains the rest explains it with this one in front.
+* An operation that never changes the state (a read, a comparison that failed) is placed as soon as it fits and never put
+  back: whatever order explains the rest explains it with this one in front.
 * An operation of unknown outcome may never have happened, so it is tried last, only where it changes something, and
   of several that do the same the one called first stands for all. Of two configurations that differ only in those,
   the one that has used fewer can do whatever the other can (``_Seen``).
@@ -106,7 +106,8 @@ class Traced(Model, Protocol):
     def trace(self, action: Action, result: object, known: bool) -> tuple[object, object]:
         """The state that the operation must have found, and the state that it leaves if it changes anything.
 
-        Where the outcome is not ``known``: the state without which it has no effect.
+        Where the outcome is not ``known``: the state without which it has no effect. NOTHING as the second is a promise:
+        with this result, it leaves every state as it is.
         """
         ...
 
@@ -314,7 +315,7 @@ class _Frame:
     used: int  # bits of the operations of unknown outcome used
     horizon: int  # the first end among those not placed: only what was called by then can come next
     entered: int  # the operation whose placing led here; 0 for none, negative for one of unknown outcome
-    lifted: list[int]  # placed here at once, since they fit and change nothing
+    lifted: list[int]  # placed here at once, since they fit and only read
     moves: list[_Move]  # the best is the last
     guessed: bool  # the operations of unknown outcome have been added to the moves
 
@@ -334,9 +335,13 @@ class _Search:
         self.traced = False  # whether nothing but ``writers`` leads to a state
         self.readers_complete = False  # whether nothing but ``readers`` looks at a state
         self.reduction: Reduction | None = None
-        if aided and isinstance(model, Traced):
+        self.reading = [False] * (len(self.known) + 1)  # by number: changes no state
+        if isinstance(model, Traced):
             self._trace(model)
-            self.reduction = model.reduction(operations)
+            if aided:
+                self.reduction = model.reduction(operations)
+            else:
+                self.traced = self.readers_complete = False
         # For each unknown operation the one before it that does the same (as a bit): that one is to be used first.
         self.twin: list[int] = []
         last: dict[Action, int] = {}
@@ -361,7 +366,9 @@ class _Search:
                 self.readers[before] = others[0] | known, others[1] | unknown
             if after is ANY:
                 self.traced = False
-            elif after is not NOTHING:
+            elif after is NOTHING:
+                self.reading[known.bit_length() - 1] |= known > 0
+            else:
                 others = self.writers.get(after, _NOBODY)
                 self.writers[after] = others[0] | known, others[1] | unknown
 
@@ -374,6 +381,7 @@ class _Search:
         ends = [0, *[_end(op) for op in known], _AFTER]
         actions: list[Action] = [(), *[op.action for op in known]]
         results: list[object] = [None, *[op.result for op in known]]
+        reading = self.reading
         after = list(range(1, tail + 2))
         before = list(range(-1, tail + 1))
         seen: dict[tuple[int, Any], int | list[int]] = {}
@@ -385,7 +393,7 @@ class _Search:
         state: Any = self.model.initial
         placed = used = entered = 0
         while True:
-            # Enter a configuration: place what fits and changes nothing, gather what fits and does.
+            # Enter a configuration: place what fits and only reads, gather what fits and writes.
             lifted: list[int] = []
             moves: list[_Move] = []
             horizon: int = _FOREVER
@@ -395,7 +403,7 @@ class _Search:
                 new, result = apply(state, actions[number])
                 following = after[number]
                 if result == results[number]:
-                    if new == state:
+                    if reading[number]:
                         previous = before[number]
                         after[previous] = following
                         before[following] = previous
@@ -462,8 +470,10 @@ class _Search:
                     # The state is still to be read: only who reads it last, or leaves somebody to bring it back, may
                     # change it.
                     moves[:] = [
-                        move for move in moves if not waiting & ~(1 << move[1]) or writers & ~(1 << move[1])
-                    ]  # fmt: skip
+                        move
+                        for move in moves
+                        if not waiting & ~(1 << move[1]) or writers & ~(1 << move[1]) or move[2] == frame.state
+                    ]
         if len(moves) > 1:
             moves.sort(key=_first, reverse=True)
 
