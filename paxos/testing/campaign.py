@@ -1,0 +1,267 @@
+"""One seed is one life of a cluster: faults and a workload, then peace; and the judges' word on all of it.
+
+    outcome = run(Plan(), seed=7)
+    assert outcome.violation is None
+
+Judged at every step: see ``_judge``; and that replicas are given the same values and answer the same. At the end: the
+workload is linearizable, no value was applied twice, none that was refused for certain was applied; and after the last
+fault a value is chosen and all nodes get level within a bounded time. A run in which nothing happens proves nothing, so an
+outcome says what did.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Any, Final
+
+from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
+from paxos.testing.faults import KINDS, Fault, Faults, draw
+from paxos.testing.linearizability import check
+from paxos.testing.workload import REGISTER, Workload, machine_for
+
+__all__ = ["Outcome", "Plan", "run", "schedule_of", "shrink"]
+
+#: Simulated seconds after the last fault within which a value must be chosen, and all nodes be level.
+CHOSEN_WITHIN: Final = 10
+LEVEL_WITHIN: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is the same for all seeds of a campaign."""
+
+    nodes: int = 3
+    """0: three or five, by the seed."""
+    seconds: float = 30.0
+    """Simulated, per seed, with faults; the peace that follows comes on top."""
+    kinds: tuple[str, ...] = KINDS
+    """Kinds of faults that may be met."""
+    rate: float = 30.0
+    """Operations of the workload a second."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What happened in one run, or in all of them (``add``)."""
+
+    seed: int = 0
+    seconds: float = 0.0
+    wall: float = 0.0
+    events: int = 0
+    chosen: int = 0
+    elections: int = 0
+    hash: int = 0
+    violation: str | None = None
+    faults: Counter[str] = field(default_factory=Counter)
+    operations: Counter[str] = field(default_factory=Counter)
+    world: Counter[str] = field(default_factory=Counter)
+    schedule: list[Fault] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        """Sums up; the first violation stays."""
+        self.seconds += other.seconds
+        self.wall += other.wall
+        self.events += other.events
+        self.chosen += other.chosen
+        self.elections += other.elections
+        self.faults.update(other.faults)
+        self.operations.update(other.operations)
+        self.world.update(other.world)
+
+
+class _Quiet:
+    """The library's log messages are of no interest while faults are put in by the dozen."""
+
+    def __enter__(self) -> None:
+        self.logger = logging.getLogger("paxos")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.CRITICAL + 1)
+
+    def __exit__(self, *exception: object) -> None:
+        self.logger.setLevel(self.level)
+
+
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """What a seed decides before anything happens."""
+
+    nodes: int
+    options: dict[str, Any]
+    direct: list[bool]
+    modes: list[str]
+    drifts: list[int]
+    clients: int
+    keys: int
+    rate: float
+    gap: int
+
+
+def _life(plan: Plan, dice: random.Random) -> _Life:
+    nodes = plan.nodes or dice.choice([3, 3, 5])
+    nervous = dice.random() < 0.35  # elections without end: timeouts near the delays of network and disk
+    heartbeat = dice.choice([10, 20]) if nervous else 50
+    options = {
+        "window": dice.choice([1, 2, 8]),
+        "heartbeat_ns": heartbeat * MS,
+        "election_min_ns": heartbeat * 3 * MS,
+        "election_max_ns": heartbeat * dice.choice([4, 6, 12]) * MS,
+        "segment_size": dice.choice([1 << 17, 1 << 18, 1 << 20]),
+        "max_value": 1 << 12,
+        "batch_bytes": dice.choice([64, 1 << 12, 1 << 15]),
+    }
+    return _Life(
+        nodes=nodes,
+        options=options,
+        direct=[dice.random() < 0.7] * nodes if dice.random() < 0.8 else [dice.random() < 0.5 for _ in range(nodes)],
+        modes=[dice.choice(["memory", "durable", "rolled back"]) for _ in range(nodes)],
+        drifts=[dice.randint(-200, 200) if dice.random() < 0.5 else 0 for _ in range(nodes)],
+        clients=dice.choice([2, 4, 8]),
+        keys=dice.choice([1, 3, 8]),
+        rate=plan.rate * dice.choice([0.5, 1, 2]),
+        gap=dice.choice([300, 1000, 4000]) * MS,
+    )
+
+
+def schedule_of(plan: Plan, seed: int) -> list[Fault]:
+    """The faults of a seed."""
+    dice = random.Random(seed)
+    life = _life(plan, dice)
+    return draw(random.Random(seed * 2 + 1), life.nodes, int(plan.seconds * SECOND), plan.kinds, life.gap)
+
+
+def run(
+    plan: Plan,
+    seed: int,
+    schedule: Sequence[Fault] | None = None,
+    look: Callable[[Cluster, Faults], None] | None = None,
+) -> Outcome:
+    """Plays one seed, with another schedule of faults than its own where one is given.
+
+    ``look`` is called with the cluster and its faults before the world is closed, whatever the outcome (for timelines).
+    """
+    begun = perf_counter()
+    dice = random.Random(seed)
+    life = _life(plan, dice)
+    if schedule is None:
+        schedule = schedule_of(plan, seed)
+    outcome = Outcome(seed, schedule=list(schedule))
+    machines = random.Random(seed * 2 + 2)
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here makes circles but the cluster itself, which is closed by hand
+    with _Quiet():
+        cluster = Cluster(
+            lambda node, before: machine_for(life.modes[node - 1], machines, before),
+            nodes=life.nodes,
+            seed=seed * 0x9E3779B1 + 1,
+            direct=life.direct,
+            **life.options,
+        )
+        faults = Faults(cluster, lambda replica: None)
+        workload = Workload(cluster, dice, clients=life.clients, keys=life.keys, rate=life.rate)
+        start = cluster.now
+
+        def ended(replica: Replica) -> None:
+            workload.process_ended(replica)
+            faults.ended(replica)
+
+        cluster.on_ended = ended
+        try:
+            if look is not None:
+                cluster.world.record()
+            for replica, drift in zip(cluster.replicas, life.drifts, strict=True):
+                cluster.world.clock(replica.index, ppm=drift)
+                if not replica.up:
+                    faults.revive(replica)
+            faults.play(schedule)
+            workload.start()
+            cluster.run(plan.seconds)
+            _peace(cluster, faults, workload)
+            _judge(cluster, workload)
+        except Violation as error:
+            outcome.violation = str(error)
+        finally:
+            counts = cluster.world.counts()
+            outcome.seconds = (cluster.now - start) / SECOND
+            outcome.events = counts["events"]
+            outcome.chosen = cluster.world.chosen
+            outcome.elections = cluster.world.ballots
+            outcome.hash = cluster.world.hash
+            outcome.faults = faults.hits
+            outcome.operations = workload.outcomes
+            outcome.world = Counter({name: value for name, value in counts.items() if isinstance(value, int)})
+            if look is not None:
+                look(cluster, faults)
+            cluster.close()
+            if collecting:
+                gc.enable()
+    outcome.wall = perf_counter() - begun
+    return outcome
+
+
+def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
+    """The faults have ceased: a value is chosen, and all nodes that are not damaged reach the same series."""
+    faults.stop()
+    before = cluster.world.chosen
+    answered = workload.outcomes["answered"]
+    if not cluster.run_until(lambda: workload.outcomes["answered"] > answered, CHOSEN_WITHIN):
+        chosen = cluster.world.chosen - before
+        raise Violation(f"no proposal was answered within {CHOSEN_WITHIN} s after the last fault ({chosen} chosen)")
+    workload.stop()
+    living = [replica for replica in cluster.replicas if replica.damaged is None]
+    if not cluster.run_until(lambda: cluster.level(living), LEVEL_WITHIN):
+        raise Violation(f"the nodes are not level {LEVEL_WITHIN} s after the last fault: {_states(living)}")
+    workload.finish()
+
+
+def _states(replicas: Sequence[Replica]) -> str:
+    return "; ".join(
+        f"node {r.id}: " + (f"chosen {r.status()['chosen']}, applied {r.group.applied}" if r.group else f"down ({r.error})")
+        for r in replicas
+    )
+
+
+def _judge(cluster: Cluster, workload: Workload) -> None:
+    """What can be said only of the whole run."""
+    applied = Counter(value for values, _ in cluster.history for value in values)
+    twice = [value for value, times in applied.items() if times > 1]
+    if twice:
+        raise Violation(f"applied twice: {twice[0]!r}")
+    for call in workload.refused:
+        if call.value in applied:
+            raise Violation(f"refused for certain, and applied: {call.value!r}")
+    violation = check(workload.history, REGISTER)
+    if violation is not None:
+        raise Violation(str(violation))
+
+
+def shrink(plan: Plan, outcome: Outcome, patience: int = 200) -> Outcome:
+    """A run of the same seed that fails with fewer and shorter faults; at most ``patience`` runs are tried."""
+    best = outcome
+    step = max(len(best.schedule) // 2, 1)
+    tries = 0
+    while tries < patience and best.schedule:
+        at = 0
+        shrunk = False
+        while at < len(best.schedule) and tries < patience:
+            tries += 1
+            found = run(plan, outcome.seed, best.schedule[:at] + best.schedule[at + step :])
+            if found.violation is not None:
+                best, shrunk = found, True
+            else:
+                at += step
+        if step == 1 and not shrunk:
+            break
+        step = max(step // 2, 1)
+    # The run need not be longer than it takes.
+    last = max((fault.at + fault.length for fault in best.schedule), default=0) / SECOND + 1
+    if last < plan.seconds and tries < patience:
+        found = run(replace(plan, seconds=last), outcome.seed, best.schedule)
+        if found.violation is not None:
+            best = found
+    return best

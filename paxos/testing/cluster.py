@@ -1,0 +1,228 @@
+"""A simulated cluster: the nodes over all their lives, and what is true of what they apply.
+
+Everything below :class:`paxos.Node` is what runs in production: the group, the rounds, the core, the log's layout and recovery.
+Only time, network, disk and the places where a process may end are simulated (``_world``). One thread; nothing here waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from paxos.errors import DamagedLog, PaxosError, StorageError
+from paxos.group import Completion, Group
+from paxos.statemachine import StateMachine
+from paxos.testing._sim import SimHandle, Violation, World
+
+__all__ = ["MS", "SECOND", "Cluster", "Diverged", "Replica", "Violation"]
+
+MS = 1_000_000
+SECOND = 1_000_000_000
+
+#: Makes the state machine of a node (by id) as it comes up; ``None`` at first, else the one it had when it went down.
+Factory = Callable[[int, StateMachine | None], StateMachine]
+
+
+class Diverged(Violation):
+    """Two replicas did something different with the same values (row B15)."""
+
+    def __init__(self, machine: str, instance: int, what: str) -> None:
+        super().__init__(f"{machine}: replicas differ at instance {instance}: {what}")
+        self.instance = instance
+
+
+class _Watched(StateMachine):
+    """A state machine under observation: what it is given, and what it answers."""
+
+    def __init__(self, cluster: Cluster, node: int, inner: StateMachine) -> None:
+        self.cluster = cluster
+        self.node = node
+        self.inner = inner
+        self.applied = inner.last_applied()
+
+    def last_applied(self) -> int:
+        return self.applied
+
+    def apply_batch(self, instance: int, values: Sequence[bytes]) -> Sequence[object]:
+        if instance != self.applied + 1:
+            raise Violation(f"node {self.node} applied instance {instance} after instance {self.applied}")
+        self.applied = instance
+        results = self.inner.apply_batch(instance, values)
+        self.cluster.compare(self, instance, values, results)
+        return results
+
+
+class Replica:
+    """One node: its present life, if it has one, and what the last one left."""
+
+    def __init__(self, cluster: Cluster, index: int) -> None:
+        self.cluster = cluster
+        self.index = index
+        self.id = index + 1
+        self.handle: SimHandle | None = None
+        self.group: Group | None = None
+        self.machine: StateMachine | None = None
+        self.damaged: DamagedLog | None = None
+        self.error: PaxosError | OSError | None = None
+        self.starts = 0
+
+    @property
+    def up(self) -> bool:
+        """Whether the process runs."""
+        return self.group is not None
+
+    def start(self) -> bool:
+        """Starts the process. False: it ended again at once, or refused (``error``, ``damaged``)."""
+        cluster = self.cluster
+        assert not self.up, f"node {self.id} runs already"
+        self.starts += 1
+        try:
+            handle = SimHandle(cluster.world, self.index, **cluster.options)
+        except (StorageError, OSError) as error:
+            self.error = error
+            if isinstance(error, DamagedLog):
+                self.damaged = error
+            return False
+        self.machine = cluster.factory(self.id, self.machine)
+        watched = _Watched(cluster, self.id, self.machine)
+        group = Group(handle, lambda: watched, max_value=cluster.max_value, batch_bytes=cluster.batch_bytes,
+                      batch_values=4096)  # fmt: skip
+        self.handle, self.group = handle, group
+        group.checksum = handle.start(group.applied)
+        return self.up
+
+    def ended(self) -> Group | None:
+        """The process has gone; what was under way in it will never be heard of again."""
+        group, self.group, self.handle = self.group, None, None
+        return group
+
+    def submit(self, completion: Completion, value: bytes, timeout: float = 5.0) -> None:
+        """Proposes here. Raises what ``propose`` raises."""
+        assert self.group is not None, f"node {self.id} is down"
+        self.group.submit(completion, value, timeout, 0)
+
+    def status(self) -> dict[str, Any]:
+        """What the node knows, as of its last round."""
+        assert self.handle is not None, f"node {self.id} is down"
+        return dict(self.handle.status())
+
+
+class Cluster:
+    """``nodes`` replicas of a state machine in one simulated world, all started.
+
+    ``on_ended(replica)`` is called when a process has ended, whoever ended it; ``on_applied(replica)`` when its Python side
+    has had its turn.
+    """
+
+    def __init__(
+        self,
+        factory: Factory,
+        *,
+        nodes: int = 3,
+        seed: int = 0,
+        direct: Sequence[bool] = (),
+        **options: Any,
+    ) -> None:
+        self.factory = factory
+        self.options = options
+        self.max_value = options.get("max_value", 1 << 16)
+        self.batch_bytes = options.get("batch_bytes", 1 << 16)
+        self.world = World(nodes, seed)
+        self.replicas = [Replica(self, index) for index in range(nodes)]
+        self.world.on_python = self._on_python
+        self.world.on_ended = self._on_ended
+        self.on_ended: Callable[[Replica], None] | None = None
+        self.on_applied: Callable[[Replica], None] | None = None
+        #: what was applied, by instance: the values, and the first replica's results
+        self.history: list[tuple[Sequence[bytes], Sequence[object]]] = []
+        for index, works in enumerate(direct):
+            self.world.disk(index, direct=works)
+        for replica in self.replicas:
+            replica.start()
+
+    def close(self) -> None:
+        """Frees the world. The cluster is of no use afterwards."""
+        for replica in self.replicas:
+            replica.ended()
+        self.world.close()
+
+    # -- what the world calls
+
+    def _on_python(self, index: int) -> None:
+        replica = self.replicas[index]
+        group = replica.group
+        if group is None:
+            return
+        group.drain()
+        if group.error is not None:
+            if isinstance(group.error, Violation):
+                raise group.error
+            raise Violation(f"node {replica.id} stopped applying: {group.error!r}") from group.error
+        if self.on_applied is not None:
+            self.on_applied(replica)
+
+    def _on_ended(self, index: int, power: bool) -> None:
+        replica = self.replicas[index]
+        replica.ended()
+        if self.on_ended is not None:
+            self.on_ended(replica)
+
+    def compare(self, machine: _Watched, instance: int, values: Sequence[bytes], results: Sequence[object]) -> None:
+        """Every replica is given the same values, and answers the same (S5, B15)."""
+        if instance == len(self.history):
+            self.history.append((values, results))
+            return
+        name = type(machine.inner).__name__
+        if instance > len(self.history):
+            raise Violation(f"node {machine.node} applied instance {instance}; nobody has applied {len(self.history)}")
+        first_values, first_results = self.history[instance]
+        if values != first_values:
+            raise Diverged(name, instance, f"values {values!r} on node {machine.node}, {first_values!r} before")
+        if results != first_results:
+            raise Diverged(name, instance, f"results {results!r} on node {machine.node}, {first_results!r} before")
+
+    # -- what a scenario does
+
+    @property
+    def now(self) -> int:
+        """Simulated time in ns."""
+        return self.world.now
+
+    def run(self, seconds: float) -> None:
+        """Lets so much simulated time go by."""
+        self.world.run(self.world.now + int(seconds * SECOND))
+
+    def run_until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Until the condition holds, looked at after each step that reaches Python; False: not within so many seconds."""
+        return self.world.run(self.world.now + int(seconds * SECOND), condition)
+
+    def crash(self, replica: Replica, *, power: bool = False, within: int = -1) -> None:
+        """Ends a process: now, or ``within`` so many calls to its disk. ``power``: what was not synced may be lost."""
+        self.world.crash(replica.index, power=power, within=within)
+
+    def cut(self, sources: Sequence[Replica], targets: Sequence[Replica], both: bool = True) -> None:
+        """Drops what goes from the ones to the others (and back)."""
+        for a in sources:
+            for b in targets:
+                if a is not b:
+                    self.world.cut(a.index, b.index)
+                    if both:
+                        self.world.cut(b.index, a.index)
+
+    def master(self) -> Replica | None:
+        """A running node that takes itself for the master and has taken over; there may be two for a while."""
+        for replica in self.replicas:
+            group = replica.group
+            if group is not None and group.settled and group.master_id == replica.id:
+                return replica
+        return None
+
+    def level(self, replicas: Sequence[Replica] | None = None) -> bool:
+        """Whether these nodes (all of them) have applied the same series, to its end."""
+        states = set()
+        for replica in self.replicas if replicas is None else replicas:
+            if replica.group is None:
+                return False
+            status = replica.status()
+            states.add((status["chosen"], status["chain"], replica.group.applied + 1, replica.group.checksum))
+        return len(states) == 1 and next(iter(states))[0] == next(iter(states))[2]

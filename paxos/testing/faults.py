@@ -1,0 +1,285 @@
+"""What can go wrong, as data: a schedule of faults drawn from a seed, carried out on a simulated cluster.
+
+A schedule is a plain list, so it can be printed, cut down, and played again. Each fault has a time, a kind, a target and a length;
+when the length is over it is undone (a node is started again, a partition healed). Targets are named by role where that
+matters ("master"), and found out when the time comes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from paxos.testing.cluster import MS, SECOND, Cluster, Replica
+
+__all__ = ["KINDS", "Fault", "Faults", "draw"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault. ``at`` and ``length`` in ns from the start of the run; ``target``: a node id, 0 for the master of that moment.
+    ``number``: whatever else the kind wants to know."""
+
+    at: int
+    kind: str
+    target: int
+    length: int
+    number: int = 0
+
+    def __str__(self) -> str:
+        who = f"node {self.target}" if self.target else "the master"
+        return f"{self.at / SECOND:8.3f} s  {self.kind:<14} {who}, {self.length / MS:.0f} ms, {self.number}"
+
+
+#: Kinds by group; a run draws some of the groups, so that each kind is also met alone.
+GROUPS: Final[dict[str, tuple[str, ...]]] = {
+    "network": ("loss", "duplicate", "late", "corrupt", "slow"),
+    "partition": ("isolate", "split", "one-way", "quorum-loss", "constrained", "chained", "minority", "flap"),
+    "crash": ("kill", "power", "kill-in-call", "power-in-call", "kill-all", "power-all", "stop"),
+    "pause": ("pause", "pause-python"),
+    "disk": ("disk-slow", "disk-hang", "sync-fails", "disk-full", "spare"),
+    "rot": ("flip",),
+    "clock": ("drift", "jump"),
+    "election": ("stand",),
+}
+KINDS: Final = tuple(kind for kinds in GROUPS.values() for kind in kinds)
+#: The least and the most that a fault of a kind lasts, in ms, where it is not the usual.
+LENGTHS: Final[dict[str, tuple[int, int]]] = {
+    "stand": (1, 1),
+    "flip": (1, 1),
+    "spare": (1, 1),
+    "jump": (1, 1),
+    "kill": (1, 3000),
+    "kill-all": (1, 1500),
+    "power-all": (1, 1500),
+    "pause-python": (100, 6000),
+    "disk-full": (500, 6000),
+}
+
+
+def draw(dice: random.Random, nodes: int, length: int, kinds: Sequence[str], mean_gap: int) -> list[Fault]:
+    """A schedule of ``length`` ns with a fault every ``mean_gap`` ns or so, of some of the groups that ``kinds`` allow."""
+    groups = [[kind for kind in group if kind in kinds] for group in GROUPS.values()]
+    groups = [group for group in groups if group]
+    chosen = [group for group in groups if dice.random() < 0.6] or [dice.choice(groups)]
+    schedule = []
+    at = 0
+    while groups:
+        at += 1 + int(dice.expovariate(1 / mean_gap))
+        if at >= length:
+            break
+        kind = dice.choice(dice.choice(chosen))
+        low, high = LENGTHS.get(kind, (20, 2500))
+        target = 0 if dice.random() < 0.3 else dice.randint(1, nodes)
+        schedule.append(Fault(at, kind, target, dice.randint(low, high) * MS, dice.getrandbits(16)))
+    return schedule
+
+
+class Faults:
+    """Carries schedules out on a cluster. ``hits`` counts the faults that met something; ``log`` says when and what."""
+
+    def __init__(self, cluster: Cluster, restart: Callable[[Replica], None]) -> None:
+        self.cluster = cluster
+        self.world = cluster.world
+        self.restart = restart
+        self.hits: Counter[str] = Counter()
+        self.log: list[tuple[int, int, str, int]] = []  # from, to, kind, node id
+        self.over = False
+        self.rotten: set[int] = set()
+        self.down_until: dict[int, int] = {}
+        self.network = {"loss": 0.0, "duplicate": 0.0, "late": (0.0, 0), "corrupt": 0.0}
+        self.cut_number = 0
+
+    def play(self, schedule: Sequence[Fault]) -> None:
+        """Puts the schedule into the world's future."""
+        start = self.world.now
+        for fault in schedule:
+            self.world.call_at(start + fault.at, lambda fault=fault: self._begin(fault))  # type: ignore[misc]
+
+    def stop(self) -> None:
+        """No more faults: everything is undone that has not been, and nodes that are down come up."""
+        self.over = True
+        self.world.heal()
+        self.world.network(loss=0.0, duplicate=0.0, late=(0.0, 0), corrupt=0.0, delay=(50_000, 300_000))
+        for replica in self.cluster.replicas:
+            self.world.disk(replica.index, low=100_000, high=400_000, hang=0, full=False, fails=False)
+            self.world.crash(replica.index, within=1 << 60)
+            self.world.clock(replica.index, ppm=0)
+            if replica.up:
+                self.world.pause_python(replica.index, False)
+            else:
+                self.revive(replica)
+
+    def revive(self, replica: Replica) -> None:
+        """Starts a node that is down, now or, if it ends again at once, a little later; one that is damaged stays down."""
+        if replica.up or replica.damaged is not None:
+            return
+        if not self.over and self.down_until.get(replica.id, 0) > self.world.now:
+            return
+        if replica.start():
+            self.restart(replica)
+        elif replica.damaged is None:
+            self.world.call_at(self.world.now + 50 * MS, lambda: self.revive(replica))
+
+    # -- one fault
+
+    def _target(self, fault: Fault) -> Replica:
+        if fault.target == 0:
+            return self.cluster.master() or self.cluster.replicas[fault.number % len(self.cluster.replicas)]
+        return self.cluster.replicas[fault.target - 1]
+
+    def _begin(self, fault: Fault) -> None:
+        if self.over:
+            return
+        replica = self._target(fault)
+        kind = fault.kind
+        if kind in GROUPS["network"]:
+            hit = self._network(kind, fault)
+        elif kind in GROUPS["partition"]:
+            hit = self._partition(kind, replica, fault)
+        elif kind in GROUPS["crash"]:
+            hit = self._crash(kind, replica, fault)
+        else:
+            hit = self._other(kind, replica, fault)
+        if hit:
+            self.hits[kind] += 1
+            self.log.append((self.world.now, self.world.now + fault.length, kind, replica.id))
+
+    def _after(self, fault: Fault, undo: Callable[[], None]) -> None:
+        def end() -> None:
+            if not self.over:
+                undo()
+
+        self.world.call_at(self.world.now + fault.length, end)
+
+    def _network(self, kind: str, fault: Fault) -> bool:
+        strength = (0.02, 0.1, 0.3)[fault.number % 3]
+        if kind == "loss":
+            self.world.network(loss=strength)
+            self._after(fault, lambda: self.world.network(loss=0.0))
+        elif kind == "duplicate":
+            self.world.network(duplicate=strength)
+            self._after(fault, lambda: self.world.network(duplicate=0.0))
+        elif kind == "late":
+            self.world.network(late=(strength, (5, 50, 500)[fault.number // 3 % 3] * MS))
+            self._after(fault, lambda: self.world.network(late=(0.0, 0)))
+        elif kind == "corrupt":
+            self.world.network(corrupt=strength / 10)
+            self._after(fault, lambda: self.world.network(corrupt=0.0))
+        else:
+            slow = (1, 10, 60)[fault.number % 3] * MS
+            self.world.network(delay=(slow // 4, slow))
+            self._after(fault, lambda: self.world.network(delay=(50_000, 300_000)))
+        return True
+
+    def _partition(self, kind: str, replica: Replica, fault: Fault) -> bool:
+        cut, everyone = self.cluster.cut, self.cluster.replicas
+        others = [other for other in everyone if other is not replica]
+        turn = fault.number % len(others) if others else 0
+        others = others[turn:] + others[:turn]
+        if not others:
+            return False
+        half = len(everyone) // 2
+        if kind == "isolate":
+            cut([replica], others)
+        elif kind == "minority":  # with as many friends as do not make a quorum: what it says and what is chosen drift apart
+            cut([replica, *others[: (len(everyone) - 1) // 2]], others[(len(everyone) - 1) // 2 :])
+        elif kind == "split":
+            cut([replica, *others[:half]], others[half:])
+        elif kind == "one-way":
+            cut([replica], others[: 1 + fault.number // 7 % len(others)], both=False)
+        elif kind == "quorum-loss":  # everybody reaches one node, and nobody else (OmniPaxos, EuroSys 2023, figure 1)
+            cut(others, others)
+        elif kind == "constrained":  # the old master reaches only the node that could lead, which does not reach it
+            cut([replica], others, both=False)
+        elif kind == "chained":  # each reaches its neighbours only
+            row = [replica, *others]
+            for i, a in enumerate(row):
+                cut([a], row[i + 2 :])
+        else:  # flap: the same cut again and again
+            cut([replica], others[:half])
+        self.cut_number += 1
+        number = self.cut_number
+
+        def heal() -> None:
+            if number == self.cut_number or fault.number % 2:
+                self.world.heal()
+
+        self._after(fault, heal)
+        if kind == "flap" and fault.length > 200 * MS:
+            again = Fault(fault.at, kind, fault.target, fault.length // 2, fault.number)
+            self.world.call_at(self.world.now + fault.length + 100 * MS, lambda: self._begin(again))
+        return True
+
+    def _crash(self, kind: str, replica: Replica, fault: Fault) -> bool:
+        power = kind.startswith("power")
+        victims = self.cluster.replicas if kind.endswith("-all") else [replica]
+        hit = False
+        for victim in victims:
+            if not victim.up:
+                continue
+            hit = True
+            until = self.world.now + fault.length
+            self.down_until[victim.id] = max(self.down_until.get(victim.id, 0), until)
+            self.world.call_at(until, lambda victim=victim: self.revive(victim))  # type: ignore[misc]
+            if kind == "stop":
+                assert victim.handle is not None
+                victim.handle.stop()
+            elif kind.endswith("-in-call"):
+                self.cluster.crash(victim, power=power, within=fault.number % 12)
+            else:
+                self.cluster.crash(victim, power=power)
+        return hit
+
+    def ended(self, replica: Replica) -> None:
+        """A process has ended, for whatever reason: it is started again when its time is up."""
+        delay = max(self.down_until.get(replica.id, 0) - self.world.now, 1 * MS)
+        self.world.call_at(self.world.now + delay, lambda: self.revive(replica))
+
+    def _other(self, kind: str, replica: Replica, fault: Fault) -> bool:
+        world, index = self.world, replica.index
+        if kind == "disk-slow":
+            slow = (2, 20, 100)[fault.number % 3] * MS
+            world.disk(index, low=slow // 4, high=slow)
+            self._after(fault, lambda: world.disk(index, low=100_000, high=400_000))
+            return True
+        if kind == "disk-full":
+            world.disk(index, full=True)
+            self._after(fault, lambda: world.disk(index, full=False))
+            return True
+        if kind == "drift":
+            world.clock(index, ppm=fault.number % 401 - 200)
+            return True
+        if not replica.up:
+            return False
+        if kind == "pause":
+            world.pause(index, fault.length)
+        elif kind == "pause-python":
+            life = world.life(index)
+            world.pause_python(index, True)
+
+            def go_on() -> None:
+                if replica.up and world.life(index) == life:
+                    world.pause_python(index, False)
+
+            self._after(fault, go_on)
+        elif kind == "disk-hang":
+            world.disk(index, hang=fault.length)
+        elif kind == "sync-fails":
+            world.disk(index, fails=True)
+        elif kind == "spare":
+            world.spare(index)
+        elif kind == "jump":
+            world.clock(index, jump=(1 + fault.number % 20) * SECOND // 4)
+        elif kind == "stand":
+            world.stand(index)
+        else:  # flip: what rots makes its node unusable for good, so never more than a minority
+            if len(self.rotten | {replica.id}) > (len(self.cluster.replicas) - 1) // 2 or replica.id in self.rotten:
+                return False
+            if world.flip(index) is None:
+                return False
+            self.rotten.add(replica.id)
+        return True

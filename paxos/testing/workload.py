@@ -1,0 +1,226 @@
+"""A key-value workload for simulated clusters: clients with one operation under way each, and what they saw.
+
+The state machine is a register for each key. Each write has a value of its own, so that a read tells which write it saw.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from paxos.errors import PaxosError, Refused
+from paxos.statemachine import StateMachine
+from paxos.testing.cluster import MS, SECOND, Cluster, Replica
+from paxos.testing.linearizability import Action, Operation, Register
+
+__all__ = ["Client", "Registers", "Workload", "machine_for"]
+
+REGISTER = Register()
+
+
+class Registers(StateMachine):
+    """Registers by key. A value of the log is ``kind:key:word:word``; the result is (instance, what it answers)."""
+
+    def __init__(self) -> None:
+        self.state: dict[bytes, bytes | None] = {}
+        self.instance = -1
+        self.journal: list[Sequence[bytes]] = []
+
+    def last_applied(self) -> int:
+        return self.instance
+
+    def apply_batch(self, instance: int, values: Sequence[bytes]) -> Sequence[object]:
+        self.instance = instance
+        self.journal.append(values)
+        state = self.state
+        results: list[object] = []
+        for value in values:
+            kind, key, word, new = value.split(b":")
+            old = state.get(key)
+            if kind == b"get":
+                results.append((instance, old))
+            elif kind == b"set":
+                state[key] = word
+                results.append((instance, None))
+            elif kind == b"cas":
+                expected = word or None
+                if old == expected:
+                    state[key] = new
+                results.append((instance, old == expected))
+            else:
+                state[key] = (old or b"") + word
+                results.append((instance, len(state[key] or b"")))
+        return results
+
+    def back(self, instance: int) -> Registers:
+        """A copy that has applied nothing above ``instance``: a state machine that lost what came behind."""
+        earlier = Registers()
+        for number, values in enumerate(self.journal[: instance + 1]):
+            earlier.apply_batch(number, values)
+        return earlier
+
+
+def machine_for(mode: str, dice: random.Random, before: StateMachine | None) -> Registers:
+    """What a node has when it comes up: nothing ("memory"), all ("durable"), or part of it ("rolled back")."""
+    if not isinstance(before, Registers) or mode == "memory":
+        return Registers()
+    if mode == "durable":
+        return before
+    return before.back(dice.randint(-1, before.instance))
+
+
+class _Call:
+    """One operation under way: the completion that a node settles."""
+
+    __slots__ = ("action", "begun", "client", "key", "settled", "to", "value")
+
+    def __init__(self, client: Client, to: Replica, action: Action, key: bytes, value: bytes) -> None:
+        self.client = client
+        self.to = to
+        self.action = action
+        self.key = key
+        self.value = value
+        self.begun = client.workload.cluster.now
+        self.settled = False
+
+    def done(self) -> bool:
+        return self.settled
+
+    def set_result(self, result: tuple[int, object], /) -> None:
+        self.settled = True
+        self.client.answered(self, result)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        self.settled = True
+        self.client.failed(self, error)
+
+
+class Client:
+    """Calls one operation after the other, each at a node drawn anew."""
+
+    def __init__(self, workload: Workload, number: int) -> None:
+        self.workload = workload
+        self.number = number
+        self.call: _Call | None = None
+        self.known: dict[bytes, bytes | None] = {}
+
+    def step(self) -> None:
+        workload = self.workload
+        if workload.over:
+            return
+        dice = workload.dice
+        up = [replica for replica in workload.cluster.replicas if replica.up]
+        if not up:
+            self.later(20 * MS)
+            return
+        to = dice.choice(up)
+        key = b"k%d" % dice.randrange(workload.keys)
+        workload.written += 1
+        new = b"%d" % workload.written
+        kind = dice.random()
+        action: Action
+        if kind < 0.4:
+            action, value = ("get",), b"get:%b::%b" % (key, new)
+        elif kind < 0.75:
+            action, value = ("set", new), b"set:%b:%b:" % (key, new)
+        elif kind < 0.9:
+            old = self.known.get(key)
+            action, value = ("cas", old, new), b"cas:%b:%b:%b" % (key, old or b"", new)
+        else:
+            action, value = ("append", b"+" + new), b"app:%b:+%b:" % (key, new)
+        call = _Call(self, to, action, key, value)
+        self.call = call
+        workload.begun += 1
+        try:
+            to.submit(call, value, dice.choice(workload.timeouts))
+        except Refused as error:
+            call.set_exception(error)
+
+    def later(self, delay: int) -> None:
+        workload = self.workload
+        workload.cluster.world.call_at(workload.cluster.now + delay, self.step)
+
+    def answered(self, call: _Call, result: tuple[int, object]) -> None:
+        workload = self.workload
+        instance, answer = result
+        workload.cluster.world.acknowledged(instance)
+        workload.outcomes["answered"] += 1
+        if call.action[0] == "get":
+            self.known[call.key] = answer  # type: ignore[assignment]  # bytes or None
+        workload.history.append(
+            Operation(self.number, call.key, call.begun, workload.cluster.now, call.action, answer)
+        )
+        self.next(call)
+
+    def failed(self, call: _Call, error: BaseException) -> None:
+        workload = self.workload
+        if isinstance(error, Refused):
+            workload.outcomes["refused"] += 1
+            workload.refused.append(call)
+        else:
+            if not isinstance(error, PaxosError):
+                raise error
+            self.unknown(call)
+        self.next(call)
+
+    def unknown(self, call: _Call) -> None:
+        self.workload.outcomes["unknown"] += 1
+        self.workload.history.append(Operation(self.number, call.key, call.begun, None, call.action))
+
+    def next(self, call: _Call) -> None:
+        if self.call is call:
+            self.call = None
+            self.later(self.workload.pause())
+
+    def process_ended(self, replica: Replica) -> None:
+        """Whatever was under way there: nobody will say."""
+        call = self.call
+        if call is not None and call.to is replica and not call.settled:
+            call.settled = True
+            self.unknown(call)
+            self.next(call)
+
+
+class Workload:
+    """``clients`` clients that call ``rate`` operations a second between them, on ``keys`` keys."""
+
+    def __init__(self, cluster: Cluster, dice: random.Random, *, clients: int, keys: int, rate: float) -> None:
+        self.cluster = cluster
+        self.dice = dice
+        self.keys = keys
+        self.mean = SECOND * clients / rate
+        self.timeouts = dice.choice([(0.2, 1.0, 5.0), (0.05, 0.3), (5.0,)])
+        self.clients = [Client(self, number) for number in range(clients)]
+        self.history: list[Operation] = []
+        self.refused: list[_Call] = []
+        self.outcomes: Counter[str] = Counter()
+        self.written = 0
+        self.begun = 0
+        self.over = False
+
+    def start(self) -> None:
+        """All clients begin."""
+        for client in self.clients:
+            client.later(int(self.dice.expovariate(1 / self.mean)))
+
+    def stop(self) -> None:
+        """No new operations; what is under way may still be answered."""
+        self.over = True
+
+    def finish(self) -> None:
+        """What is under way now stays unknown."""
+        for client in self.clients:
+            if client.call is not None and not client.call.settled:
+                client.call.settled = True
+                client.unknown(client.call)
+                client.call = None
+
+    def pause(self) -> int:
+        """Until a client's next operation, in ns."""
+        return int(self.dice.expovariate(1 / self.mean))
+
+    def process_ended(self, replica: Replica) -> None:
+        """Tells the clients of that node."""
+        for client in self.clients:
+            client.process_ended(replica)
