@@ -17,6 +17,7 @@ cdef enum EventType:                # first item of the tuples that drain() retu
     EVENT_LOG = 3
     EVENT_FORMED = 4
     EVENT_DIVERGED = 5
+    EVENT_AHEAD = 6                 # the state machine has applied what the cluster has only now chosen
 
 cdef enum:
     REASONS = 17                    # kinds of refused frames and connections, see _net

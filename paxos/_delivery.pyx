@@ -486,6 +486,8 @@ cdef object to_python(Delivery *d, const Event *e):
         return (EVENT_LOG, <int>e.a, e.text.decode("utf-8", "replace"))
     if e.type == EVENT_FORMED:
         return (EVENT_FORMED,)
+    if e.type == EVENT_AHEAD:
+        return (EVENT_AHEAD, e.group, e.instance)
     return (EVENT_DIVERGED, e.group, e.instance, e.a)
 
 

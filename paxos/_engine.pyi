@@ -11,6 +11,7 @@ EVENT_MASTER: Final = 2
 EVENT_LOG: Final = 3
 EVENT_FORMED: Final = 4
 EVENT_DIVERGED: Final = 5
+EVENT_AHEAD: Final = 6
 
 # (0, group, instance, chain checksum behind it, runs, settled).
 # runs: (machine, values) for adjacent chunks of one state machine; none for an
@@ -25,7 +26,9 @@ _Log: TypeAlias = tuple[Literal[3], int, str]
 _Formed: TypeAlias = tuple[Literal[4]]
 # (5, group, instance, node id): the chain checksum of that node differs from this one's
 _Diverged: TypeAlias = tuple[Literal[5], int, int, int]
-_Event: TypeAlias = _Chosen | _Settled | _Master | _Log | _Formed | _Diverged
+# (6, group, instance): what this process has handed in stands in an instance that its state machine says it has had before
+_Ahead: TypeAlias = tuple[Literal[6], int, int]
+_Event: TypeAlias = _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead
 
 class _Status(TypedDict):
     """A node at one moment; counters count from this start on. ``commits``: values chosen, from instance 0 on."""

@@ -24,6 +24,7 @@ EVENT_MASTER = 2
 EVENT_LOG = 3
 EVENT_FORMED = 4
 EVENT_DIVERGED = 5
+EVENT_AHEAD = 6
 
 cdef Address resolve(object node, object address) except *:
     cdef Address result

@@ -7,11 +7,11 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from paxos._codec cimport crc32c, value_check, value_copy
-from paxos._delivery cimport delivery_chosen, delivery_room
+from paxos._delivery cimport EVENT_AHEAD, delivery_chosen, delivery_event, delivery_room
 from paxos._state cimport PEER_BACKLOG, TAIL, ReadJob
 from paxos._store cimport index_chain, index_get, store_read
 from paxos._types cimport (
-    FORMAT_VERSION, FRAME_LEARNED, FRAME_MAGIC, RECORD_ACCEPT, RECORD_LEARN, Frame, Learned, Record, RecordAccept,
+    FORMAT_VERSION, FRAME_LEARNED, FRAME_MAGIC, RECORD_ACCEPT, RECORD_LEARN, ChunkHead, Frame, Learned, Record, RecordAccept,
     RecordLearn, Value, ValueHead, bit, value_ref, value_unref, xrealloc,
 )
 
@@ -56,9 +56,24 @@ cdef void deliver(Host *h, Group *g) noexcept nogil:
         tail_pop(g)
 
 
+cdef bint handed_in_here(const Host *h, const Value *value) noexcept nogil:
+    """Whether a chunk of this process is in it."""
+    cdef ChunkHead head
+    cdef size_t at = 0
+    while at < value.size:
+        memcpy(&head, value.data + at, sizeof(ChunkHead))
+        if head.origin == h.options.node and head.boot == h.boot:
+            return True
+        at += sizeof(ChunkHead) + head.size
+    return False
+
+
 cdef void history_chosen(Host *h, Group *g, uint64_t instance, Value *value) noexcept nogil:
     if instance < g.cursor:
-        return                      # the state machine has it already
+        # The state machine has it already, from before this process began. What was handed in since cannot be among it.
+        if handed_in_here(h, value):
+            delivery_event(&h.delivery, EVENT_AHEAD, g.id).instance = instance
+        return
     if g.tail_count == 0:
         g.tail_first = instance
     while g.tail_count == TAIL or (g.tail_count and g.tail_bytes + value.size > TAIL_BYTES):

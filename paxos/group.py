@@ -15,7 +15,16 @@ from concurrent.futures import InvalidStateError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from paxos._engine import EVENT_CHOSEN, EVENT_DIVERGED, EVENT_FORMED, EVENT_LOG, EVENT_MASTER, EVENT_SETTLED, Engine
+from paxos._engine import (
+    EVENT_AHEAD,
+    EVENT_CHOSEN,
+    EVENT_DIVERGED,
+    EVENT_FORMED,
+    EVENT_LOG,
+    EVENT_MASTER,
+    EVENT_SETTLED,
+    Engine,
+)
 from paxos.errors import (
     ConfigError,
     NodeClosed,
@@ -277,6 +286,8 @@ class Group:
                 logger.log(event[1], "%s", event[2])
             elif event[0] == EVENT_FORMED:
                 logger.info("the cluster is formed")
+            elif event[0] == EVENT_AHEAD:
+                self._ahead(event[2])
             elif event[0] == EVENT_DIVERGED:
                 logger.critical(
                     "values differ between nodes: chain checksum at instance %d is not that of node %d",
@@ -397,17 +408,24 @@ class Group:
         self.master_id = master_id
         self.settled = settled
         if settled:
-            chosen = self._engine.status()["heard_chosen"]  # a settled master knows all that was ever chosen
-            if self.error is None and self.applied >= chosen:
-                self._fail(
-                    self.applied,
-                    ConfigError(
-                        f"the state machine has applied instance {self.applied}, but the cluster has chosen only {chosen}; "
-                        "it belongs to another cluster, or the cluster has lost its log"
-                    ),
-                )
+            status = self._engine.status()
+            # A master that has taken over since this process began knows all that was chosen before. Of another node's
+            # mastership nobody can say here when it began, and whether it still lasts.
+            if master_id == status["node_id"] and self.applied >= status["heard_chosen"]:
+                self._ahead(status["heard_chosen"])
             if self.on_ready is not None:
                 self.on_ready()
+
+    def _ahead(self, chosen: int) -> None:
+        """The state machine says that it has had instances which the cluster has not chosen before now (design rule 16)."""
+        if self.error is None:
+            self._fail(
+                self.applied,
+                ConfigError(
+                    f"the state machine has applied instance {self.applied}, but the cluster has chosen only {chosen}; "
+                    "it belongs to another cluster, or the cluster has lost its log"
+                ),
+            )
 
     def close(self) -> None:
         """Settles what is still waiting as unknown. The engine has been stopped."""

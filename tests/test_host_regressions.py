@@ -52,6 +52,7 @@ class Script:
         self.events: list[list[Any]] = []
         self.submitted = 0
         self.resigned: list[bool] = []
+        self.heard = 1 << 40
 
     def submit(self, machine: int, values: Sequence[bytes], deadline_ns: int) -> int:
         assert deadline_ns < 1 << 63
@@ -68,7 +69,7 @@ class Script:
         self.resigned.append(may_lead)
 
     def status(self) -> dict[str, int]:
-        return {"heard_chosen": 1 << 40}
+        return {"heard_chosen": self.heard, "node_id": 1}
 
 
 def chosen(instance: int, *values: bytes, seq: int | None = None) -> tuple[Any, ...]:
@@ -441,3 +442,26 @@ def test_a_forked_child_neither_uses_nor_keeps_the_node_of_its_parent(tmp_path: 
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["refused:", "refused:", "applied"], done.stderr
     assert lines[2] == "applied 3"
+
+
+def test_only_a_master_of_this_process_s_time_proves_a_state_machine_ahead() -> None:
+    """Found by simulation: a durable state machine had applied instance 133, its node came up again behind that, and heard first from
+    an older master that had taken over and knew 133 instances. The node stopped a healthy state machine for good."""
+
+    class Durable(Journal):
+        def last_applied(self) -> int:
+            return 133
+
+    script = Script()
+    script.heard = 133
+    g = group(script, Durable)
+    script.events = [[(2, 0, 2, 5, True)], [(2, 0, 1, 6, True)]]
+    g.drain()
+    assert g.error is None
+    g.drain()
+    assert isinstance(g.error, paxos.ConfigError), "its own mastership began after the process did"
+    g = group(script, Durable)
+    script.events = [[(6, 0, 90)]]
+    g.drain()
+    assert isinstance(g.error, paxos.ConfigError), "what it has handed in stands where its state machine had something else"
+    assert "133" in str(g.error)

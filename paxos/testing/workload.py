@@ -148,9 +148,8 @@ class Client:
         workload.outcomes["answered"] += 1
         if call.action[0] == "get":
             self.known[call.key] = answer  # type: ignore[assignment]  # bytes or None
-        workload.history.append(
-            Operation(self.number, call.key, call.begun, workload.cluster.now, call.action, answer)
-        )
+        operation = Operation(self.number, call.key, call.begun, workload.cluster.now, call.action, answer)
+        workload.history.append((operation, call.value))
         self.next(call)
 
     def failed(self, call: _Call, error: BaseException) -> None:
@@ -166,7 +165,7 @@ class Client:
 
     def unknown(self, call: _Call) -> None:
         self.workload.outcomes["unknown"] += 1
-        self.workload.history.append(Operation(self.number, call.key, call.begun, None, call.action))
+        self.workload.history.append((Operation(self.number, call.key, call.begun, None, call.action), call.value))
 
     def next(self, call: _Call) -> None:
         if self.call is call:
@@ -192,7 +191,8 @@ class Workload:
         self.mean = SECOND * clients / rate
         self.timeouts = dice.choice([(0.2, 1.0, 5.0), (0.05, 0.3), (5.0,)])
         self.clients = [Client(self, number) for number in range(clients)]
-        self.history: list[Operation] = []
+        #: each operation with the value that stands for it in the log
+        self.history: list[tuple[Operation, bytes]] = []
         self.refused: list[_Call] = []
         self.outcomes: Counter[str] = Counter()
         self.written = 0
