@@ -6,6 +6,7 @@
 - A Promise, Accepted, Reject, Prepare or Accept leaves only when what it stands on is durable at its sender (rules 1 and 2).
 - A restart brings back every durable promise and acceptance (rule 14).
 - A ballot belongs to one life of one node, and names one value per instance (rules 1 and 4).
+- No instance is proposed that is not within alpha of what its proposer knows chosen (rule 7).
 
 What is durable is read from the bytes that reached the simulated disk for good, not from what the code believes. Each finding is
 kept in `why`; the first one counts.
@@ -19,7 +20,7 @@ from paxos._codec cimport crc32c
 from paxos._log cimport RECORD_HEAD, log_aligned
 from paxos._replica cimport Replica, Slot, slot_of
 from paxos._types cimport (
-    Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_PREPARE, FRAME_PROMISE, FRAME_REJECT, Frame, Prepare, Promise,
+    ALPHA, Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_PREPARE, FRAME_PROMISE, FRAME_REJECT, Frame, Prepare, Promise,
     RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
     Reject, Value, ballot_compare, value_ref, value_unref, xrealloc,
 )
@@ -198,6 +199,8 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
     elif f.type == FRAME_ACCEPT:
         own_ballot(j, index, life, &(<const Accept *>body).ballot, (<const Accept *>body).instance)
         accept_sent(j, index, <const Accept *>body, value, body + sizeof(Accept))
+        if (<const Accept *>body).instance >= f.chosen + ALPHA:
+            found(j, "an instance was proposed further ahead than alpha", index, (<const Accept *>body).instance)
 
 
 # ---- what is taken for chosen ----

@@ -15,7 +15,7 @@ import gc
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Final
@@ -96,7 +96,8 @@ class _Life:
     nodes: int
     options: dict[str, Any]
     direct: list[bool]
-    modes: list[str]
+    modes: list[list[str]]
+    """By node and state machine of the group."""
     drifts: list[int]
     clients: int
     keys: int
@@ -106,6 +107,7 @@ class _Life:
 
 def _life(plan: Plan, dice: random.Random) -> _Life:
     nodes = plan.nodes or dice.choice([3, 3, 5])
+    machines = dice.choice([1, 1, 2])
     nervous = dice.random() < 0.35  # elections without end: timeouts near the delays of network and disk
     heartbeat = dice.choice([10, 20]) if nervous else 50
     options = {
@@ -121,7 +123,7 @@ def _life(plan: Plan, dice: random.Random) -> _Life:
         nodes=nodes,
         options=options,
         direct=[dice.random() < 0.7] * nodes if dice.random() < 0.8 else [dice.random() < 0.5 for _ in range(nodes)],
-        modes=[dice.choice(["memory", "durable", "rolled back"]) for _ in range(nodes)],
+        modes=[[dice.choice(["memory", "durable", "rolled back"]) for _ in range(machines)] for _ in range(nodes)],
         drifts=[dice.randint(-200, 200) if dice.random() < 0.5 else 0 for _ in range(nodes)],
         clients=dice.choice([2, 4, 8]),
         keys=dice.choice([1, 3, 8]),
@@ -158,14 +160,19 @@ def run(
     gc.disable()  # nothing here makes circles but the cluster itself, which is closed by hand
     with _Quiet():
         cluster = Cluster(
-            lambda node, before: machine_for(life.modes[node - 1], machines, before),
+            lambda node, before: {
+                number: machine_for(mode, machines, before[number] if before else None)
+                for number, mode in enumerate(life.modes[node - 1])
+            },
             nodes=life.nodes,
             seed=seed * 0x9E3779B1 + 1,
             direct=life.direct,
             **life.options,
         )
         faults = Faults(cluster, lambda replica: None)
-        workload = Workload(cluster, dice, clients=life.clients, keys=life.keys, rate=life.rate)
+        workload = Workload(
+            cluster, dice, clients=life.clients, keys=life.keys, rate=life.rate, machines=len(life.modes[0])
+        )
         start = cluster.now
 
         def ended(replica: Replica) -> None:
@@ -230,7 +237,7 @@ def _states(replicas: Sequence[Replica]) -> str:
 
 def _judge(cluster: Cluster, workload: Workload, outcome: Outcome) -> None:
     """What can be said only of the whole run."""
-    applied = Counter(value for values, _ in cluster.history for value in values)
+    applied = Counter(value for history in cluster.histories.values() for values, _ in history for value in values)
     twice = [value for value, times in applied.items() if times > 1]
     if twice:
         raise Violation(f"applied twice: {twice[0]!r}")
@@ -243,27 +250,25 @@ def _judge(cluster: Cluster, workload: Workload, outcome: Outcome) -> None:
         violation = check(history, REGISTER, limit=SEARCH_LIMIT)
     except Inconclusive:
         # Appends of unknown outcome can be told apart by nobody who has not read them. The order of the log is an order.
-        violation = check_order(workload.history, [value for values, _ in cluster.history for value in values])
+        violation = check_order(workload.history, applied)
         outcome.operations["judged by the log's order"] += 1
     if violation is not None:
         raise Violation(str(violation))
 
 
-def check_order(history: Sequence[tuple[Operation, bytes]], applied: Sequence[bytes]) -> str | None:
+def check_order(history: Sequence[tuple[Operation, bytes]], applied: Iterable[bytes]) -> str | None:
     """Whether the order in which values were applied explains every reply. None, or what is wrong with it."""
     place = {value: number for number, value in enumerate(applied)}
     done = sorted(((place[value], op) for op, value in history if value in place), key=lambda pair: pair[0])
     state: dict[object, Any] = {}
-    latest_call = -1
+    latest_call: dict[object, int] = {}
     for _, op in done:
         state[op.key], result = REGISTER.apply(state.get(op.key), op.action)
-        if op.end is None:
-            continue
-        if result != op.result:
+        if op.end is not None and result != op.result:
             return f"by the order of the log the answer is {result!r}: {op}"
-        if op.end < latest_call:
+        if op.end is not None and op.end < latest_call.get(op.key, -1):
             return f"ended before one was called that stands before it in the log: {op}"
-        latest_call = max(latest_call, op.call)
+        latest_call[op.key] = max(latest_call.get(op.key, -1), op.call)
     missing = next((op for op, value in history if op.end is not None and value not in place), None)
     return f"answered, and never applied: {missing}" if missing is not None else None
 

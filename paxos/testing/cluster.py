@@ -6,8 +6,8 @@ Only time, network, disk and the places where a process may end are simulated (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from paxos.errors import DamagedLog, PaxosError, StorageError
 from paxos.group import Completion, Group
@@ -19,8 +19,10 @@ __all__ = ["MS", "SECOND", "Cluster", "Diverged", "Replica", "Violation"]
 MS = 1_000_000
 SECOND = 1_000_000_000
 
-#: Makes the state machine of a node (by id) as it comes up; ``None`` at first, else the one it had when it went down.
-Factory = Callable[[int, StateMachine | None], StateMachine]
+#: One state machine, or several by id.
+Machines: TypeAlias = StateMachine | Mapping[int, StateMachine]
+#: Makes what a node (by id) has as it comes up; ``None`` at first, else what it had when it went down.
+Factory: TypeAlias = Callable[[int, Any], Machines]
 
 
 class Diverged(Violation):
@@ -34,9 +36,10 @@ class Diverged(Violation):
 class _Watched(StateMachine):
     """A state machine under observation: what it is given, and what it answers."""
 
-    def __init__(self, cluster: Cluster, node: int, inner: StateMachine) -> None:
+    def __init__(self, cluster: Cluster, node: int, number: int, inner: StateMachine) -> None:
         self.cluster = cluster
         self.node = node
+        self.number = number
         self.inner = inner
         self.applied = inner.last_applied()
 
@@ -61,7 +64,7 @@ class Replica:
         self.id = index + 1
         self.handle: SimHandle | None = None
         self.group: Group | None = None
-        self.machine: StateMachine | None = None
+        self.machine: Machines | None = None
         self.damaged: DamagedLog | None = None
         self.error: PaxosError | OSError | None = None
         self.starts = 0
@@ -83,9 +86,11 @@ class Replica:
             if isinstance(error, DamagedLog):
                 self.damaged = error
             return False
-        self.machine = cluster.factory(self.id, self.machine)
-        watched = _Watched(cluster, self.id, self.machine)
-        group = Group(handle, lambda: watched, max_value=cluster.max_value, batch_bytes=cluster.batch_bytes,
+        self.machine = machines = cluster.factory(self.id, self.machine)
+        if isinstance(machines, StateMachine):
+            machines = {0: machines}
+        watched = {number: _Watched(cluster, self.id, number, machine) for number, machine in machines.items()}
+        group = Group(handle, {number: lambda w=w: w for number, w in watched.items()}, max_value=cluster.max_value, batch_bytes=cluster.batch_bytes,
                       batch_values=4096)  # fmt: skip
         self.handle, self.group = handle, group
         group.checksum = handle.start(group.applied)
@@ -96,10 +101,10 @@ class Replica:
         group, self.group, self.handle = self.group, None, None
         return group
 
-    def submit(self, completion: Completion, value: bytes, timeout: float = 5.0) -> None:
+    def submit(self, completion: Completion, value: bytes, timeout: float = 5.0, machine: int = 0) -> None:
         """Proposes here. Raises what ``propose`` raises."""
         assert self.group is not None, f"node {self.id} is down"
-        self.group.submit(completion, value, timeout, 0)
+        self.group.submit(completion, value, timeout, machine)
 
     def status(self) -> dict[str, Any]:
         """What the node knows, as of its last round."""
@@ -133,8 +138,8 @@ class Cluster:
         self.world.on_ended = self._on_ended
         self.on_ended: Callable[[Replica], None] | None = None
         self.on_applied: Callable[[Replica], None] | None = None
-        #: what was applied, by instance: the values, and the first replica's results
-        self.history: list[tuple[Sequence[bytes], Sequence[object]]] = []
+        #: what was applied, by state machine and instance: the values, and the first replica's results
+        self.histories: dict[int, list[tuple[Sequence[bytes], Sequence[object]]]] = {}
         for index, works in enumerate(direct):
             self.world.disk(index, direct=works)
         for replica in self.replicas:
@@ -169,17 +174,23 @@ class Cluster:
 
     def compare(self, machine: _Watched, instance: int, values: Sequence[bytes], results: Sequence[object]) -> None:
         """Every replica is given the same values, and answers the same (S5, B15)."""
-        if instance == len(self.history):
-            self.history.append((values, results))
+        history = self.histories.setdefault(machine.number, [])
+        if instance == len(history):
+            history.append((values, results))
             return
         name = type(machine.inner).__name__
-        if instance > len(self.history):
-            raise Violation(f"node {machine.node} applied instance {instance}; nobody has applied {len(self.history)}")
-        first_values, first_results = self.history[instance]
+        if instance > len(history):
+            raise Violation(f"node {machine.node} applied instance {instance}; nobody has applied {len(history)}")
+        first_values, first_results = history[instance]
         if values != first_values:
             raise Diverged(name, instance, f"values {values!r} on node {machine.node}, {first_values!r} before")
         if results != first_results:
             raise Diverged(name, instance, f"results {results!r} on node {machine.node}, {first_results!r} before")
+
+    @property
+    def history(self) -> list[tuple[Sequence[bytes], Sequence[object]]]:
+        """Of the first state machine, by instance: the values, and what the first replica to apply them answered."""
+        return self.histories.setdefault(min(self.histories, default=0), [])
 
     # -- what a scenario does
 

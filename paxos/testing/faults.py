@@ -277,7 +277,8 @@ class Faults:
         elif kind == "stand":
             world.stand(index)
         else:  # flip: what rots makes its node unusable for good, so never more than a minority
-            if len(self.rotten | {replica.id}) > (len(self.cluster.replicas) - 1) // 2 or replica.id in self.rotten:
+            # And not before the cluster is formed, for which it takes them all.
+            if len(self.rotten) >= (len(self.cluster.replicas) - 1) // 2 or replica.id in self.rotten or not world.chosen:
                 return False
             if world.flip(index) is None:
                 return False

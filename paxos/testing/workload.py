@@ -61,9 +61,9 @@ class Registers(StateMachine):
         return earlier
 
 
-def machine_for(mode: str, dice: random.Random, before: StateMachine | None) -> Registers:
+def machine_for(mode: str, dice: random.Random, before: Registers | None) -> Registers:
     """What a node has when it comes up: nothing ("memory"), all ("durable"), or part of it ("rolled back")."""
-    if not isinstance(before, Registers) or mode == "memory":
+    if before is None or mode == "memory":
         return Registers()
     if mode == "durable":
         return before
@@ -133,7 +133,8 @@ class Client:
         self.call = call
         workload.begun += 1
         try:
-            to.submit(call, value, dice.choice(workload.timeouts))
+            # A key belongs to one of the state machines of the group.
+            to.submit(call, value, dice.choice(workload.timeouts), key[-1] % workload.machines)
         except Refused as error:
             call.set_exception(error)
 
@@ -182,10 +183,13 @@ class Client:
 
 
 class Workload:
-    """``clients`` clients that call ``rate`` operations a second between them, on ``keys`` keys."""
+    """``clients`` clients that call ``rate`` operations a second between them, on ``keys`` keys of ``machines`` machines."""
 
-    def __init__(self, cluster: Cluster, dice: random.Random, *, clients: int, keys: int, rate: float) -> None:
+    def __init__(
+        self, cluster: Cluster, dice: random.Random, *, clients: int, keys: int, rate: float, machines: int = 1
+    ) -> None:
         self.cluster = cluster
+        self.machines = machines
         self.dice = dice
         self.keys = keys
         self.mean = SECOND * clients / rate
