@@ -1,6 +1,6 @@
 """The simulated world and the nodes in it. Times are ns; ``index`` counts nodes from 0. One thread; closed with ``close()``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, final
 
 __test__: dict[str, str]
@@ -39,7 +39,7 @@ class World:
     def pause_python(self, index: int, paused: bool) -> None:
         """Only its Python side does (a hogged GIL)."""
     def stand(self, index: int) -> None:
-        """The node's election deadline passes now."""
+        """The node stands for election now, and is told that all the others agree (safety must not depend on whether they do)."""
     def clock(self, index: int, *, ppm: int | None = None, jump: int = 0) -> None:
         """Sets the drift of a node's clock in millionths, and lets it jump ahead (a suspend)."""
     def disk(self, index: int, *, low: int | None = None, high: int | None = None, hang: int | None = None,
@@ -57,6 +57,12 @@ class World:
                 corrupt: float | None = None, late: tuple[float, int] | None = None) -> None:
         """Delay of a frame, shares of frames that are lost, doubled, and damaged; ``late``: the share that takes up to so
         much longer, and so is overtaken."""  # fmt: skip
+    def picky(self, shares: Mapping[int, float]) -> None:
+        """By type of frame (see FRAME_NAMES), the share that is lost; all other types are not."""
+    def sleepy(self, share: float, longest: int) -> None:
+        """The share of rounds that begin up to so much later than they could, with frames arriving meanwhile."""
+    def wipe(self, index: int) -> None:
+        """A node that does not run gets an empty disk."""
     def cut(self, source: int, target: int) -> None:
         """Frames from ``source`` to ``target`` are dropped from now on."""
     def heal(self) -> None: ...

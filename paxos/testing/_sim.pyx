@@ -11,10 +11,10 @@ from paxos._state cimport Host
 from paxos._types cimport bit, xzalloc
 from paxos.testing._judge cimport judge_acknowledged
 from paxos.testing._random cimport random_between, random_next
-from paxos.testing._simdisk cimport SimFolder, simdisk_flip
+from paxos.testing._simdisk cimport SimFolder, simdisk_flip, simdisk_wipe
 from paxos.testing._world cimport (
     EVENT_CALL, EVENT_RESUME, RUN_CALL, RUN_ENDED, RUN_FAILED, RUN_PYTHON, RUN_UNTIL, SimNode, World as CWorld, world_ended,
-    world_free, world_host, world_init, world_local, world_push, world_run, world_start, world_wake,
+    world_free, world_host, world_init, world_local, world_push, world_run, world_stand, world_start, world_wake,
 )
 
 from paxos.errors import NodeClosed
@@ -137,11 +137,8 @@ cdef class World:
         world_wake(n)
 
     def stand(self, index):
-        """Makes a node's election deadline pass, now."""
-        cdef SimNode *n = self.node(index)
-        if n.host != NULL and n.host.groups[0].replica != NULL and not n.writing:
-            n.host.groups[0].replica.election_deadline = world_local(n)
-            world_wake(n)
+        if world_stand(self.node(index)) == RUN_ENDED:
+            self.ended(index)
 
     def clock(self, index, *, ppm=None, int64_t jump=0):
         cdef SimNode *n = self.node(index)
@@ -191,6 +188,21 @@ cdef class World:
             handle.log.make_spare()
 
     # -- the network
+
+    def picky(self, shares):
+        cdef int i
+        memset(self.w.picky, 0, sizeof(self.w.picky))
+        for i, share in shares.items():
+            self.w.picky[i & 31] = share
+
+    def sleepy(self, double share, int64_t longest):
+        self.w.sleepy, self.w.sleepy_ns = share, longest
+
+    def wipe(self, index):
+        cdef SimNode *n = self.node(index)
+        if n.host != NULL:
+            raise RuntimeError("the disk of a running node cannot be taken away")
+        simdisk_wipe(&n.disk)
 
     def network(self, *, delay=None, loss=None, duplicate=None, corrupt=None, late=None):
         if delay is not None:

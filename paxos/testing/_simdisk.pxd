@@ -70,6 +70,8 @@ cdef void simdisk_process_ended(SimDisk *d, bint power) noexcept nogil
 # Flips one bit of a segment at a position (segment number * size + offset); 0, or -1 where there is no such byte.
 cdef int simdisk_flip(SimDisk *d, uint64_t segment, uint64_t offset, int which) noexcept nogil
 
+cdef void simdisk_wipe(SimDisk *d) noexcept nogil       # an empty disk in its place
+
 cdef class SimFolder(Folder):
     cdef SimDisk *sim               # outlives the folder
     cdef SimFile *file(self, name) except NULL

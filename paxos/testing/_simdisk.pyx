@@ -368,6 +368,14 @@ cdef int simdisk_flip(SimDisk *d, uint64_t segment, uint64_t offset, int which) 
     return 0
 
 
+cdef void simdisk_wipe(SimDisk *d) noexcept nogil:
+    cdef size_t i
+    for i in range(d.file_count):
+        free_file(d.files[i])
+    d.file_count = 0
+    d.change_count = 0
+
+
 cdef class SimFolder(Folder):
     """The data directory of a simulated node: the same files, on a :class:`SimDisk`. Made by the simulator."""
 

@@ -118,8 +118,11 @@ cdef struct World:
     double loss
     double duplicate
     double corrupt
+    double picky[32]                # share of frames of a type that are lost
     double late                     # share of frames that take up to late_ns more
     int64_t late_ns
+    double sleepy                   # share of rounds that the scheduler puts off by up to sleepy_ns
+    int64_t sleepy_ns
     uint32_t cut[31]                # bit b of cut[a]: frames from a to b are dropped
     uint64_t hash                   # over everything that happened
     uint64_t events
@@ -143,5 +146,7 @@ cdef int world_run(World *w, int64_t until, uint64_t *which) noexcept nogil
 cdef void world_host(SimNode *n, Host *h) noexcept nogil        # what a Host stands on here
 cdef int world_start(SimNode *n) noexcept nogil                 # its Host is ready; RunEnd
 cdef void world_wake(SimNode *n) noexcept nogil                 # Python has something for it, or has made room
+# Makes it stand for election now, with everybody's consent: who agrees is advice, and safety must not depend on it. RunEnd
+cdef int world_stand(SimNode *n) noexcept nogil
 cdef void world_ended(SimNode *n, bint power) noexcept nogil    # the process is gone, its Host freed
 cdef int64_t world_local(const SimNode *n) noexcept nogil       # what its clock says

@@ -10,15 +10,19 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, strtoull
 from libc.string cimport memcpy, memset, strstr
 
-from paxos._codec cimport FRAME_OK, frame_check
+from paxos._codec cimport FRAME_OK, crc32c, frame_check
 from paxos._delivery cimport Status, delivery_wanted
 from paxos._formation cimport REFUSE_NONE, formation_hello
+from paxos._replica cimport ROLE_ASKING, ROLE_MASTER, Replica
 from paxos._round cimport (
     ROUND_TAKEN, round_begin, round_deadline, round_end, round_frame, round_hello, round_peer, round_start, round_steps,
     round_write, round_writes,
 )
 from paxos._state cimport Group, Host
-from paxos._types cimport EFFECT_CHOSEN, EFFECT_MASTER, Effect, FRAME_HELLO, Frame, Value, bit, xalloc, xrealloc
+from paxos._types cimport (
+    EFFECT_CHOSEN, EFFECT_MASTER, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, PrevoteReply,
+    Value, bit, xalloc, xrealloc, xzalloc,
+)
 from paxos.testing._judge cimport (
     judge_chosen, judge_free, judge_init, judge_persisted, judge_restored, judge_sent,
 )
@@ -125,7 +129,8 @@ cdef void post(World *w, uint32_t source, uint32_t target, const uint8_t *head, 
     cdef uint8_t *data
     cdef int64_t delay
     cdef int copies = 1, i
-    if w.cut[source] & bit(target) or random_chance(&w.random, w.loss):
+    if (w.cut[source] & bit(target) or random_chance(&w.random, w.loss)
+            or random_chance(&w.random, w.picky[(<const Frame *>head).type & 31])):
         w.lost += 1
         return
     if random_chance(&w.random, w.duplicate):
@@ -191,13 +196,15 @@ cdef void dial(World *w, SimNode *n, uint32_t target) noexcept nogil:
     round_peer(n.host, target, True)
 
 
-cdef void down(World *w, SimNode *n, uint32_t target) noexcept nogil:
+cdef void down(World *w, SimNode *n, uint32_t target, bint refused) noexcept nogil:
+    """A peer that hung up is dialled again soon, one that refused this node not so soon."""
+    cdef int64_t wait = random_between(&w.random, 10 * MILLISECOND, 100 * MILLISECOND)
     if n.host == NULL or not n.connected & bit(target):
         return
     n.connected &= ~bit(target)
     w.nodes[target].accepted &= ~bit(n.index)
     round_peer(n.host, target, False)
-    world_push(w, w.now + random_between(&w.random, 10 * MILLISECOND, 100 * MILLISECOND), EVENT_DIAL, n.index, target, n.life, NULL, 0)
+    world_push(w, w.now + wait * 10 if refused else w.now + wait, EVENT_DIAL, n.index, target, n.life, NULL, 0)
 
 
 cdef void arrived(SimNode *n, const Event *e) noexcept nogil:
@@ -220,7 +227,7 @@ cdef void arrived(SimNode *n, const Event *e) noexcept nogil:
         w.refused += 1
         n.accepted &= ~bit(e.other)
         world_push(w, w.now + random_between(&w.random, w.delay_low, w.delay_high), EVENT_DOWN, e.other, n.index,
-                   w.nodes[e.other].life, NULL, 0)
+                   w.nodes[e.other].life, NULL, 1)
         return
     if frame.type < 32:
         w.frames[frame.type] += 1
@@ -296,7 +303,10 @@ cdef void after(SimNode *n) noexcept nogil:
     if wait <= 0:
         if not n.round_due:
             n.round_due = True
-            world_push(w, w.now + MICROSECOND, EVENT_ROUND, n.index, 0, n.life, NULL, 0)
+            wait = MICROSECOND
+            if random_chance(&w.random, w.sleepy):
+                wait += random_between(&w.random, 0, w.sleepy_ns)
+            world_push(w, w.now + wait, EVENT_ROUND, n.index, 0, n.life, NULL, 0)
         return
     # A clock that is slow by a ten-thousandth must not be asked too early for ever.
     wait += wait // 1000 * -n.clock_ppm // 1000 + MICROSECOND
@@ -317,7 +327,7 @@ cdef void step_round(void *context) noexcept nogil:
         elif n.inbox.items[i].kind == EVENT_DIAL:
             dial(w, n, n.inbox.items[i].other)
         else:
-            down(w, n, n.inbox.items[i].other)
+            down(w, n, n.inbox.items[i].other, n.inbox.items[i].size != 0)
     clear_inbox(n)
     if round_steps(n.host):
         n.stopped = True
@@ -381,6 +391,49 @@ cdef void world_wake(SimNode *n) noexcept nogil:
     if not n.round_due and not n.writing:
         n.round_due = True
         world_push(w, w.now + MICROSECOND, EVENT_ROUND, n.index, 0, n.life, NULL, 0)
+
+
+cdef int world_stand(SimNode *n) noexcept nogil:
+    cdef World *w = n.world
+    cdef Replica *r
+    cdef Frame *frame
+    cdef PrevoteReply *reply
+    cdef Event e
+    cdef uint32_t i
+    if n.host == NULL or n.writing or n.paused or n.host.groups[0].replica == NULL:
+        return RUN_UNTIL
+    r = n.host.groups[0].replica
+    if r.role == ROLE_MASTER:
+        return RUN_UNTIL
+    r.election_deadline = world_local(n)
+    if live(n, step_round) != RUN_UNTIL:
+        return RUN_ENDED
+    if r.role != ROLE_ASKING or n.writing:
+        return RUN_UNTIL
+    for i in range(r.members.count):
+        if i == r.self:
+            continue
+        memset(&e, 0, sizeof(e))
+        e.kind = EVENT_FRAME
+        e.node = n.index
+        e.other = i
+        e.size = sizeof(Frame) + sizeof(PrevoteReply)
+        e.data = <uint8_t *>xzalloc(e.size)
+        frame = <Frame *>e.data
+        frame.magic = FRAME_MAGIC
+        frame.length = <uint32_t>e.size
+        frame.version = FORMAT_VERSION
+        frame.type = FRAME_PREVOTE_REPLY
+        frame.sender = r.members.members[i].node
+        frame.signature = r.signature
+        frame.inc_hi = r.members.members[i].inc_hi
+        frame.inc_lo = r.members.members[i].inc_lo
+        reply = <PrevoteReply *>(e.data + sizeof(Frame))
+        reply.ballot = r.asked
+        reply.granted = 1
+        frame.crc = crc32c(0, e.data + 12, e.size - 12)
+        keep(n, &e)
+    return live(n, step_round)
 
 
 cdef void world_ended(SimNode *n, bint power) noexcept nogil:

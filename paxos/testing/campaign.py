@@ -23,7 +23,7 @@ from typing import Any, Final
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 from paxos.testing.faults import KINDS, Fault, Faults, draw
 from paxos.testing.linearizability import Inconclusive, Operation, check
-from paxos.testing.workload import REGISTER, Workload, machine_for
+from paxos.testing.workload import REGISTER, Probe, Workload, machine_for
 
 __all__ = ["Outcome", "Plan", "run", "schedule_of", "shrink"]
 
@@ -214,15 +214,19 @@ def run(
 
 
 def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
-    """The faults have ceased: a value is chosen, and all nodes that are not damaged reach the same series."""
+    """The faults have ceased: each node that is not damaged gets a value chosen, and all of them reach the same series."""
     faults.stop()
     before = cluster.world.chosen
-    answered = workload.outcomes["answered"]
-    if not cluster.run_until(lambda: workload.outcomes["answered"] > answered, CHOSEN_WITHIN):
+    living = [replica for replica in cluster.replicas if replica.damaged is None and replica.id not in faults.wiped]
+    probes = [Probe(workload, replica) for replica in living]
+    if not cluster.run_until(lambda: all(probe.answered for probe in probes), CHOSEN_WITHIN):
+        silent = ", ".join(str(probe.replica.id) for probe in probes if not probe.answered)
         chosen = cluster.world.chosen - before
-        raise Violation(f"no proposal was answered within {CHOSEN_WITHIN} s after the last fault ({chosen} chosen)")
+        raise Violation(
+            f"no proposal of node {silent} was answered within {CHOSEN_WITHIN} s after the last fault ({chosen} chosen): "
+            f"{_states(living)}"
+        )
     workload.stop()
-    living = [replica for replica in cluster.replicas if replica.damaged is None]
     if not cluster.run_until(lambda: cluster.level(living), LEVEL_WITHIN):
         raise Violation(f"the nodes are not level {LEVEL_WITHIN} s after the last fault: {_states(living)}")
     workload.finish()
@@ -230,7 +234,10 @@ def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
 
 def _states(replicas: Sequence[Replica]) -> str:
     return "; ".join(
-        f"node {r.id}: " + (f"chosen {r.status()['chosen']}, applied {r.group.applied}" if r.group else f"down ({r.error})")
+        f"node {r.id} is down ({r.error})"
+        if r.group is None
+        else f"node {r.id}: {r.status()['role']}, master {r.group.master_id}, chosen {r.status()['chosen']}, "
+        f"applied {r.group.applied}"
         for r in replicas
     )
 

@@ -36,12 +36,12 @@ class Fault:
 
 #: Kinds by group; a run draws some of the groups, so that each kind is also met alone.
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
-    "network": ("loss", "duplicate", "late", "corrupt", "slow"),
+    "network": ("loss", "duplicate", "late", "corrupt", "slow", "picky"),
     "partition": ("isolate", "split", "one-way", "quorum-loss", "constrained", "chained", "minority", "flap"),
     "crash": ("kill", "power", "kill-in-call", "power-in-call", "kill-all", "power-all", "stop"),
-    "pause": ("pause", "pause-python"),
+    "pause": ("pause", "pause-python", "sleepy"),
     "disk": ("disk-slow", "disk-hang", "sync-fails", "disk-full", "spare"),
-    "rot": ("flip",),
+    "rot": ("flip", "wipe"),
     "clock": ("drift", "jump"),
     "election": ("stand",),
 }
@@ -50,6 +50,7 @@ KINDS: Final = tuple(kind for kinds in GROUPS.values() for kind in kinds)
 LENGTHS: Final[dict[str, tuple[int, int]]] = {
     "stand": (1, 1),
     "flip": (1, 1),
+    "wipe": (1, 1),
     "spare": (1, 1),
     "jump": (1, 1),
     "kill": (1, 3000),
@@ -89,6 +90,7 @@ class Faults:
         self.log: list[tuple[int, int, str, int]] = []  # from, to, kind, node id
         self.over = False
         self.rotten: set[int] = set()
+        self.wiped: set[int] = set()  # came back empty: these wait, and neither vote nor apply
         self.down_until: dict[int, int] = {}
         self.network = {"loss": 0.0, "duplicate": 0.0, "late": (0.0, 0), "corrupt": 0.0}
         self.cut_number = 0
@@ -103,6 +105,8 @@ class Faults:
         """No more faults: everything is undone that has not been, and nodes that are down come up."""
         self.over = True
         self.world.heal()
+        self.world.picky({})
+        self.world.sleepy(0.0, 0)
         self.world.network(loss=0.0, duplicate=0.0, late=(0.0, 0), corrupt=0.0, delay=(50_000, 300_000))
         for replica in self.cluster.replicas:
             self.world.disk(replica.index, low=100_000, high=400_000, hang=0, full=False, fails=False)
@@ -164,8 +168,13 @@ class Faults:
             self.world.network(duplicate=strength)
             self._after(fault, lambda: self.world.network(duplicate=0.0))
         elif kind == "late":
-            self.world.network(late=(strength, (5, 50, 500)[fault.number // 3 % 3] * MS))
+            self.world.network(late=(strength, (5, 50, 500, 3000)[fault.number // 3 % 4] * MS))
             self._after(fault, lambda: self.world.network(late=(0.0, 0)))
+        elif kind == "picky":
+            # Some types of frames hardly get through: what would tell a node that it is behind, or deposed, say.
+            share = (0.5, 0.8, 0.95)[fault.number % 3]
+            self.world.picky({16 + bit: share for bit in range(14) if fault.number >> (bit + 2) & 1})
+            self._after(fault, lambda: self.world.picky({}))
         elif kind == "corrupt":
             self.world.network(corrupt=strength / 10)
             self._after(fault, lambda: self.world.network(corrupt=0.0))
@@ -250,6 +259,10 @@ class Faults:
             world.disk(index, full=True)
             self._after(fault, lambda: world.disk(index, full=False))
             return True
+        if kind == "sleepy":
+            world.sleepy((0.1, 0.5)[fault.number % 2], (1, 10)[fault.number // 2 % 2] * MS)
+            self._after(fault, lambda: world.sleepy(0.0, 0))
+            return True
         if kind == "drift":
             world.clock(index, ppm=fault.number % 401 - 200)
             return True
@@ -276,11 +289,15 @@ class Faults:
             world.clock(index, jump=(1 + fault.number % 20) * SECOND // 4)
         elif kind == "stand":
             world.stand(index)
-        else:  # flip: what rots makes its node unusable for good, so never more than a minority
+        else:  # flip, wipe: what rots makes its node unusable for good, so never more than a minority
             # And not before the cluster is formed, for which it takes them all.
             if len(self.rotten) >= (len(self.cluster.replicas) - 1) // 2 or replica.id in self.rotten or not world.chosen:
                 return False
-            if world.flip(index) is None:
+            if kind == "wipe":
+                self.cluster.crash(replica)
+                world.wipe(index)
+                self.wiped.add(replica.id)
+            elif world.flip(index) is None:
                 return False
             self.rotten.add(replica.id)
         return True

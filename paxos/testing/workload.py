@@ -182,6 +182,45 @@ class Client:
             self.next(call)
 
 
+class Probe:
+    """Proposes through one node until it is answered; a refusal, or a doubt, is a reason to try again."""
+
+    def __init__(self, workload: Workload, replica: Replica) -> None:
+        self.workload = workload
+        self.replica = replica
+        self.answered = False
+        workload.probes.append(self)
+        self.propose()
+
+    def done(self) -> bool:
+        return self.answered
+
+    def set_result(self, result: object, /) -> None:
+        self.answered = True
+
+    def set_exception(self, error: BaseException, /) -> None:
+        if not isinstance(error, PaxosError):
+            raise error
+        self.again()
+
+    def again(self) -> None:
+        world = self.workload.cluster.world
+        world.call_at(world.now + 20 * MS, self.propose)
+
+    def propose(self) -> None:
+        if self.answered:
+            return
+        if not self.replica.up:
+            self.again()
+            return
+        self.workload.written += 1
+        value = b"set:probe:%d:" % self.workload.written
+        try:
+            self.replica.submit(self, value, 2.0)
+        except Refused as error:
+            self.set_exception(error)
+
+
 class Workload:
     """``clients`` clients that call ``rate`` operations a second between them, on ``keys`` keys of ``machines`` machines."""
 
@@ -199,6 +238,7 @@ class Workload:
         self.history: list[tuple[Operation, bytes]] = []
         self.refused: list[_Call] = []
         self.outcomes: Counter[str] = Counter()
+        self.probes: list[Probe] = []
         self.written = 0
         self.begun = 0
         self.over = False
@@ -225,6 +265,9 @@ class Workload:
         return int(self.dice.expovariate(1 / self.mean))
 
     def process_ended(self, replica: Replica) -> None:
-        """Tells the clients of that node."""
+        """Tells who waits for that node."""
         for client in self.clients:
             client.process_ended(replica)
+        for probe in self.probes:
+            if probe.replica is replica:
+                probe.again()

@@ -1,0 +1,520 @@
+"""Bugs put in on purpose, as exact replacements in the sources, each with the rule of the design that it breaks.
+
+Real systems had many of them. A campaign has to find every one; a mutant that survives shows something at which nobody looks.
+The product pays nothing for them: a mutant is a copy of the package with one changed file, compiled anew if it is Cython.
+That takes the sources (a checkout), Cython and a C compiler.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from paxos.errors import ConfigError
+
+__all__ = ["MUTANTS", "Mutant", "build", "command"]
+
+PACKAGE: Final = Path(__file__).resolve().parent.parent
+DIRECTIVES: Final = ("boundscheck=False", "wraparound=False", "cdivision=True", "initializedcheck=False")
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One bug."""
+
+    name: str
+    rule: str
+    """Of docs/testing-rules, the design's section 5: the number, and what goes wrong."""
+    file: str
+    """Below ``paxos/``."""
+    old: str
+    new: str
+    seeds: int = 300
+    """How many seeds may pass until it is caught."""
+    hunt: str = "cluster"
+    """``cluster``: lives of whole clusters; ``log``: lives of a log on its disk."""
+    more: tuple[tuple[str, str], ...] = ()
+    """Further replacements in the same file."""
+
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    # -- rules 1 and 2: durable before it leaves, or is counted
+    Mutant(
+        "promise-before-durable",
+        "1: a promise leaves before its record is durable",
+        "_acceptor.pyx",
+        "frame_begin(r, FRAME_PROMISE, bit(index), r.logged, sizeof(Promise))",
+        "frame_begin(r, FRAME_PROMISE, bit(index), 0, sizeof(Promise))",
+    ),
+    Mutant(
+        "reply-before-durable",
+        "1: an acceptance is answered before its record is durable",
+        "_acceptor.pyx",
+        "frame_begin(r, FRAME_ACCEPTED, bit(index), s.record, sizeof(Accepted))",
+        "frame_begin(r, FRAME_ACCEPTED, bit(index), 0, sizeof(Accepted))",
+    ),
+    Mutant(
+        "own-vote-before-durable",
+        "1: the master counts its own acceptance before it is durable",
+        "_proposer.pyx",
+        "    s.own = True\n    s.rounds = 1\n",
+        "    s.own = True\n    s.acks = bit(r.self)\n    s.rounds = 1\n",
+    ),
+    Mutant(
+        "prepare-before-durable",
+        "1: a Prepare leaves before its ballot is durable",
+        "_election.pyx",
+        "others(r) & ~r.promises, r.promise_record, sizeof(Prepare))",
+        "others(r) & ~r.promises, 0, sizeof(Prepare))",
+    ),
+    Mutant(
+        "ballot-reused-after-restart",
+        "1: the rounds of ballots begin anew after a restart",
+        "_election.pyx",
+        "    if r.promised.round > r.highest_round:\n        r.highest_round = r.promised.round\n    r.highest_round += 1\n",
+        "    r.highest_round = r.attempt + 1\n",
+    ),
+    Mutant(
+        "refusal-before-durable",
+        "2: a refusal names a promise that is not durable yet",
+        "_replica.pyx",
+        "FRAME_REJECT, bit(index), r.promise_record, sizeof(Reject))",
+        "FRAME_REJECT, bit(index), 0, sizeof(Reject))",
+    ),
+    Mutant(
+        "sends-not-held",
+        "2: the host sends without waiting for the records that a frame stands on",
+        "_effects.pyx",
+        "            if e.after <= durable:\n",
+        "            if True:\n",
+    ),
+    Mutant(
+        "durable-told-early",
+        "2: the host tells of records before it has written them",
+        "_round.pyx",
+        "    cdef int error = store_flush(h.store)\n",
+        "    cdef int error = 0\n",
+    ),
+    # -- rules 3 and 4: what a candidate learns and proposes again
+    Mutant(
+        "candidate-does-not-learn-first",
+        "3: a promise that names chosen instances is counted before they are learned",
+        "_election.pyx",
+        "    if frame.chosen > r.chosen:\n        return                  # learn what",
+        "    if False:\n        return                  # learn what",
+    ),
+    Mutant(
+        "watermark-not-reported",
+        "3: a promise does not tell what is chosen and no longer reported",
+        "_acceptor.pyx",
+        "    promise.ballot = p.ballot\n    promise.first_kept",
+        "    (<Frame *>(<uint8_t *>promise - 64)).chosen = 0\n    (<Frame *>(<uint8_t *>promise - 64)).chain = 0\n"
+        "    promise.ballot = p.ballot\n    promise.first_kept",
+        3000,
+        more=(("    Accept, Accepted, EFFECT_READ, Effect,", "    Accept, Accepted, EFFECT_READ, Effect, Frame,"),
+              ("from libc.stdint cimport uint32_t", "from libc.stdint cimport uint8_t, uint32_t")),
+    Mutant(
+        "vote-for-what-is-chosen",
+        "3: an Accept at a chosen instance gets a vote and not the chosen value",
+        "_acceptor.pyx",
+        "        e = out_effect(&r.out, EFFECT_READ)\n        e.peers = bit(index)\n        e.instance = a.instance\n"
+        "        e.end = a.instance + 1\n        return True\n",
+        "        body = <Accepted *>frame_begin(r, FRAME_ACCEPTED, bit(index), 0, sizeof(Accepted))\n"
+        "        body.ballot = a.ballot\n        body.first = a.instance\n        body.last = a.instance\n"
+        "        frame_end(r, NULL)\n        return True\n",
+    ),
+    Mutant(
+        "promise-forgets-accepted",
+        "4: a promise does not report what was accepted",
+        "_acceptor.pyx",
+        "if s == NULL or s.ballot.round == 0:",
+        "if True or s.ballot.round == 0:",
+    ),
+    Mutant(
+        "lowest-ballot-wins",
+        "4: of the values reported the one of the lowest ballot is proposed again",
+        "_proposer.pyx",
+        "ballot_compare(&s.report_ballot, &s.ballot) > 0):",
+        "ballot_compare(&s.report_ballot, &s.ballot) < 0):",
+        3000,
+    ),
+    Mutant(
+        "reports-become-no-ops",
+        "4: reported values are filled with no-ops, as if they were holes",
+        "_proposer.pyx",
+        "value = value_ref(value) if value != NULL else value_new(VALUE_NOOP, 0, 0)",
+        "value = value_new(VALUE_NOOP, 0, 0)",
+    ),
+    Mutant(
+        "own-acceptance-is-no-report",
+        "4: a candidate leaves out what it has accepted itself",
+        "_proposer.pyx",
+        "        if s.ballot.round != 0:\n            value = s.value\n",
+        "",
+    ),
+    Mutant(
+        "promise-quorum-of-half",
+        "4: half of the members are enough for an election",
+        "_election.pyx",
+        "    return is_quorum(&r.members, mask)\n\n\ncdef void election_master_heard",
+        "    return is_quorum(&r.members, mask) or mask & ~bit(r.self)\n\n\ncdef void election_master_heard",
+    ),
+    # -- the acceptor's promise
+    Mutant(
+        "promise-lowered",
+        "1: a lower Prepare is promised as well, and lowers the promise",
+        "_acceptor.pyx",
+        "    if order < 0:\n        send_reject(r, index, &p.ballot)\n        return\n    if order > 0:\n",
+        "    if order != 0:\n",
+    ),
+    Mutant(
+        "accept-below-the-promise",
+        "1: an Accept below the promise is accepted (a stale master is acknowledged)",
+        "_acceptor.pyx",
+        "    if ballot_compare(&a.ballot, &r.promised) < 0:\n        send_reject(r, index, &a.ballot)\n        return False\n",
+        "",
+    ),
+    # -- rule 5: what is chosen
+    Mutant(
+        "notice-without-ballot",
+        "5: news that an instance is chosen is believed whatever ballot the own value has",
+        "_learner.pyx",
+        "if s == NULL or s.ballot.round == 0 or ballot_compare(&s.ballot, ballot) < 0:",
+        "if s == NULL or s.ballot.round == 0:",
+        1500,
+    ),
+    Mutant(
+        "fetched-value-in-own-notice",
+        "5: a deposed master gives notice, under its own ballot, of a value that it fetched",
+        "_learner.pyx",
+        "    if r.own_from < r.chosen:\n        r.own_from = r.chosen\n",
+        "",
+        3000,
+    ),
+    Mutant(
+        "half-is-a-quorum",
+        "5: half of the members choose a value",
+        "_proposer.pyx",
+        "if not s.chosen and is_quorum(&r.members, s.acks):",
+        "if not s.chosen and (is_quorum(&r.members, s.acks) or s.acks & ~bit(r.self)):",
+    ),
+    Mutant(
+        "vote-counted-twice",
+        "5: a vote that comes twice is two votes",
+        "_proposer.pyx",
+        "    s.acks |= bit(index)\n    if not s.chosen",
+        "    if s.acks & bit(index):\n        s.acks |= bit((index + 1) % r.members.count)\n"
+        "    s.acks |= bit(index)\n    if not s.chosen",
+    ),
+    Mutant(
+        "vote-of-another-ballot",
+        "5: a master counts votes for older ballots (a stale master acknowledges)",
+        "_proposer.pyx",
+        "if r.role != ROLE_MASTER or ballot_compare(&body.ballot, &r.ballot) != 0:",
+        "if r.role != ROLE_MASTER:",
+        1000,
+    ),
+    # -- rule 6: forwarded proposals
+    Mutant(
+        "forward-taken-twice",
+        "6: a forwarded proposal is taken as often as it comes",
+        "_proposer.pyx",
+        "    if o.bits[(seq % CHUNK_WINDOW) // 64] & i:\n        return False\n",
+        "",
+    ),
+    Mutant(
+        "refusal-not-remembered",
+        "6: a proposal that was refused for certain is taken when a copy comes late",
+        "_proposer.pyx",
+        "        if _take(r, o, head.seq):\n            if r.role == ROLE_MASTER and",
+        "        if r.role != ROLE_MASTER or _take(r, o, head.seq):\n            if (r.role == ROLE_MASTER or r.role == 0) and",
+        3000,
+    ),
+    Mutant(
+        "proposed-after-deadline",
+        "6: a proposal is made that its caller was told is off",
+        "_proposer.pyx",
+        "        if _stale(r, c):\n            _drop(_dequeue(r))\n            continue\n",
+        "",
+        more=(("            p.state = CHUNK_PROPOSED\n            p.ballot = r.ballot\n",
+               "            if p != NULL:\n                p.state = CHUNK_PROPOSED\n                p.ballot = r.ballot\n"),),
+    ),
+    Mutant(
+        "unknown-called-refused",
+        "6: a forwarded proposal is said to be certainly not executed at its deadline",
+        "_proposer.pyx",
+        "_settle(r, p, SETTLE_NOT_AVAILABLE if p.state == CHUNK_QUEUED else SETTLE_UNKNOWN)",
+        "_settle(r, p, SETTLE_NOT_AVAILABLE if p.state != CHUNK_PROPOSED else SETTLE_UNKNOWN)",
+    ),
+    Mutant(
+        "proposed-again-by-the-next-master",
+        "6: what was proposed under an older ballot is proposed again under the next",
+        "_proposer.pyx",
+        "        if p != NULL and p.state == CHUNK_QUEUED:\n            _enqueue",
+        "        if p != NULL:\n            p.state = CHUNK_QUEUED\n            _enqueue",
+    ),
+    # -- rules 7 and 9
+    Mutant(
+        "beyond-alpha",
+        "7: instances are proposed without a look at how far the last chosen one is",
+        "_proposer.pyx",
+        "    while r.queue_head != NULL and r.next_instance < r.chosen + r.options.window:\n",
+        "    while r.queue_head != NULL and r.next_instance < r.chosen + 500:\n",
+    ),
+    Mutant(
+        "formed-by-a-majority",
+        "9: a cluster is formed when a majority says that it is empty",
+        "_formation.pyx",
+        "_is_coordinator(f) and f.empty == _everybody(f) and f.met_formed == 0:",
+        "_is_coordinator(f) and 2 * popcount(f.empty) > <int>f.members.count and f.met_formed == 0:",
+        more=(("RECORD_FORMATION, RECORD_FORMED, bit,", "RECORD_FORMATION, RECORD_FORMED, bit, popcount,"),),
+    ),
+    Mutant(
+        "formed-before-durable-on-all",
+        "9: a cluster counts as formed before its record is durable on all",
+        "_formation.pyx",
+        "if f.state == STATE_FORMING and f.formed_ok == _everybody(f):",
+        "if f.state == STATE_FORMING:",
+    ),
+    # -- rule 11 to 14: log and disk
+    Mutant(
+        "sync-skipped",
+        "11: a write is taken for durable without a sync",
+        "_store.pyx",
+        "    if error == 0 and not s.direct:\n        error = s.disk.sync(s.disk, fd)\n    if error:\n        f.failed = error",
+        "    if error:\n        f.failed = error",
+    ),
+    Mutant(
+        "failed-sync-tried-again",
+        "11: a sync that failed is tried again, and the second answer believed",
+        "_store.pyx",
+        "        error = s.disk.sync(s.disk, fd)\n    if error:\n        f.failed = error",
+        "        error = s.disk.sync(s.disk, fd)\n        if error:\n            error = s.disk.sync(s.disk, fd)\n"
+        "    if error:\n        f.failed = error",
+        1500,
+    ),
+    Mutant(
+        "failed-write-ignored",
+        "11: a write that failed is taken for durable",
+        "_store.pyx",
+        "    if error:\n        f.failed = error\n        return error\n    s.time",
+        "    s.time",
+    ),
+    Mutant(
+        "tail-not-written-again",
+        "12: what recovery has read is taken for durable",
+        "_segments.pyx",
+        "        for segment, offset, length in found.rewrite:\n",
+        "        for segment, offset, length in []:\n",
+        1500,
+    ),
+    Mutant(
+        "damage-cut-as-torn",
+        "13: damage to what was acknowledged is cut off like a torn tail",
+        "_recovery.pyx",
+        "        if k.durable > place:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "segment-renamed-without-directory-sync",
+        "14: a new segment's name is not made durable",
+        "_store.pyx",
+        "    if error == 0:\n        error = s.disk.sync_directory(s.disk)\n",
+        "",
+        1500,
+    ),
+    Mutant(
+        "promise-lost-on-restart",
+        "14: a promise is forgotten in a crash (PySyncObj #202)",
+        "_core.pyx",
+        "        if ballot_compare(&promise.ballot, &r.promised) > 0:\n            r.promised = promise.ballot\n",
+        "",
+    ),
+    Mutant(
+        "acceptance-lost-on-restart",
+        "14: what was accepted is forgotten in a crash",
+        "_core.pyx",
+        "s.ballot = accept.ballot\n",
+        "s.ballot.round = 0\n",
+    ),
+    Mutant(
+        "acceptance-implies-no-promise",
+        "14: after a crash an acceptance no longer implies the promise of its ballot",
+        "_core.pyx",
+        "        return -1\n        if ballot_compare(&accept.ballot, &r.promised) > 0:\n"
+        "            r.promised = accept.ballot\n",
+        "        return -1\n",
+    ),
+    Mutant(
+        "old-blocks-come-back",
+        "14: what stands behind a cut is not erased",
+        "_segments.pyx",
+        "        for segment, offset, length in found.erase:\n",
+        "        for segment, offset, length in []:\n",
+        3000,
+        "log",
+    ),
+    Mutant(
+        "recycled-segment-shows-old-records",
+        "14: a record's checksum does not cover its segment's number",
+        "_log.pyx",
+        "    words[2] = segment\n",
+        "    words[2] = 0\n",
+        3000,
+        "log",
+    ),
+    Mutant(
+        "records-of-two-histories-mix",
+        "14: a record is not asked for the one before it",
+        "_recovery.pyx",
+        "        if r.previous != k.chain:\n            return STALE_CHAIN\n",
+        "",
+        3000,
+        "log",
+    ),
+    Mutant(
+        "recycled-before-it-is-said",
+        "14: a segment is given up before the log says durably that it begins behind it",
+        "_store.pyx",
+        "        log_begin(&s.writer)\n        error = store_flush(s)\n    if error:\n        return error\n    store_forget",
+        "        error = 0\n    if error:\n        return error\n    store_forget",
+        3000,
+        "log",
+    ),
+    # -- rules 16, 19, 22, and the host's own
+    Mutant(
+        "applied-twice-on-replay",
+        "16: after a restart the last applied instance is applied again",
+        "_handle.pyx",
+        "self.host.groups[0].cursor = <uint64_t>(applied + 1)",
+        "self.host.groups[0].cursor = <uint64_t>(applied if applied > 0 else 0)",
+    ),
+    Mutant(
+        "replay-ignores-the-other-machine",
+        "16: of two state machines in a group, the one that lost nothing is given the replay of the other",
+        "group.py",
+        "        if instance <= self._last[id_]:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "no-op-does-not-advance",
+        "16: an instance without values is not counted as applied",
+        "group.py",
+        "        self.applied = instance\n        self.checksum = chain\n",
+        "        self.applied = instance if runs else self.applied\n        self.checksum = chain\n",
+    ),
+    Mutant(
+        "ahead-by-hearsay",
+        "16: any master's word is enough to call a state machine ahead of the cluster",
+        "group.py",
+        'if master_id == status["node_id"] and self.applied',
+        "if self.applied",
+        3000,
+    ),
+    Mutant(
+        "chain-forgets-the-instance",
+        "19: the chain checksum differs between nodes that restarted and those that did not",
+        "_learner.pyx",
+        "        r.chain = chain_next(r.chain, r.chosen, s.value)\n",
+        "        r.chain = chain_next(r.chain, 0, s.value)\n",
+    ),
+    Mutant(
+        "frame-checksum-ignored",
+        "22: a damaged frame is taken for good",
+        "_codec.pyx",
+        "    if _extend(0, data + 12, frame.length - 12) != frame.crc:\n        return FRAME_BAD_CRC\n",
+        "",
+        1000,
+    ),
+    # -- liveness: the cluster goes on
+    Mutant(
+        "lost-accept-not-sent-again",
+        "S1: an Accept that was lost is never sent again",
+        "_proposer.pyx",
+        "        proposer_resend(r, others(r), r.options.resend)\n        proposer_heartbeat",
+        "        proposer_heartbeat",
+    ),
+    Mutant(
+        "learner-asks-only-once",
+        "S4: a learner whose question got no answer does not ask again",
+        "_learner.pyx",
+        "    r.learning = False\n    if r.heard_chosen > r.chosen:\n        r.heard_from",
+        "    if False:\n        r.heard_from",
+    ),
+    Mutant(
+        "settles-a-stranger-s-proposal",
+        "S5: the result of one proposal is given to another",
+        "_delivery.pyx",
+        "            token = delivery_token(d, head.seq)\n",
+        "            token = delivery_token(d, head.seq ^ 1)\n",
+    ),
+)
+
+
+def _one(name: str) -> Mutant:
+    for mutant in MUTANTS:
+        if mutant.name == name:
+            return mutant
+    raise ConfigError(f"there is no mutant {name!r}; --list-mutants lists the {len(MUTANTS)} there are")
+
+
+def build(mutant: Mutant | str, folder: Path) -> Path:
+    """Makes the mutated package below ``folder`` (for PYTHONPATH), unless it is there from the same sources; returns ``folder``.
+
+    Raises ConfigError where there are no sources, or no longer the ones that the mutant knows.
+    """
+    if isinstance(mutant, str):
+        mutant = _one(mutant)
+    original = PACKAGE / mutant.file
+    if not original.exists():
+        raise ConfigError(f"mutants are made from the sources, and {mutant.file} is not installed: use a checkout of the project")
+    text = original.read_text()
+    for old, new in ((mutant.old, mutant.new), *mutant.more):
+        if text.count(old) != 1:
+            raise ConfigError(f"mutant {mutant.name}: {text.count(old)} places in {mutant.file} fit, not 1: {old!r}")
+        text = text.replace(old, new)
+    package = folder / "paxos"
+    if package.exists():
+        shutil.rmtree(package)
+    _link(PACKAGE, package)
+    source = package / mutant.file
+    source.unlink()
+    source.write_text(text)
+    if source.suffix == ".pyx":
+        _compile(source)
+    return folder
+
+
+def _link(origin: Path, package: Path) -> None:
+    """The package as links to its files; the changed one takes the place of its link."""
+    for path in sorted(origin.rglob("*")):
+        if path.is_file() and path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".so", ".typed"):
+            target = package / path.relative_to(origin)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(path)
+
+
+def _compile(source: Path) -> None:
+    """Without optimisation: most of the time goes into compiling."""
+    directives = [word for directive in DIRECTIVES for word in ("-X", directive)]
+    translate = [sys.executable, "-m", "cython", "-3", *directives, str(source)]
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()
+    library = source.with_name(source.stem + sysconfig.get_config_var("EXT_SUFFIX"))
+    for old in source.parent.glob(f"{source.stem}.*so"):
+        old.unlink()
+    flags = ["-O0", "-w", "-shared", "-fPIC", "-pthread", f"-I{sysconfig.get_paths()['include']}"]
+    for step in (translate, [*compiler, *flags, str(source.with_suffix(".c")), "-o", str(library)]):
+        run = subprocess.run(step, cwd=source.parent.parent, capture_output=True, text=True, check=False)
+        if run.returncode != 0:
+            raise ConfigError(f"the mutant does not compile: {' '.join(step[:4])} …\n{run.stderr}")
+
+
+def command(mutant: Mutant, first: int, end: int) -> tuple[list[str], dict[str, str]]:
+    """The command that hunts a mutant, and its environment but for PYTHONPATH: one line on stdout, 1 where it is caught."""
+    return [sys.executable, "-m", "paxos.testing.hunt", mutant.hunt, str(first), str(end)], dict(os.environ)
