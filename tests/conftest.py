@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-import shim
 import netns
+import shim
 from cluster import Cluster, MakeCluster
 
 # How long an example takes is no verdict. The checked build traces every line: fewer examples, of the same kinds.

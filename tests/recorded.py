@@ -25,11 +25,14 @@ import redis
 from cluster import DEADLINE, wait_until
 from paxos.testing.linearizability import Action, Operation, Register, check
 
-# A third of all commands goes to a node that is cut off, and each of them keeps a client until it is given up: short
-# limits, and more clients than they can keep. The client's is the longer one: most end with a word of the node.
+# A node that is cut off keeps every client that asks it until the command is given up: short limits, more clients than it
+# can keep, and clients that mostly ask another node next. The client's limit is the longer one: most commands end
+# with a word of the node.
 PATIENCE = 1.0
+LOYALTY = 0.1
 OPTIONS = ("--timeout", "0.4")
 CLIENTS = 9
+ANSWERS = ("acknowledged", "UNKNOWN", "UNAVAILABLE")
 # A history has so many operations for a set of keys; then the next set begins. The judge is quickest on short ones.
 KEYS_FOR = 600
 
@@ -70,9 +73,8 @@ class Recorder:
         self.outcomes: Counter[str] = Counter()
         self.changed = threading.Condition()
 
-    def perform(self, client: int, connection: redis.Redis, key: str, action: Action) -> bool:
-        """One command. False where the connection is of no more use."""
-        usable = True
+    def perform(self, client: int, connection: redis.Redis, key: str, action: Action) -> str:
+        """One command. Says how it ended; where that is none of ``ANSWERS``, the connection is of no more use."""
         end: int | None = None
         result: object = None
         call = time.monotonic_ns()
@@ -82,15 +84,14 @@ class Recorder:
             outcome = "acknowledged"
         except redis.ResponseError as error:
             outcome = str(error).split(" ", 1)[0]
-            if outcome not in ("UNKNOWN", "UNAVAILABLE"):
+            if outcome not in ANSWERS:
                 raise
         except (redis.RedisError, OSError) as error:
             outcome = type(error).__name__
-            usable = False
         if outcome != "UNAVAILABLE":
             self.history.append(Operation(client, key, call, end, action, result))
         self.count(outcome)
-        return usable
+        return outcome
 
     def count(self, outcome: str) -> None:
         with self.changed:
@@ -155,11 +156,15 @@ class Workload(Recorder):
 
     def _run(self, client: int, choose: random.Random) -> None:
         connections: dict[int, redis.Redis] = {}
+        disappointed: set[int] = set()
         number = 0
         try:
             while not self._ended.is_set():
-                number += 1
                 at = choose.randrange(len(self.nodes))
+                if at in disappointed and choose.random() > LOYALTY:
+                    continue
+                disappointed.add(at)  # until it has answered
+                number += 1
                 key, action = self._next(choose, b"%d.%d;" % (client, number))
                 if (connection := connections.get(at)) is None:
                     try:
@@ -168,7 +173,10 @@ class Workload(Recorder):
                         self.count("unreachable")
                         self._ended.wait(0.01)  # who refuses at once need not be asked in a tight loop
                         continue
-                if not self.perform(client, connection, key, action):
+                outcome = self.perform(client, connection, key, action)
+                if outcome == "acknowledged":
+                    disappointed.discard(at)
+                elif outcome not in ANSWERS:
                     connections.pop(at).close()
         except BaseException as error:
             self.broken.append(error)
@@ -199,6 +207,6 @@ class Workload(Recorder):
                     wait_until(functools.partial(self._read, -1 - number, connection, key), f"a node answers: {self}")
 
     def _read(self, client: int, connection: redis.Redis, key: str) -> bool:
-        before = self.acknowledged
-        assert self.perform(client, connection, key, ("get",)), f"a node closed the connection: {self}"
-        return self.acknowledged > before
+        outcome = self.perform(client, connection, key, ("get",))
+        assert outcome in ANSWERS, f"{outcome}: a node is silent, or closed the connection: {self}"
+        return outcome == "acknowledged"
