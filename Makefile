@@ -17,7 +17,7 @@ PY     := $(BIN)/python
 STUBS   := $(subst /,.,$(patsubst %.pyi,%,$(wildcard paxos/_*.pyi paxos/testing/_*.pyi)))
 SOURCES := $(wildcard paxos/*.pyx paxos/*.pxd paxos/testing/*.pyx paxos/testing/*.pxd) setup.py
 
-.PHONY: build test demo lint format hints debug-test bench bench-once wheel kill-rounds failover clean
+.PHONY: build test demo lint format hints debug-test bench bench-once wheel kill-rounds fault-rounds failover clean
 
 # -- set-up: a stamp each, so that nothing is done twice
 
@@ -83,6 +83,10 @@ wheel: $(VENV)/.dev
 # The closing check of durability: 50 times all three nodes are killed at once, 50 times the power fails.
 kill-rounds: build
 	PAXOS_KILL_ROUNDS=50 PAXOS_POWER_ROUNDS=50 $(PY) -m pytest tests/test_processes.py tests/test_power_loss.py -k rounds $(ARGS)
+
+# Many rounds of kill -9, SIGSTOP and partitions, each history judged. A seed printed on failure draws the same faults.
+fault-rounds: build
+	PAXOS_FAULT_ROUNDS=20 $(PY) -m pytest tests/test_real_faults.py $(ARGS)
 
 # How long writes stand still when the master is killed: ten demonstrations, seconds each, and their median.
 failover: build

@@ -73,13 +73,28 @@ def parse_info(text: bytes | str) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
 
+def connect(host: str, port: int, timeout: float) -> redis.Redis:
+    """A connection of one's own, made here and now, which never sends a command twice."""
+    client = redis.Redis(
+        host=host,
+        port=port,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=Retry(NoBackoff(), 0),
+        single_connection_client=True,
+    )
+    client.set_response_callback("INFO", lambda reply, **_: parse_info(reply))
+    return client
+
+
 class Node:
     """One ``paxos serve`` process and its directory. Used by one thread, but for ``client()``."""
 
-    def __init__(self, cluster: Cluster, node_id: int, port: int, resp: int) -> None:
+    def __init__(self, cluster: Cluster, node_id: int, host: str, port: int, resp: int) -> None:
         self.cluster = cluster
         self.id = node_id
-        self.address = f"127.0.0.1:{port}"
+        self.host = host
+        self.address = f"{host}:{port}"
         self.resp = resp
         self.base = cluster.base / f"node{node_id}"
         self.data = self.base / "data"
@@ -95,8 +110,9 @@ class Node:
     def start(self) -> None:
         assert self.process is None, f"node {self.id} runs already"
         command = [
+            *self.cluster.prefixes.get(self.id, ()),
             sys.executable, "-m", "paxos", "serve", "--id", str(self.id), "--cluster", self.cluster.addresses(),
-            "--data", str(self.data), "--resp", f"127.0.0.1:{self.resp}", *self.cluster.arguments,
+            "--data", str(self.data), "--resp", f"{self.host}:{self.resp}", *self.cluster.arguments,
         ]  # fmt: skip
         environment = {**os.environ, **self.cluster.environment_of(self)}
         # A copy of the sources that is being tested comes before whatever is installed.
@@ -132,16 +148,7 @@ class Node:
 
     def client(self, timeout: float = 30.0) -> redis.Redis:
         """A connection of one's own, which never sends a command twice."""
-        client = redis.Redis(
-            host="127.0.0.1",
-            port=self.resp,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            single_connection_client=True,
-        )
-        client.set_response_callback("INFO", lambda reply, **_: parse_info(reply))
-        return client
+        return connect(self.host, self.resp, timeout)
 
     def info(self) -> dict[str, str] | None:
         """Fields of ``INFO paxos``; None where the node does not answer (now)."""
@@ -165,7 +172,8 @@ class Cluster:
     """Nodes 1..size on loopback ports below ``base``, which must not exist.
 
     ``library``: run under the power-loss library (``shim.build``); ``lie``, ``direct``, ``trace`` as in ``shim``.
-    ``arguments``: more options for ``paxos serve``.
+    ``arguments``: more options for ``paxos serve``. ``hosts``, ``prefixes``: for each node its address, where that is not
+    the loopback's, and what stands in front of its command (see ``netns``).
     """
 
     def __init__(
@@ -179,6 +187,8 @@ class Cluster:
         trace: bool = False,
         undo: bool = True,
         arguments: Sequence[str] = (),
+        hosts: Mapping[int, str] | None = None,
+        prefixes: Mapping[int, Sequence[str]] | None = None,
     ) -> None:
         self.base = base
         self.library = library
@@ -187,7 +197,10 @@ class Cluster:
         self.trace = trace
         self.undo = undo
         self.arguments = list(arguments)
-        self.nodes: dict[int, Node] = {i: Node(self, i, free_port(), free_port()) for i in range(1, size + 1)}
+        self.prefixes = prefixes or {}
+        self.nodes: dict[int, Node] = {
+            i: Node(self, i, (hosts or {}).get(i, "127.0.0.1"), free_port(), free_port()) for i in range(1, size + 1)
+        }
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self.nodes.values())
