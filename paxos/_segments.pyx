@@ -226,8 +226,8 @@ cdef class LogStore:
         cdef void *memory = NULL
         cdef bytes piece
         cdef int fd, error, other
-        for segment in found.drop:
-            self._check(spares_give(&f.spares, segment), "giving back an unused segment")
+        # Erased first: erasing can be torn, too, and may leave of a torn write just what makes it whole. If that is the write
+        # which ends its segment, the next segment must still be there.
         for segment, offset, length in found.erase:
             segment_name(name, segment)
             fd = -1
@@ -242,6 +242,8 @@ cdef class LogStore:
                 error = error if error else other
             self._check(error, "erasing what is behind the end of the log")
             self._private.erased += length
+        for segment in found.drop:
+            self._check(spares_give(&f.spares, segment), "giving back an unused segment")
         for segment, offset, length in found.rewrite:
             piece = self._private.maps[segment - self._private.first][offset:offset + length]
             if posix_memalign(&memory, BLOCK, length) != 0:

@@ -2,7 +2,7 @@
 """The pool of spare segment files.
 
 A spare is a file of a segment's size whose zeros (or the bytes of its former life) are on the disk, so that writing a
-segment only overwrites. One preparer thread keeps one ready; recycled segments join the pool as they are. The pool's fields
+segment only overwrites. It gets its name only when they are: a file whose sync failed looks whole to the next start, and is not. One preparer thread keeps one ready; recycled segments join the pool as they are. The pool's fields
 are guarded by its mutex, which is never held over a system call.
 """
 from libc.errno cimport ENOMEM
@@ -37,6 +37,10 @@ cdef void segment_name(char *out, uint64_t number) noexcept nogil:
 
 cdef void spare_name(char *out, uint64_t number) noexcept nogil:
     snprintf(out, NAME, "spare-%llu.tmp", <unsigned long long>number)
+
+
+cdef void making_name(char *out, uint64_t number) noexcept nogil:
+    snprintf(out, NAME, "making-%llu.tmp", <unsigned long long>number)
 
 
 # ---- spares ----
@@ -97,11 +101,13 @@ cdef bint _pause(Spares *f) noexcept nogil:
 cdef int _make(Spares *f, uint64_t number, bint paced) noexcept nogil:
     """A file of zeros that are on the disk, so that later writes only overwrite. 0, an errno, or -1: told to stop."""
     cdef char name[NAME]
+    cdef char whole[NAME]
     cdef int fd = -1, error, other
     cdef uint64_t done = 0
     cdef size_t size
     cdef Disk *d = f.disk
-    spare_name(name, number)
+    making_name(name, number)
+    spare_name(whole, number)
     error = d.open(d, name, DISK_WRITE | DISK_CREATE | DISK_NEW, &fd)
     if error:
         return error
@@ -118,6 +124,8 @@ cdef int _make(Spares *f, uint64_t number, bint paced) noexcept nogil:
     other = d.close(d, fd)
     if error == 0:
         error = other
+    if error == 0:
+        error = d.rename(d, name, whole)
     if error:
         d.unlink(d, name)           # what is left over is removed at the next open
     return error

@@ -22,6 +22,7 @@ cdef struct SimFile:
     uint8_t *data
     uint64_t size
     uint64_t capacity
+    uint64_t synced_size            # no loss of power makes it shorter than that
     Unsynced *unsynced
     size_t unsynced_count
     size_t unsynced_size
@@ -74,4 +75,5 @@ cdef void simdisk_wipe(SimDisk *d) noexcept nogil       # an empty disk in its p
 
 cdef class SimFolder(Folder):
     cdef SimDisk *sim               # outlives the folder
+    cdef object owner               # who keeps it, where nobody else does
     cdef SimFile *file(self, name) except NULL

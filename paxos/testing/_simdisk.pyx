@@ -101,19 +101,35 @@ cdef void grow(SimFile *f, uint64_t size) noexcept nogil:
 
 
 cdef void put(SimDisk *d, SimFile *f, const uint8_t *data, uint64_t size, uint64_t offset, bint torn) noexcept nogil:
-    """Writes; a torn write leaves out any of its sectors."""
-    cdef uint64_t at = 0, n
-    cdef double kept = <double>random_between(&d.random, 0, 4) / 4 if torn else 1.0
+    """Writes; a torn write leaves out sectors: those behind some place, those before it, or any."""
+    cdef uint64_t at = 0, n, place
+    cdef int64_t how
+    cdef double kept
     grow(f, offset + size)
     if not torn:
         memcpy(f.data + offset, data, size)
         return
     d.torn += 1
+    how = random_between(&d.random, 0, 2)
+    place = <uint64_t>random_between(&d.random, 0, <int64_t>(size // SECTOR)) * SECTOR
+    kept = <double>random_between(&d.random, 0, 4) / 4
     while at < size:
         n = min(<uint64_t>SECTOR, size - at)
-        if random_chance(&d.random, kept):
+        if (how == 0 and at < place) or (how == 1 and at >= place) or (how == 2 and random_chance(&d.random, kept)):
             memcpy(f.data + offset + at, data + at, n)
         at += n
+
+
+cdef void settle_older(SimFile *f, size_t count, uint64_t offset, uint64_t size) noexcept nogil:
+    """What is durable in this range now is no longer lost with the first so many unsynced writes, nor with a failed sync."""
+    cdef size_t i
+    cdef uint64_t begin, end
+    f.synced_size = max(f.synced_size, offset + size)
+    for i in range(count):
+        begin = max(f.unsynced[i].offset, offset)
+        end = min(f.unsynced[i].offset + f.unsynced[i].size, offset + size)
+        if begin < end:
+            memcpy(f.unsynced[i].old + (begin - f.unsynced[i].offset), f.data + begin, end - begin)
 
 
 cdef int _write(Disk *disk, int fd, const uint8_t *data, size_t size, uint64_t offset, bint direct) noexcept nogil:
@@ -151,6 +167,7 @@ cdef int _write(Disk *disk, int fd, const uint8_t *data, size_t size, uint64_t o
         return EIO
     if direct:
         d.synced += 1
+        settle_older(f, f.unsynced_count, offset, size)
         if d.persisted != NULL:
             d.persisted(d.context, f.name, offset, data, size)
     return 0
@@ -163,17 +180,6 @@ cdef int _read(Disk *disk, int fd, uint8_t *out, size_t size, uint64_t offset) n
         return EBADMSG
     memcpy(out, f.data + offset, size)
     return 0
-
-
-cdef void settle_lost(SimFile *f, size_t count, const Unsynced *u) noexcept nogil:
-    """What an earlier failed sync left out is on the disk after all where it was written again and synced."""
-    cdef size_t i
-    cdef uint64_t begin, end
-    for i in range(count):
-        begin = max(f.unsynced[i].offset, u.offset)
-        end = min(f.unsynced[i].offset + f.unsynced[i].size, u.offset + u.size)
-        if begin < end:
-            memcpy(f.unsynced[i].old + (begin - f.unsynced[i].offset), f.data + begin, end - begin)
 
 
 cdef int _sync(Disk *disk, int fd) noexcept nogil:
@@ -195,7 +201,7 @@ cdef int _sync(Disk *disk, int fd) noexcept nogil:
             kept += 1
             continue
         d.synced += 1
-        settle_lost(f, kept, u)
+        settle_older(f, kept, u.offset, u.size)
         if d.persisted != NULL:
             d.persisted(d.context, f.name, u.offset, f.data + u.offset, u.size)
         free(u.old)
@@ -327,7 +333,7 @@ cdef void undo_write(SimDisk *d, SimFile *f, Unsynced *u, double lost) noexcept 
     if kept < u.size:
         d.dropped += 1
     if kept == 0 and u.offset + u.size == f.size and u.old_size < f.size:
-        f.size = u.old_size
+        f.size = max(u.old_size, f.synced_size)
 
 
 cdef void simdisk_process_ended(SimDisk *d, bint power) noexcept nogil:
@@ -436,3 +442,45 @@ cdef class SimFolder(Folder):
     def entropy(self, size_t size):
         """Bytes from the seed."""
         return b"".join((random_next(&self.sim.random)).to_bytes(8, "little") for _ in range((size + 7) // 8))[:size]
+
+
+cdef class MemoryDisk:
+    """A disk of its own, for lives of a log without a cluster; see _simdisk.pyi."""
+    cdef SimDisk *disk
+    cdef int64_t now
+
+    def __cinit__(self, seed, *, direct=True):
+        self.disk = <SimDisk *>xzalloc(sizeof(SimDisk))
+        simdisk_init(self.disk, seed & 0xFFFFFFFFFFFFFFFF, &self.now)
+        self.disk.refuses_direct = not direct
+
+    def __dealloc__(self):
+        if self.disk != NULL:
+            simdisk_free(self.disk)
+            free(self.disk)
+
+    def folder(self):
+        cdef SimFolder folder = SimFolder.__new__(SimFolder)
+        folder.sim = self.disk
+        folder.owner = self
+        folder.__init__("memory")
+        return folder
+
+    def die(self, int64_t within):
+        self.disk.dies_in = within
+
+    @property
+    def dead(self):
+        return self.disk.dead
+
+    def ended(self, bint power):
+        simdisk_process_ended(self.disk, power)
+
+    def fail(self):
+        self.disk.fails = True
+
+    def fill(self, bint full):
+        self.disk.full = full
+
+    def flip(self, uint64_t segment, uint64_t offset, int which):
+        return simdisk_flip(self.disk, segment, offset, which) == 0

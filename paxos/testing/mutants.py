@@ -361,6 +361,27 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "log",
     ),
     Mutant(
+        "given-back-before-erased",
+        "14: recovery gives a segment back before the write that leads to it is erased (found by these lives)",
+        "_segments.pyx",
+        "        for segment, offset, length in found.erase:\n",
+        "        for segment in found.drop:\n"
+        "            self._check(spares_give(&f.spares, segment), \"giving back an unused segment\")\n"
+        "        found.drop.clear()\n"
+        "        for segment, offset, length in found.erase:\n",
+        6000,
+        "log",
+    ),
+    Mutant(
+        "spare-named-before-it-is-synced",
+        "11: a spare whose sync failed is taken for whole by the next start (found by these lives)",
+        "_spares.pyx",
+        "    making_name(name, number)\n",
+        "    spare_name(name, number)\n",
+        6000,
+        "log",
+    ),
+    Mutant(
         "recycled-segment-shows-old-records",
         "14: a record's checksum does not cover its segment's number",
         "_log.pyx",

@@ -1,0 +1,31 @@
+"""A disk in memory that keeps only what was synced, and the data directory on it."""
+
+from typing import final
+
+from paxos._folder import Folder
+
+__test__: dict[str, str]
+
+class SimFolder(Folder):
+    """The data directory of a simulated node; made by the simulator, or by :meth:`MemoryDisk.folder`."""
+
+@final
+class MemoryDisk:
+    """A disk of its own. Everything that it decides follows from ``seed``; ``direct``: whether it can do O_DIRECT."""
+
+    def __new__(cls, seed: int, *, direct: bool = True) -> MemoryDisk: ...
+    def folder(self) -> SimFolder:
+        """Its data directory, for a LogStore: one at a time."""
+    def die(self, within: int) -> None:
+        """The process that uses it ends in the call that comes after ``within`` others that change something; -1: in none."""
+    @property
+    def dead(self) -> bool:
+        """Whether the process has ended in a call. What it does from there on fails."""
+    def ended(self, power: bool) -> None:
+        """The process is gone, and with ``power`` all that was not synced may go. Ends :attr:`dead`."""
+    def fail(self) -> None:
+        """The next sync, or write that is its own sync, fails."""
+    def fill(self, full: bool) -> None:
+        """No file may grow any more, or may again."""
+    def flip(self, segment: int, offset: int, which: int) -> bool:
+        """Flips a bit. False: there is no such byte."""

@@ -1,0 +1,233 @@
+"""Lives of a log on a disk that forgets, tears and rots; a dumb list is the judge.
+
+One seed is one life: records are appended, made durable, read back; segments are recycled; the process ends in any of its calls,
+with or without the power; a sync fails; the disk fills up; a bit flips. After every start the log must hold exactly what was
+durable, in order, and perhaps a beginning of what was under way, whole writes only; or, where a bit was flipped, say that
+it is damaged. Nothing that was recycled or cut off may come back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from paxos._segments import LogStore
+from paxos.errors import DamagedLog, StorageError
+from paxos.testing._simdisk import MemoryDisk
+
+__all__ = ["LogOutcome", "run"]
+
+IDENTITY: Final = 2
+TYPES: Final = (5, 6, 7, 8)
+#: type, group, instance, body
+Entry = tuple[int, int, int, bytes]
+
+
+@dataclass(slots=True)
+class LogOutcome:
+    """What happened in one life."""
+
+    seed: int
+    violation: str | None = None
+    happened: Counter[str] = field(default_factory=Counter)
+
+
+class _Wrong(Exception):
+    """The log did what it must not."""
+
+
+class _Life:
+    def __init__(self, seed: int, outcome: LogOutcome) -> None:
+        self.dice = random.Random(seed)
+        self.outcome = outcome
+        self.disk = MemoryDisk(seed * 0x9E3779B1 + 7, direct=self.dice.random() < 0.6)
+        self.size = self.dice.choice([1 << 16, 1 << 16, 1 << 17])
+        # Half of the lives are spent at the ends of segments, with deaths where these go on in the next.
+        self.at_ends = self.dice.random() < 0.5
+        self.largest = self.dice.choice([64, 3000, 20000])
+        self.durable: list[tuple[int, Entry]] = []  # with its segment
+        self.pending: list[tuple[int, Entry]] = []
+        self.doubtful = 0  # a segment whose recycling was under way when the process ended
+        self.flipped = False
+        self.log: LogStore | None = None
+        self.counter = 0
+
+    # -- starts and ends
+
+    def start(self) -> None:
+        for _ in range(40):
+            try:
+                self.log = log = LogStore(self.disk.folder(), 1, segment_size=self.size)
+            except DamagedLog as error:
+                if not self.flipped:
+                    raise _Wrong(f"a log that nobody damaged is called damaged: {error}") from error
+                self.outcome.happened["damage found"] += 1
+                raise
+            except StorageError:
+                # It ended within its start, or had no room; the next start finds what it left.
+                self.happen("ended in start" if self.disk.dead else "refused to start")
+                self.disk.fill(False)
+                self.disk.ended(self.disk.dead and self.dice.random() < 0.5)
+                if self.dice.random() < 0.4:
+                    self.disk.die(self.dice.randrange(10))
+                continue
+            self.compare(log)
+            return
+        raise _Wrong("the log does not open in forty starts")
+
+    def compare(self, log: LogStore) -> None:
+        found: list[tuple[int, Entry]] = [
+            (position // self.size, (kind, group, instance, body))
+            for position, kind, group, instance, body in log.replay
+            if kind != IDENTITY
+        ]
+        log.release_replay()
+        expected = self.durable
+        if self.doubtful and not (found and found[0][0] == self.doubtful):
+            expected = [entry for entry in expected if entry[0] > self.doubtful]
+        if found[: len(expected)] != expected:
+            at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), len(found))
+            raise _Wrong(
+                f"of {len(expected)} durable records the one at {at} is not there: found {_short(found, at)}, "
+                f"expected {_short(expected, at)}"
+            )
+        behind = found[len(expected) :]
+        if behind != self.pending[: len(behind)]:
+            raise _Wrong(f"behind what was durable stands what was not under way: {_short(behind, 0)}")
+        self.durable, self.pending, self.doubtful = found, [], 0
+        self.happen("started")
+
+    def ended(self, power: bool) -> None:
+        assert self.log is not None
+        self.log.close()
+        self.log = None
+        self.disk.ended(power)
+        self.happen("power lost" if power else "killed")
+
+    def happen(self, what: str) -> None:
+        self.outcome.happened[what] += 1
+
+    # -- what a running log does
+
+    def step(self) -> None:
+        log, dice = self.log, self.dice
+        assert log is not None
+        if self.at_ends and log.position[1] >= self.size - 3 * 4096 and dice.random() < 0.3:
+            self.disk.die(dice.randrange(6))
+        x = dice.random()
+        if x < 0.5:
+            self.counter += 1
+            body = dice.randbytes(dice.randrange(dice.choice([64, self.largest])))
+            entry = (dice.choice(TYPES), dice.randrange(3), self.counter, body)
+            before = log.position[0]
+            position = log.append(*entry)
+            if log.position[0] != before:
+                # It went on in the next segment: what was pending is durable.
+                self.durable += self.pending
+                self.pending = []
+            self.pending.append((position // self.size, entry))
+        elif x < 0.85:
+            log.flush()
+            self.durable += self.pending
+            self.pending = []
+            self.happen("flushed")
+        elif x < 0.9:
+            log.make_spare()
+        elif x < 0.95 and self.durable and self.durable[0][0] < log.position[0]:
+            oldest = log.position[0] - log.counters()["segments"] + 1
+            self.doubtful = oldest
+            log.recycle(oldest)
+            self.doubtful = 0
+            self.durable = [entry for entry in self.durable + self.pending if entry[0] > oldest]
+            self.pending = []
+            self.happen("recycled")
+        elif self.durable:
+            self.read_back(log)
+
+    def read_back(self, log: LogStore) -> None:
+        """A position is not kept by the judge: a record appended now is read from the write under way, and then from disk."""
+        self.counter += 1
+        entry = (6, 0, self.counter, self.dice.randbytes(self.dice.randrange(self.largest)))
+        before = log.position[0]
+        position = log.append(*entry)
+        if log.position[0] != before:
+            self.durable += self.pending
+            self.pending = []
+        self.pending.append((position // self.size, entry))
+        if log.read(position) != entry:
+            raise _Wrong("a record reads back differently from the write under way")
+        log.flush()
+        self.durable += self.pending
+        self.pending = []
+        if log.read(position) != entry:
+            raise _Wrong("a record reads back differently from disk")
+        self.happen("read back")
+
+    def flip(self) -> None:
+        """In what the newest write proves: what may go unnoticed is that write alone."""
+        log = self.log
+        assert log is not None
+        if len(self.durable) < 2 or self.flipped or self.pending:
+            return
+        log.flush()
+        segment, offset = log.position
+        self.counter += 1
+        entry = (5, 0, self.counter, b"x" * 32)
+        self.pending.append((log.append(*entry) // self.size, entry))
+        log.flush()
+        self.durable += self.pending
+        self.pending = []
+        oldest = segment - log.counters()["segments"] + 1
+        where = self.dice.randint(max(oldest, 1), segment)
+        at = self.dice.randrange(offset if where == segment else self.size)
+        if log.position[0] == segment and self.disk.flip(where, at, self.dice.randrange(8)):
+            self.flipped = True
+            self.happen("flipped")
+
+    def live(self) -> None:
+        self.start()
+        dice = self.dice
+        for _ in range(40 if self.at_ends else dice.choice([3, 10, 30])):
+            if dice.random() < 0.7:
+                self.disk.die(dice.choice([3, 30, 100]) * dice.randrange(1, 8) // 4)
+            if dice.random() < 0.1:
+                self.disk.fail()
+            try:
+                for _ in range(dice.choice([5, 50, 300])):
+                    self.step()
+                if dice.random() < 0.1:
+                    self.disk.fill(True)
+                if dice.random() < 0.15:
+                    self.flip()
+            except StorageError:
+                self.happen("stopped by its disk")
+            self.ended(dice.random() < 0.6)
+            if dice.random() < (0.9 if self.at_ends else 0.5):
+                self.disk.die(dice.randrange(4, 9) if self.at_ends else dice.randrange(12))
+            try:
+                self.start()
+            except DamagedLog:
+                return
+
+
+def _short(entries: list[tuple[int, Entry]], at: int) -> Any:
+    if at >= len(entries):
+        return "nothing"
+    segment, (kind, group, instance, body) = entries[at]
+    return f"type {kind}, group {group}, instance {instance}, {len(body)} bytes in segment {segment}"
+
+
+def run(seed: int) -> LogOutcome:
+    """One life of a log."""
+    outcome = LogOutcome(seed)
+    life = _Life(seed, outcome)
+    try:
+        life.live()
+    except _Wrong as error:
+        outcome.violation = str(error)
+    finally:
+        if life.log is not None:
+            life.log.close()
+    return outcome
