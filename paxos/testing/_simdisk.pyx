@@ -226,6 +226,8 @@ cdef int _rename(Disk *disk, const char *old, const char *new) noexcept nogil:
         return ENOENT
     if dies(d):
         return EIO
+    if other == f:
+        return 0
     if other != NULL:
         other.linked = False
     changed(d, CHANGE_RENAME, f, other, old)

@@ -248,9 +248,9 @@ def _judge(cluster: Cluster, workload: Workload, outcome: Outcome) -> None:
     twice = [value for value, times in applied.items() if times > 1]
     if twice:
         raise Violation(f"applied twice: {twice[0]!r}")
-    for call in workload.refused:
-        if call.value in applied:
-            raise Violation(f"refused for certain, and applied: {call.value!r}")
+    for value in workload.refused:
+        if value in applied:
+            raise Violation(f"refused for certain, and applied: {value!r}")
     # What was never applied need not be considered: if the rest has no order, something was seen that nobody did.
     history = [operation for operation, value in workload.history if operation.end is not None or value in applied]
     try:

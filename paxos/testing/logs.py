@@ -114,20 +114,15 @@ class _Life:
     def step(self) -> None:
         log, dice = self.log, self.dice
         assert log is not None
-        if self.at_ends and log.position[1] >= self.size - 3 * 4096 and dice.random() < 0.3:
-            self.disk.die(dice.randrange(6))
+        if self.at_ends and log.position[1] >= self.size - 2 * 4096 and dice.random() < 0.5:
+            # A small end of this segment, and a death about where the next one is begun.
+            self.append(dice.randrange(400))
+            self.disk.die(dice.choice([2, 3, 3, 3, 4]))
+            self.append(self.size // 2)
+            return
         x = dice.random()
         if x < 0.5:
-            self.counter += 1
-            body = dice.randbytes(dice.randrange(dice.choice([64, self.largest])))
-            entry = (dice.choice(TYPES), dice.randrange(3), self.counter, body)
-            before = log.position[0]
-            position = log.append(*entry)
-            if log.position[0] != before:
-                # It went on in the next segment: what was pending is durable.
-                self.durable += self.pending
-                self.pending = []
-            self.pending.append((position // self.size, entry))
+            self.append(dice.randrange(dice.choice([64, self.largest])))
         elif x < 0.85:
             log.flush()
             self.durable += self.pending
@@ -146,16 +141,24 @@ class _Life:
         elif self.durable:
             self.read_back(log)
 
-    def read_back(self, log: LogStore) -> None:
-        """A position is not kept by the judge: a record appended now is read from the write under way, and then from disk."""
+    def append(self, size: int) -> tuple[int, Entry]:
+        log, dice = self.log, self.dice
+        assert log is not None
         self.counter += 1
-        entry = (6, 0, self.counter, self.dice.randbytes(self.dice.randrange(self.largest)))
+        entry = (dice.choice(TYPES), dice.randrange(3), self.counter, dice.randbytes(size))
         before = log.position[0]
         position = log.append(*entry)
         if log.position[0] != before:
+            # It went on in the next segment: what was pending is durable.
             self.durable += self.pending
             self.pending = []
         self.pending.append((position // self.size, entry))
+        return position, entry
+
+    def read_back(self, log: LogStore) -> None:
+        """Where records lie the judge does not keep: one that is appended now is read from the write under way, and then
+        from disk."""
+        position, entry = self.append(self.dice.randrange(self.largest))
         if log.read(position) != entry:
             raise _Wrong("a record reads back differently from the write under way")
         log.flush()
@@ -205,7 +208,7 @@ class _Life:
                 self.happen("stopped by its disk")
             self.ended(dice.random() < 0.6)
             if dice.random() < (0.9 if self.at_ends else 0.5):
-                self.disk.die(dice.randrange(4, 9) if self.at_ends else dice.randrange(12))
+                self.disk.die(dice.randrange(5, 8) if self.at_ends else dice.randrange(12))
             try:
                 self.start()
             except DamagedLog:

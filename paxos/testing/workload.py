@@ -9,7 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from paxos.errors import PaxosError, Refused
+from paxos.errors import PartialOutcome, PaxosError, Refused
 from paxos.statemachine import StateMachine
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica
 from paxos.testing.linearizability import Action, Operation, Register
@@ -110,6 +110,8 @@ class Client:
         if workload.over:
             return
         dice = workload.dice
+        if dice.random() < workload.bursts:
+            _Burst(workload).start()
         up = [replica for replica in workload.cluster.replicas if replica.up]
         if not up:
             self.later(20 * MS)
@@ -157,7 +159,7 @@ class Client:
         workload = self.workload
         if isinstance(error, Refused):
             workload.outcomes["refused"] += 1
-            workload.refused.append(call)
+            workload.refused.append(call.value)
         else:
             if not isinstance(error, PaxosError):
                 raise error
@@ -180,6 +182,51 @@ class Client:
             call.settled = True
             self.unknown(call)
             self.next(call)
+
+
+class _Burst:
+    """Many proposals at once (``propose_many``), more than fit into the instances that may be in flight. Nobody reads them;
+    that each is applied once or not at all, and what is said of it true, is judged all the same."""
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        dice = workload.dice
+        self.values = []
+        for _ in range(dice.choice([20, 100, 300])):
+            workload.written += 1
+            self.values.append(b"app:burst:+%d:" % workload.written)
+        self.settled = False
+
+    def start(self) -> None:
+        workload = self.workload
+        up = [replica.group for replica in workload.cluster.replicas if replica.group is not None]
+        if not up:
+            return
+        try:
+            workload.dice.choice(up).submit_many(self, self.values, workload.dice.choice(workload.timeouts), 0)
+        except Refused:
+            self.note([Refused()] * len(self.values))
+
+    def note(self, outcomes: Sequence[object]) -> None:
+        self.settled = True
+        for value, outcome in zip(self.values, outcomes, strict=True):
+            if isinstance(outcome, Refused):
+                self.workload.refused.append(value)
+            elif isinstance(outcome, tuple):
+                self.workload.cluster.world.acknowledged(outcome[0])
+        self.workload.outcomes["of bursts"] += len(outcomes)
+
+    def done(self) -> bool:
+        return self.settled
+
+    def set_result(self, results: Sequence[object], /) -> None:
+        self.note(results)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        if isinstance(error, PartialOutcome):
+            self.note(error.outcomes)
+        elif not isinstance(error, PaxosError):
+            raise error
 
 
 class Probe:
@@ -232,11 +279,13 @@ class Workload:
         self.dice = dice
         self.keys = keys
         self.mean = SECOND * clients / rate
+        self.bursts = dice.choice([0.0, 0.0, 0.003, 0.02])  # share of steps that begin with one
         self.timeouts = dice.choice([(0.2, 1.0, 5.0), (0.05, 0.3), (5.0,)])
         self.clients = [Client(self, number) for number in range(clients)]
         #: each operation with the value that stands for it in the log
         self.history: list[tuple[Operation, bytes]] = []
-        self.refused: list[_Call] = []
+        #: what was refused for certain
+        self.refused: list[bytes] = []
         self.outcomes: Counter[str] = Counter()
         self.probes: list[Probe] = []
         self.written = 0
