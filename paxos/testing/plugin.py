@@ -7,6 +7,7 @@ with the first test that uses it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 SETTINGS = pytest.StashKey[Settings]()
-REPORTS = pytest.StashKey[list[tuple[str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,10 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
     except ValueError as error:
         raise pytest.UsageError(f"--paxos-keep {keep}: give numbers of faults, as in 0,3, or none ({error})") from error
     config.stash[SETTINGS] = Settings(seed=seed, seeds=seeds, keep=numbers, trace=option("--paxos-trace"))
-    config.stash[REPORTS] = []
 
 
-@pytest.hookimpl(wrapper=True)
+# The old way to wrap a hook: it is to load with every pytest that somebody may have.
+@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Tells the simulations in this test what the command line wants, and keeps what they report."""
     wanted = item.config.stash[SETTINGS]
@@ -71,13 +71,9 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         item.add_report_section("call", "paxos", f"{name}: {what}")
         item.user_properties.append(("paxos", f"{name}: {what}"))
 
-    token = current.set(
-        Settings(wanted.seed, wanted.seeds, wanted.keep, wanted.trace, test=item.nodeid, report=report),
-    )
-    try:
-        return (yield)
-    finally:
-        current.reset(token)
+    token = current.set(replace(wanted, test=item.nodeid, report=report))
+    yield
+    current.reset(token)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -4,7 +4,8 @@
         cluster.run(body(cluster))
 
 All that a node does below and above is what runs in production; time, network, disks and the ends of processes are not.
-Everything follows from the seed, as long as the test itself asks nothing of the real world (clocks, threads, sockets, order of sets).
+Everything follows from the seed, as long as the test itself asks nothing of the real world (clocks, threads, sockets, the
+order of sets).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Invariant", "SimCluster", "fault_kinds", "schedule_for"]
 
 T = TypeVar("T")
-#: Called with the cluster and the id of a node that has just applied an instance. Raises, or returns False, if something is wrong.
+#: Called with the cluster and the id of a node that has just applied an instance. Raises or returns False where it does not hold.
 Invariant = Callable[["SimCluster", int], object]
 
 #: Simulated seconds: until the cluster is formed and has a master; until all nodes are level behind the last fault; and what a
@@ -494,6 +495,8 @@ class SimCluster:
 
     def partition(self, *groups: Sequence[int], both: bool = True) -> None:
         """Cuts the groups off from one another: ``partition([1], [2, 3])``. Nodes that are not named reach everybody.
+
+        What heals a partition heals them all: :meth:`heal`, :meth:`settle`, and the end of a fault of that group.
 
         With ``both=False`` a group no longer reaches those behind it, but hears from them.
         """

@@ -221,6 +221,7 @@ class _Plan:
 
     def play(self, settings: Settings, args: Any, kwargs: Any) -> Report:
         """All seeds, or what the settings say."""
+        __tracebackhide__ = True
         seeds: Sequence[int] = self.seeds
         if settings.seed is not None:
             seeds = [settings.seed]
@@ -259,6 +260,8 @@ def _seeds(seeds: int | Iterable[int]) -> Sequence[int]:
     if isinstance(seeds, bool) or not isinstance(seeds, int | Iterable):
         raise ConfigError(f"seeds={seeds!r} must be a number of seeds, or the seeds themselves")
     found = range(seeds) if isinstance(seeds, int) else list(seeds)
+    if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in found):
+        raise ConfigError(f"seeds={seeds!r} must be a number of seeds, or the seeds themselves")
     if not found or min(found) < 0:
         raise ConfigError(f"seeds={seeds!r}: give at least one seed, and none below 0")
     return found
@@ -297,6 +300,7 @@ def simulate(
 
         @functools.wraps(body)
         def test(*args: P.args, **kwargs: P.kwargs) -> None:
+            __tracebackhide__ = True
             settings = current.get()
             done.report = report = plan.play(settings, args, kwargs)
             if settings.report is not None:
