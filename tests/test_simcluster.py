@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import paxos
 from paxos.errors import ConfigError, DamagedLog, NodeClosed, NotAvailable, OutcomeUnknown
 from paxos.testing import NotEnded, NotSimulated, SimCluster
+from paxos.testing.simcluster import schedule_for
 from user_machines import Counter, Durable
 
 MakeSimCluster = Callable[..., SimCluster]
@@ -175,6 +177,25 @@ def test_rot_leaves_a_node_down_and_settling_works(sim_cluster: MakeSimCluster) 
         assert len(cluster.nodes) == 2
 
     cluster.run(story())
+
+
+def test_a_node_whose_disk_was_emptied_is_not_waited_for(sim_cluster: MakeSimCluster) -> None:
+    whole = [fault for seed in range(50) for fault in schedule_for(seed, 3, 10, ["wipe"])]
+    wiped = 0
+    for number, fault in enumerate(whole[:8]):
+        cluster = sim_cluster(Counter, seed=number, schedule=[replace(fault, at=100_000_000)])
+
+        async def story(cluster: SimCluster) -> list[int]:
+            for _ in range(10):
+                await cluster.propose(b"1")
+            await cluster.sleep(5)
+            return await cluster.settle()
+
+        settled = cluster.run(story(cluster))
+        assert len(settled) == 3 - cluster.faults.hits["wipe"]
+        assert {cluster.machine(node).total for node in settled} == {10}
+        wiped += cluster.faults.hits["wipe"]
+    assert wiped == 8
 
 
 # -- the loop

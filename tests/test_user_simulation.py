@@ -176,6 +176,21 @@ def test_replicas_that_answer_differently() -> None:
     assert isinstance(caught.value.__cause__, Diverged)
 
 
+class Shared(paxos.StateMachine):
+    """The state is by mistake the class's own: all replicas in a process change the same."""
+
+    totals: list[int] = []  # noqa: RUF012  # that is the mistake
+
+    def apply(self, instance: int, value: bytes) -> int:
+        self.totals.append(int(value))
+        return len(self.totals)
+
+
+def test_state_that_replicas_share_is_found() -> None:
+    with pytest.raises(SimulationFailed, match="Diverged: Shared"):
+        simulate(Shared, seeds=3, faults="none")(clients)()
+
+
 class Silent(Local):
     """The same, without a word."""
 
@@ -304,6 +319,8 @@ def test_misuse_of_the_rest(sim_cluster: MakeSimCluster) -> None:
         simulate(Counter)(clients).run(1, keep=[9999])
     with pytest.raises(ConfigError, match="seed=-1"):
         sim_cluster(Counter, seed=-1)
+    with pytest.raises(ConfigError, match="the factory made a int"):
+        sim_cluster(int)
     cluster = sim_cluster(Counter)
     with pytest.raises(ConfigError, match="there is no node 4; there are 1 to 3"):
         cluster.node(4)

@@ -248,9 +248,12 @@ class SimCluster:
                         "instance the state machine applied last, or leave durable=True away"
                     )
             return cast(Machines, before)
-        if callable(self._factory):
-            return self._factory()
-        return {number: make() for number, make in self._factory.items()}
+        makers = {0: self._factory} if callable(self._factory) else self._factory
+        made = {number: make() for number, make in makers.items()}
+        for machine in made.values():
+            if not isinstance(machine, StateMachine):
+                raise ConfigError(f"the factory made a {type(machine).__name__}; it must be a paxos.StateMachine")
+        return made[0] if callable(self._factory) else made
 
     # -- running
 
@@ -363,7 +366,7 @@ class SimCluster:
     def _compare_digests(self) -> None:
         """State machines that have applied the same are in the same state, where they can tell."""
         first: dict[int, tuple[int, object]] = {}
-        for replica in self._up():
+        for replica in self._living():
             machines = replica.machine
             assert machines is not None
             named = {0: machines} if isinstance(machines, StateMachine) else machines
@@ -519,23 +522,29 @@ class SimCluster:
                 raise Violation(f"no master within {FORMED_WITHIN:g} s: {self._states()}")
             await asyncio.sleep(0.01)
 
-    async def settle(self, within: float = LEVEL_WITHIN) -> None:
+    async def settle(self, within: float = LEVEL_WITHIN) -> list[int]:
         """Ends all faults, starts what is down, and waits until all nodes have applied the same; then compares their states.
 
-        Nodes whose disk has rotted stay down. Raises Violation where they are not level ``within`` seconds, and
-        :class:`Diverged` where digests differ.
+        Returns the ids of these nodes: all but those that have lost what they had written. One whose log is damaged stays down,
+        and one with an empty disk ("wipe") neither votes nor applies. Raises Violation where they are not level ``within``
+        seconds, and :class:`Diverged` where digests differ.
         """
         self._held.clear()
         self.faults.stop()
-        living = [replica for replica in self.cluster.replicas if replica.damaged is None]
         until = self.loop.time() + within
-        while self.master() is None or not self.cluster.level([r for r in living if r.damaged is None]):
+        while self.master() is None or not self.cluster.level(self._living()):
             if self.loop.time() > until:
                 raise Violation(f"the nodes are not level {within:g} s after the last fault: {self._states()}")
             await asyncio.sleep(0.01)
         self._compare_digests()
-        for replica in self._up():
-            self._check(replica.id)
+        living = [replica.id for replica in self._living()]
+        for node in living:
+            self._check(node)
+        return living
+
+    def _living(self) -> list[Replica]:
+        """Those that still have what they have written."""
+        return [r for r in self.cluster.replicas if r.damaged is None and r.id not in self.faults.wiped]
 
     def _states(self) -> str:
         return "; ".join(
