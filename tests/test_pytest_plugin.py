@@ -61,6 +61,15 @@ async def test_once(cluster):
     await pay(cluster, False)
 
 
+class TestMethods:
+    @pytest.mark.parametrize("word", ["a", "b"])
+    @simulate(Counter, seeds=2)
+    async def test_method(self, cluster, word):
+        assert word in "ab"
+        assert isinstance(self, TestMethods)
+        await cluster.propose(b"1", timeout=60)
+
+
 def test_fixture(sim_cluster):
     assert sim_cluster(Counter, seed=1).run(one(sim_cluster(Counter))) == 1
 
@@ -86,7 +95,7 @@ def run_pytest(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
 def test_the_command_in_the_report_shows_the_failure_again(tmp_path: Path) -> None:
     run = run_pytest(tmp_path, "-v")
     assert run.returncode == 1, run.stdout + run.stderr
-    assert "1 failed, 2 passed" in run.stdout
+    assert "1 failed, 4 passed" in run.stdout
     assert re.search(r"test_once: 40 seeds, \d+", run.stdout), run.stdout
     found = re.search(r"To see it again: +(pytest .*)", run.stdout)
     assert found, run.stdout

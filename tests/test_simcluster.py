@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import re
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -196,6 +199,30 @@ def test_a_node_whose_disk_was_emptied_is_not_waited_for(sim_cluster: MakeSimClu
         assert {cluster.machine(node).total for node in settled} == {10}
         wiped += cluster.faults.hits["wipe"]
     assert wiped == 8
+
+
+def test_a_closed_cluster_is_let_go_of_at_once() -> None:
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        cluster = SimCluster(Counter, faults="all", seed=5)
+
+        async def story(cluster: SimCluster) -> None:
+            for _ in range(20):
+                with contextlib.suppress(paxos.PaxosError):
+                    await cluster.propose(b"1")
+            cluster.node(1).propose(b"1")
+            await cluster.settle()
+
+        cluster.run(story(cluster))
+        world = weakref.ref(cluster.cluster.world)
+        cluster.close()
+        assert cluster.hash == cluster.hash != 0
+        del cluster
+        assert world() is None
+    finally:
+        if collecting:
+            gc.enable()
 
 
 # -- the loop

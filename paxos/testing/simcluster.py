@@ -304,6 +304,12 @@ class SimCluster:
         self.loop.abandon()
         self._nodes.clear()
         self.cluster.close()
+        # The disks of a world are big, and the next seed makes new ones: what is held in a circle would wait for the collector.
+        self.loop.on_turn(lambda: None)
+        self.loop.set_exception_handler(None)
+        self.cluster.replicas.clear()
+        self.cluster.factory = lambda node, before: {}
+        del self.cluster.owner, self.faults.owner, self.faults.restart
 
     def __enter__(self) -> Self:
         return self
@@ -331,6 +337,7 @@ class SimCluster:
         process.gone = True
         self.loop.remove_reader(process.number)
         node._ended()
+        node._group.on_ready = None
         if process.stopping is not None and not process.stopping.done():
             process.stopping.set_result(None)
         self.loop.wake()

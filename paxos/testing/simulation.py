@@ -124,6 +124,8 @@ class _Plan:
 
     machine: StateMachineFactory
     body: Callable[..., Coroutine[Any, Any, object]]
+    at: int
+    """Where the body takes the cluster: 1 behind ``self``."""
     seeds: Sequence[int]
     nodes: int
     faults: str | Sequence[str]
@@ -152,7 +154,7 @@ class _Plan:
             cluster.cluster.world.record()
         with cluster:
             try:
-                cluster.run(self.body(cluster, *args, **kwargs))
+                cluster.run(self.body(*args[: self.at], cluster, *args[self.at :], **kwargs))
                 cluster.run(cluster.settle())
             except (Exception, asyncio.CancelledError) as found:
                 error = found
@@ -296,7 +298,12 @@ def simulate(
     def decorate(body: Body[P]) -> Simulated[P]:
         if not inspect.iscoroutinefunction(body):
             raise TypeError(f"@simulate wants an `async def` that takes the cluster, not {body!r}")
-        plan = _Plan(machine, body, chosen_seeds, nodes, faults, seconds, invariant, durable, limit, options)
+        signature = inspect.signature(body)
+        parameters = list(signature.parameters.values())
+        at = 1 if parameters and parameters[0].name == "self" else 0
+        if len(parameters) <= at:
+            raise TypeError(f"@simulate: {body.__name__}() must take the cluster as its first parameter")
+        plan = _Plan(machine, body, at, chosen_seeds, nodes, faults, seconds, invariant, durable, limit, options)
 
         @functools.wraps(body)
         def test(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -309,13 +316,10 @@ def simulate(
         def run(seed: int, keep: Iterable[int] | None = None, *args: Any, **kwargs: Any) -> Report:
             return plan.play(Settings(seed=seed, keep=None if keep is None else tuple(keep)), args, kwargs)
 
-        # pytest fills parameters in by their names, and the first is not its business.
-        signature = inspect.signature(body)
-        parameters = list(signature.parameters.values())
-        if not parameters:
-            raise TypeError(f"@simulate: {plan.name}() must take the cluster as its first parameter")
         done = cast(Any, test)
-        done.__signature__ = signature.replace(parameters=parameters[1:], return_annotation=None)
+        # pytest fills parameters in by their names, and the cluster is not its business.
+        del parameters[at]
+        done.__signature__ = signature.replace(parameters=parameters, return_annotation=None)
         done.run = run
         done.schedule = plan.schedule
         done.report = Report()
