@@ -195,6 +195,11 @@ class Node:
         self._group.closed = True
         self._loop.remove_reader(self._engine.fileno())
         await asyncio.to_thread(self._engine.stop)
+        self._ended()
+
+    def _ended(self) -> None:
+        """The engine has stopped: nobody will hear from it any more."""
+        self._group.closed = True
         self._group.close()
         for future in self._ready:
             if not future.done():

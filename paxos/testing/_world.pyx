@@ -6,6 +6,7 @@ during which it is deaf, as the real one is. The write happens on the disk when 
 end in any of the calls: then the rest of them never happens (see process_end). Frames are lost, delayed, duplicated, reordered
 and cut off one by one, which is worse than what TCP does. A connection comes up with HELLO, as in production.
 """
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, strtoull
 from libc.string cimport memcpy, memset, strstr
@@ -106,6 +107,7 @@ cdef void mark(World *w, int64_t since, int kind, uint32_t node, uint32_t other,
     m.b = b
 
 
+@cython.overflowcheck(False)     # meant to wrap
 cdef inline void note(World *w, uint64_t what) noexcept nogil:
     w.hash = (w.hash ^ what) * <uint64_t>0x9FB21C651E98DF25
     w.hash ^= w.hash >> 29
