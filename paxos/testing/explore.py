@@ -98,12 +98,52 @@ class Scope:
 
 
 CI = (
-    Scope("rivals", "two masters, one value each", (1, 1, 0), (1, 1, 0)),
+    Scope("rivals", "two masters, a value each", (1, 1, 0), (1, 1, 0)),
+    Scope("return", "a master comes back after another one; window 1", (2, 1, 0), (1, 0, 0), window=1),
+    Scope("three", "two masters, two values, three instances", (1, 1, 0), (2, 0, 0), instances=3),
+    Scope("voter", "two masters, a value; the third node crashes", (1, 1, 0), (1, 0, 0), (0, 0, 1), 1),
+    Scope("master", "two masters, a value; its proposer crashes", (1, 1, 0), (1, 0, 0), (1, 0, 0), 1),
+    Scope("lives", "one node, master in two lives, a value in each", (2, 0, 0), (2, 0, 0), (1, 0, 0), 1),
+    Scope("twice", "two masters, no-ops only; any two of the nodes crash", (1, 1, 0), (0, 0, 0), (1, 1, 1), 2),
     Scope("news", "two masters, a value; all that tells of chosen instances", (1, 1, 0), (1, 0, 0), carried=VOTING | NEWS),
-    Scope("crash", "two masters, a value, a voter that crashes", (1, 1, 0), (1, 0, 0), (0, 0, 1), 1),
+    Scope(
+        "late",
+        "as news, without the value; a proposer crashes and learns what it missed",
+        *((1, 1, 0), (0, 0, 0), (1, 0, 0), 1),
+        carried=VOTING | NEWS,
+    ),
+    Scope("refused", "two masters, a value; refusals", (1, 1, 0), (1, 0, 0), carried=VOTING | REJECTS),
+    Scope(
+        "forward",
+        "two masters; the second one's value, forwarded, refused or given up at its deadline",
+        *((1, 1, 0), (0, 1, 0)),
+        expiries=(0, 1, 0),
+        carried=VOTING | FORWARDS,
+    ),
 )
 LARGE = (
     Scope("again", "a master comes back after another one", (2, 1, 0), (1, 0, 0)),
+    Scope("tower", "two masters, three values, three instances", (1, 1, 0), (2, 1, 0), instances=3),
+    Scope("stubborn", "three elections, no-ops only; refusals", (2, 1, 0), carried=VOTING | REJECTS),
+    Scope("anybody", "three elections, no-ops only; any node crashes", (2, 1, 0), (0, 0, 0), (1, 1, 1), 1),
+    Scope(
+        "all-news",
+        "two masters, no-ops only; all that tells of chosen instances; any node crashes",
+        *((1, 1, 0), (0, 0, 0), (1, 1, 1), 1),
+        carried=VOTING | NEWS,
+    ),
+    Scope(
+        "notice",
+        "two masters, a value, notices; the third node crashes",
+        *((1, 1, 0), (1, 0, 0), (0, 0, 1), 1),
+        carried=VOTING | {"Heartbeat"},
+    ),
+    Scope(
+        "everything",
+        "two masters, a value that is forwarded; every kind of frame",
+        *((1, 1, 0), (0, 1, 0)),
+        carried=frozenset(KINDS.values()),
+    ),
 )
 SCOPES = {scope.name: scope for scope in (*CI, *LARGE)}
 
@@ -120,12 +160,16 @@ class Result:
     """Steps that the core itself made; the other transitions are like one of them."""
     chosen: int
     """States in which some instance has a value."""
+    filled: int
+    """States in which some instance has a value that a node was handed, not only a no-op."""
     outcomes: int
     """Different assignments of values to instances."""
     masters: int
     """Ballots that a node was master under."""
     rivals: int
     """States in which two nodes take themselves for the master."""
+    frames: int
+    """Different frames sent, counted for each receiver."""
     depth: int
     """Events on the longest of the shortest ways to a state."""
     complete: bool
@@ -137,8 +181,8 @@ class Result:
     def __str__(self) -> str:
         state = "VIOLATION" if self.violation else "complete" if self.complete else "not complete"
         return (
-            f"{self.scope.name}: {state}, {self.states:,} states, {self.chosen:,} of them with values chosen, "
-            f"{self.outcomes} outcomes, {self.masters} ballots with a master, {self.rivals:,} states with two masters, "
+            f"{self.scope.name}: {state}, {self.states:,} states, {self.chosen:,} of them with something chosen and "
+            f"{self.filled:,} with more than no-ops, {self.outcomes} outcomes, {self.masters} ballots with a master, {self.rivals:,} states with two masters, "
             f"{self.transitions:,} transitions, {self.steps:,} steps of the core, depth {self.depth}, {self.seconds:.1f} s"
         )
 
@@ -176,7 +220,7 @@ def explore(scope: Scope, max_states: int = 0, *, progress: bool = False) -> Res
         scope,
         **{
             name: counts[name]
-            for name in ("states", "transitions", "steps", "chosen", "outcomes", "masters", "rivals", "depth")
+            for name in ("states", "transitions", "steps", "chosen", "filled", "outcomes", "masters", "rivals", "frames", "depth")
         },
         complete=done and violation is None,
         seconds=time.monotonic() - begun,
