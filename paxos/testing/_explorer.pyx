@@ -67,6 +67,7 @@ cdef struct Search:
     uint32_t wrong_event            # as in State.event; NOTHING: the state itself is wrong
     uint64_t transitions
     uint64_t chosen                 # states in which some instance has a value
+    uint64_t facts                  # mask of what was chosen in some state
     uint64_t filled                 # states in which one has a value that a node was handed
     uint64_t rivals                 # states with two masters
     Map results                     # sets of facts chosen
@@ -256,6 +257,7 @@ cdef void _judge(Search *s, uint32_t number) noexcept nogil:
     if s.wrong != RIGHT:
         s.wrong_state, s.wrong_event = number, NOTHING
     s.chosen += 1
+    s.facts |= facts
     s.filled += chunks != 0
     if map_get(&s.results, facts) == NOTHING:
         map_put(&s.results, facts, 1)
@@ -459,7 +461,7 @@ cdef class Explorer:
         return {
             "states": s.count, "waiting": s.count - s.next, "transitions": s.transitions, "steps": s.outcome_count,
             "chosen": s.chosen, "filled": s.filled, "outcomes": s.results.count, "rivals": s.rivals, "masters": s.elected.count,
-            "depth": s.depth, "frames": s.book.known,
+            "choices": bin(s.facts).count("1"), "depth": s.depth, "frames": s.book.known,
         }
 
     def wrong(self):

@@ -39,7 +39,8 @@ bytes, not by hashes.
   all that it does is to make the receiver ask.
 - The host's times, the random generator, counters: nothing in a scope reads them.
 - Of a node that cannot crash any more, what it writes is durable at once. To be late with a record then only means to be late
-  with messages, which the set has anyway; and what it counts itself it counts as if the others' answers had come later.
+  with messages, which the set has anyway; and what it counts itself it counts as if the others' answers had come later. A node
+  that takes something for chosen too early, because it counts what is not durable, is for the scopes with a crash to find.
 - Of a node that will not stand nor be handed anything any more, and is neither master nor candidate: all that only those look at.
 - A message that does nothing where it is going (it is delivered, to see that), and will not later: an answer under a ballot
   that its candidate or master has left behind, what is below a promise or a watermark that not even a crash takes back.
@@ -163,7 +164,9 @@ class Result:
     filled: int
     """States in which some instance has a value that a node was handed, not only a no-op."""
     outcomes: int
-    """Different assignments of values to instances."""
+    """Different assignments of values to instances, those on the way to others as well."""
+    choices: int
+    """Different values of one instance, summed over the instances."""
     masters: int
     """Ballots that a node was master under."""
     rivals: int
@@ -220,7 +223,7 @@ def explore(scope: Scope, max_states: int = 0, *, progress: bool = False) -> Res
         scope,
         **{
             name: counts[name]
-            for name in ("states", "transitions", "steps", "chosen", "filled", "outcomes", "masters", "rivals", "frames", "depth")
+            for name in ("states", "transitions", "steps", "chosen", "filled", "outcomes", "choices", "masters", "rivals", "frames", "depth")
         },
         complete=done and violation is None,
         seconds=time.monotonic() - begun,
