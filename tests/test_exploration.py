@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import paxos.testing
 import pytest
+
+import paxos.testing
 from mutants import MUTANTS, build
 from paxos.testing.explore import CI, FORWARDS, LARGE, NEWS, SCOPES, VOTING, Scope, explore, main
 
@@ -86,7 +87,11 @@ CAUGHT = {
     "a promise leaves before it is durable": ("rivals", 20, "a promise leaves before it is durable"),
     "an acceptance leaves before it is durable": ("rivals", 100, "an acceptance leaves before it is durable"),
     "a notice is believed whatever its ballot is": ("news", 50_000, "not those of another"),
-    "a forwarded chunk is said to be certainly not executed at its deadline": ("forward", 2_000, "certainly not executed"),
+    "a forwarded chunk is said to be certainly not executed at its deadline": (
+        "forward",
+        2_000,
+        "certainly not executed",
+    ),
 }
 
 

@@ -33,10 +33,11 @@ bytes, not by hashes.
 
 **What is left out**, and why nothing is lost by it:
 
-- Prevotes and answers to heartbeats (elections need none here), questions of learners (they are answered before they are asked),
-  Accepts sent again (the set still has the first; the watermark they carry comes with a heartbeat as well), and each kind of frame that
-  a scope does not carry: to lose those is one of the things a network may do. The sender's watermark in frames where
-  all that it does is to make the receiver ask.
+- Prevotes and answers to heartbeats (elections need none here), questions of learners (they are answered before they are
+  asked), Accepts sent again (the set still has the first; the watermark that they carry comes with a heartbeat as well), the
+  heartbeat of a master before anything is chosen (the Accept that leaves with it says the same), and each kind of frame that
+  a scope does not carry: to lose them is one of the things a network may do. The sender's watermark in frames where all
+  that it does is to make the receiver ask.
 - The host's times, the random generator, counters: nothing in a scope reads them.
 - Of a node that cannot crash any more, what it writes is durable at once. To be late with a record then only means to be late
   with messages, which the set has anyway; and what it counts itself it counts as if the others' answers had come later. A node
@@ -106,18 +107,23 @@ CI = (
     Scope("master", "two masters, a value; its proposer crashes", (1, 1, 0), (1, 0, 0), (1, 0, 0), 1),
     Scope("lives", "one node, master in two lives, a value in each", (2, 0, 0), (2, 0, 0), (1, 0, 0), 1),
     Scope("twice", "two masters, no-ops only; any two of the nodes crash", (1, 1, 0), (0, 0, 0), (1, 1, 1), 2),
-    Scope("news", "two masters, a value; all that tells of chosen instances", (1, 1, 0), (1, 0, 0), carried=VOTING | NEWS),
+    Scope(
+        "news", "two masters, a value; all that tells of chosen instances", (1, 1, 0), (1, 0, 0), carried=VOTING | NEWS
+    ),
     Scope(
         "late",
         "as news, without the value; a proposer crashes and learns what it missed",
-        *((1, 1, 0), (0, 0, 0), (1, 0, 0), 1),
+        elections=(1, 1, 0),
+        crashes=(1, 0, 0),
+        all_crashes=1,
         carried=VOTING | NEWS,
     ),
     Scope("refused", "two masters, a value; refusals", (1, 1, 0), (1, 0, 0), carried=VOTING | REJECTS),
     Scope(
         "forward",
         "two masters; the second one's value, forwarded, refused or given up at its deadline",
-        *((1, 1, 0), (0, 1, 0)),
+        elections=(1, 1, 0),
+        values=(0, 1, 0),
         expiries=(0, 1, 0),
         carried=VOTING | FORWARDS,
     ),
@@ -130,19 +136,25 @@ LARGE = (
     Scope(
         "all-news",
         "two masters, no-ops only; all that tells of chosen instances; any node crashes",
-        *((1, 1, 0), (0, 0, 0), (1, 1, 1), 1),
+        elections=(1, 1, 0),
+        crashes=(1, 1, 1),
+        all_crashes=1,
         carried=VOTING | NEWS,
     ),
     Scope(
         "notice",
         "two masters, a value, notices; the third node crashes",
-        *((1, 1, 0), (1, 0, 0), (0, 0, 1), 1),
+        elections=(1, 1, 0),
+        values=(1, 0, 0),
+        crashes=(0, 0, 1),
+        all_crashes=1,
         carried=VOTING | {"Heartbeat"},
     ),
     Scope(
         "everything",
         "two masters, a value that is forwarded; every kind of frame",
-        *((1, 1, 0), (0, 1, 0)),
+        elections=(1, 1, 0),
+        values=(0, 1, 0),
         carried=frozenset(KINDS.values()),
     ),
 )
@@ -185,7 +197,8 @@ class Result:
         state = "VIOLATION" if self.violation else "complete" if self.complete else "not complete"
         return (
             f"{self.scope.name}: {state}, {self.states:,} states, {self.chosen:,} of them with something chosen and "
-            f"{self.filled:,} with more than no-ops, {self.outcomes} outcomes, {self.masters} ballots with a master, {self.rivals:,} states with two masters, "
+            f"{self.filled:,} with more than no-ops, {self.choices} values chosen in {self.outcomes} outcomes, "
+            f"{self.masters} ballots with a master, {self.rivals:,} states with two masters, "
             f"{self.transitions:,} transitions, {self.steps:,} steps of the core, depth {self.depth}, {self.seconds:.1f} s"
         )
 
@@ -218,13 +231,11 @@ def explore(scope: Scope, max_states: int = 0, *, progress: bool = False) -> Res
     if progress:
         print("\r", end="\x1b[K", file=sys.stderr, flush=True)
     counts = explorer.counts()
+    del counts["waiting"]
     violation = explorer.wrong()
     return Result(
         scope,
-        **{
-            name: counts[name]
-            for name in ("states", "transitions", "steps", "chosen", "filled", "outcomes", "choices", "masters", "rivals", "frames", "depth")
-        },
+        **counts,
         complete=done and violation is None,
         seconds=time.monotonic() - begun,
         violation=violation,
