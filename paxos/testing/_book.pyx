@@ -7,11 +7,10 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport value_copy
 from paxos._types cimport (
     Accept, Ballot, ChunkHead, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT,
-    FRAME_PREPARE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Heartbeat, VALUE_BATCH, Value, ValueHead, value_unref, xrealloc,
+    FRAME_PREPARE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Heartbeat, VALUE_BATCH, Value, ValueHead, value_unref,
+    xrealloc,
 )
-from paxos.testing._tables cimport (
-    NOTHING, Strings, strings_data, strings_free, strings_init, strings_number, strings_size,
-)
+from paxos.testing._tables cimport NOTHING, strings_data, strings_free, strings_init, strings_number, strings_size
 
 
 cdef void book_init(Book *b) noexcept nogil:

@@ -14,9 +14,10 @@ from paxos._types cimport Value, xrealloc, xzalloc
 from paxos.testing._book cimport Book, Message, NODES, book_free, book_init, set_with
 from paxos.testing._local cimport (
     About, EVENT_CRASH, EVENT_DURABLE, EVENT_EXPIRE, EVENT_STAND, EVENT_SUBMIT, FIRST_EVENT, Host, RIGHT, Scope,
-    WRONG_ACCEPTED, WRONG_CHAIN, WRONG_DIVERGED, WRONG_LOWERED, WRONG_NOT_CHOSEN, WRONG_ORDER, WRONG_OWNER, WRONG_PREPARE,
-    WRONG_PROMISE, WRONG_READ, WRONG_REFUSED, WRONG_REJECT, WRONG_REPORT, WRONG_RESTART, WRONG_RESTORE, WRONG_REUSE,
-    WRONG_TWO_ACCEPTS, WRONG_TWO_VALUES, host_event, host_free, host_init, host_is_deaf, host_load, host_save,
+    WRONG_ACCEPTED, WRONG_CHAIN, WRONG_DIVERGED, WRONG_LOWERED, WRONG_NOT_CHOSEN, WRONG_ORDER, WRONG_OWNER,
+    WRONG_PREPARE, WRONG_PROMISE, WRONG_READ, WRONG_REFUSED, WRONG_REJECT, WRONG_REPORT, WRONG_RESTART, WRONG_RESTORE,
+    WRONG_REUSE, WRONG_TWO_ACCEPTS, WRONG_TWO_VALUES, host_event, host_free, host_init, host_is_deaf, host_load,
+    host_save,
 )
 from paxos.testing._tables cimport (
     Map, NOTHING, Strings, map_free, map_get, map_init, map_put, mixed, strings_data, strings_free, strings_init,
@@ -283,7 +284,7 @@ cdef void _reach(Search *s, uint32_t *nodes, uint32_t parent, uint32_t event) no
     """A state that was reached, in the form in which it is kept (see explore.py, "What is left out")."""
     cdef uint32_t at, i, j, begin, crashes = 0
     cdef bint more[3]
-    cdef bint crashed
+    cdef bint crashed, changed
     cdef State *state
     cdef Node node
     for i in range(NODES):
@@ -298,11 +299,14 @@ cdef void _reach(Search *s, uint32_t *nodes, uint32_t parent, uint32_t event) no
     crashed = EVENT_CRASH <= event & 0xFFFFFF < EVENT_STAND
     for i in range(NODES):
         node = _node(s, nodes[i])
+        changed = False
         for j in range(NODES):
             if j != i and (crashed or i == event >> 24 or j == event >> 24):    # the others are as they were
                 begin = _messages(s, nodes[j], node.sent[j], more[j])       # (which may move s.list)
+                changed |= node.sent[j] != s.list[begin + 1]
                 node.sent[j] = s.list[begin + 1]
-        nodes[i] = strings_number(&s.nodes, &node, sizeof(Node))
+        if changed:
+            nodes[i] = strings_number(&s.nodes, &node, sizeof(Node))
     at = _place(s, nodes)
     while s.places[at]:
         state = &s.states[s.places[at] - 1]

@@ -7,7 +7,6 @@ from paxos.testing._tables cimport Strings
 
 cdef enum:
     ROOM = 96                       # records, and frames held back, of one node
-    DEEPEST = 16                    # instances, and chunks of one node, are below this
 
 cdef enum Event:                    # what may happen to a node: below FIRST_EVENT, the number of the message it receives
     FIRST_EVENT = 0x10000

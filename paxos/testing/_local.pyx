@@ -1,14 +1,10 @@
 # cython: language_level=3, overflowcheck=False
 """One node as the explorer sees it: a core, what its host keeps, and its disk.
 
-A node is saved as a string of small numbers and loaded from it again, so three cores serve for all states. What the
-string does not hold (times, the random generator, counters, what the learner asks for) is the same after every load:
-it cannot make two nodes with one string behave differently. Numbers of records count from the last durable one.
-
-The host keeps the rules that no single step of the core can break without being seen here: see the judges below.
+A node is saved as a string and loaded from it again, so three cores serve for all states. What a single event must not do,
+whatever the other nodes are, is judged here.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport free
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from paxos._codec cimport chain_next, out_clear, value_head
@@ -16,238 +12,23 @@ from paxos._core cimport (
     replica_durable, replica_free, replica_new, replica_pump, replica_receive, replica_restore, replica_start,
     replica_submit, replica_tick,
 )
-from paxos._replica cimport (
-    Chunk, Options, Pending, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, slot_free,
-)
+from paxos._replica cimport Options, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica
 from paxos._types cimport (
-    Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_READ,
-    EFFECT_SEND, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_HEARTBEAT, FRAME_LEARNED, FRAME_PREPARE,
+    Accept, Accepted, Ballot, ChunkHead, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_READ, EFFECT_SEND,
+    EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_HEARTBEAT, FRAME_LEARNED, FRAME_PREPARE,
     FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Learned, Membership,
     PrevoteReply, Promise, PromiseValue, RECORD_ACCEPT, RecordAccept, Reject, SETTLE_UNKNOWN, VALUE_BATCH, Value,
-    ValueHead, ballot_compare, bit, value_new, value_ref, value_unref, xalloc, xzalloc,
+    ValueHead, ballot_compare, bit, value_new, value_unref,
 )
 from paxos.testing._book cimport (
     Book, NODES, RecordStart, ballot_number, ballot_of, chunk_number, fact_number, message_number, record_number,
     value_number, vote_number,
 )
+from paxos.testing._saved cimport DEEPEST, FAR, NOW, Tape, forget_roles, get, get64, get_core, put, put64, put_core
 from paxos.testing._tables cimport Strings, strings_data, strings_number, strings_size
-
-cdef enum:
-    TAPE = 1024                     # numbers in the string of a node
-    NOW = 1000000000                # ns; time stands still
-    FAR = 2000000000                # ns
-
-cdef struct Tape:
-    uint16_t cells[1024]
-    uint32_t at
-    bint full
 
 
 # ---- a node as a string ----
-
-cdef inline void _put(Tape *t, uint64_t number) noexcept nogil:
-    if t.at == TAPE or number > 0xFFFF:
-        t.full = True
-        return
-    t.cells[t.at] = <uint16_t>number
-    t.at += 1
-
-
-cdef inline uint32_t _get(Tape *t) noexcept nogil:
-    t.at += 1
-    return t.cells[t.at - 1]
-
-
-cdef void _put64(Tape *t, uint64_t number) noexcept nogil:
-    cdef int i
-    for i in range(4):
-        _put(t, (number >> (16 * i)) & 0xFFFF)
-
-
-cdef uint64_t _get64(Tape *t) noexcept nogil:
-    cdef uint64_t number = 0
-    cdef int i
-    for i in range(4):
-        number |= <uint64_t>_get(t) << (16 * i)
-    return number
-
-
-cdef inline uint64_t _pending_number(const Replica *r, uint64_t record) noexcept nogil:
-    """The number of a record, counted from the last durable one; 0: durable."""
-    return record - r.durable if record > r.durable else 0
-
-
-cdef void _put_value(Tape *t, Book *b, const Value *value) noexcept nogil:
-    _put(t, value_number(b, value) + 1 if value != NULL else 0)
-
-
-cdef Value *_get_value(Tape *t, Book *b) noexcept nogil:
-    cdef uint32_t number = _get(t)
-    return value_ref(b.copies[number - 1]) if number else NULL
-
-
-cdef void _put_core(Tape *t, Book *b, const Replica *r) noexcept nogil:
-    cdef uint32_t i, used = 0
-    cdef const Slot *s
-    cdef const Pending *p
-    cdef const Chunk *c
-    _put(t, r.role)
-    _put(t, ballot_number(b, &r.promised))
-    _put(t, _pending_number(r, r.promise_record))
-    _put(t, r.chosen)
-    _put(t, r.chain & 0xFFFF)
-    _put(t, r.chain >> 16)
-    _put(t, r.master)
-    _put(t, ballot_number(b, &r.master_ballot))
-    _put(t, r.master_settled)
-    _put(t, r.master_settled_at)
-    _put(t, r.promises)
-    _put(t, r.attempt)
-    _put(t, r.prepare_from)
-    _put(t, r.highest_round)
-    for i in range(NODES):
-        _put(t, r.promise_wanted[i])
-        _put(t, r.promise_got[i])
-        _put(t, r.origins[i].boot)
-        _put(t, r.origins[i].high)
-        _put(t, r.origins[i].bits[0] if r.origins[i].bits != NULL else 0)
-    _put(t, ballot_number(b, &r.ballot))
-    _put(t, r.own_from)
-    _put(t, r.takeover_end)
-    _put(t, r.next_instance)
-    _put(t, r.noticed)
-    _put(t, r.settle_old)
-    _put(t, r.pending_first)
-    _put(t, r.pending_end)
-    _put(t, r.pending_scan)
-    for i in range(r.pending_first, r.pending_end):
-        p = &r.pending[i]
-        _put(t, p.state)
-        if p.state != 0:
-            _put(t, ballot_number(b, &p.ballot))
-            _put_value(t, b, p.bytes)
-    c = r.queue_head
-    while c != NULL:
-        _put_value(t, b, c.bytes)
-        c = c.next
-    _put(t, 0)
-    for i in range(DEEPEST):
-        s = &r.slots[i]
-        if s.used:
-            _put(t, i + 1)
-            _put(t, s.chosen | s.own << 1)
-            _put(t, s.acks)
-            _put(t, s.reported)
-            _put(t, _pending_number(r, s.record))
-            _put(t, ballot_number(b, &s.ballot))
-            _put_value(t, b, s.value)
-            _put(t, ballot_number(b, &s.report_ballot))
-            _put_value(t, b, s.report_value)
-    _put(t, 0)
-    if r.chosen >= DEEPEST or r.next_instance >= DEEPEST or r.pending_end >= DEEPEST:
-        t.full = True
-
-
-cdef void _clear_core(Replica *r) noexcept nogil:
-    """As replica_new made it, as far as a small scope can have used it."""
-    cdef uint32_t i
-    cdef Chunk *c
-    for i in range(DEEPEST):
-        value_unref(r.slots[i].value)
-        value_unref(r.slots[i].report_value)
-        value_unref(r.pending[i].bytes)
-    memset(r.slots, 0, DEEPEST * sizeof(Slot))
-    memset(r.pending, 0, DEEPEST * sizeof(Pending))
-    while r.queue_head != NULL:
-        c = r.queue_head
-        r.queue_head = c.next
-        value_unref(c.bytes)
-        free(c)
-    r.queue_tail = NULL
-    r.queue_bytes, r.queue_values = 0, 0
-
-
-cdef void _get_core(Tape *t, Book *b, Replica *r) noexcept nogil:
-    cdef uint32_t i, flags
-    cdef Slot *s
-    cdef Pending *p
-    cdef Chunk *c
-    cdef ChunkHead head
-    cdef Value *value
-    _clear_core(r)
-    r.now, r.random = NOW, 1
-    r.durable = 0
-    r.heard_chosen, r.heard_from, r.learning, r.learn_deadline, r.learn_peer, r.diverged = 0, 0, False, 0, 0, False
-    r.election_deadline, r.heard_master, r.prepare_sent, r.heartbeat_due = FAR, NOW, NOW, FAR
-    r.notice_due, r.expire_due, r.forward_due, r.down = 0, FAR, FAR, 0
-    r.role = <int>_get(t)
-    r.promised = ballot_of(b, _get(t))
-    r.promise_record = _get(t)
-    r.chosen = _get(t)
-    r.chain = _get(t)
-    r.chain |= _get(t) << 16
-    r.master = _get(t)
-    r.master_ballot = ballot_of(b, _get(t))
-    r.master_settled = _get(t) != 0
-    r.master_settled_at = _get(t)
-    r.promises = _get(t)
-    r.attempt = _get(t)
-    r.prepare_from = _get(t)
-    r.highest_round = _get(t)
-    for i in range(NODES):
-        r.heard[i] = 0
-        r.promise_wanted[i] = _get(t)
-        r.promise_got[i] = _get(t)
-        r.origins[i].boot = _get(t)
-        r.origins[i].high = _get(t)
-        flags = _get(t)
-        if r.origins[i].bits == NULL and flags:
-            r.origins[i].bits = <uint64_t *>xzalloc(CHUNK_WINDOW // 8)
-        if r.origins[i].bits != NULL:
-            r.origins[i].bits[0] = flags
-    r.ballot = ballot_of(b, _get(t))
-    r.own_from = _get(t)
-    r.takeover_end = _get(t)
-    r.next_instance = _get(t)
-    r.noticed = _get(t)
-    r.settle_old = _get(t) != 0
-    r.pending_first = _get(t)
-    r.pending_end = _get(t)
-    r.pending_scan = _get(t)
-    for i in range(r.pending_first, r.pending_end):
-        p = &r.pending[i]
-        p.state = <int>_get(t)
-        if p.state != 0:
-            p.seq, p.deadline = i, FAR
-            p.ballot = ballot_of(b, _get(t))
-            p.bytes = _get_value(t, b)
-    value = _get_value(t, b)
-    while value != NULL:
-        memcpy(&head, value.data, sizeof(ChunkHead))
-        c = <Chunk *>xalloc(sizeof(Chunk))
-        c.origin, c.boot, c.seq, c.count, c.bytes, c.next = head.origin, head.boot, head.seq, value.count, value, NULL
-        if r.queue_tail == NULL:
-            r.queue_head = c
-        else:
-            r.queue_tail.next = c
-        r.queue_tail = c
-        r.queue_bytes += value.size
-        r.queue_values += value.count
-        value = _get_value(t, b)
-    i = _get(t)
-    while i:
-        s = &r.slots[i - 1]
-        s.used, s.instance, s.rounds, s.sent = True, i - 1, 1, NOW
-        flags = _get(t)
-        s.chosen, s.own = flags & 1, flags >> 1
-        s.acks = _get(t)
-        s.reported = _get(t)
-        s.record = _get(t)
-        s.ballot = ballot_of(b, _get(t))
-        s.value = _get_value(t, b)
-        s.report_ballot = ballot_of(b, _get(t))
-        s.report_value = _get_value(t, b)
-        i = _get(t)
 
 
 cdef bint _idle(const Host *h) noexcept nogil:
@@ -258,56 +39,34 @@ cdef bint _idle(const Host *h) noexcept nogil:
             and (h.core.ballot.round == 0 or not h.scope.carried & bit(FRAME_FORWARD - FRAME_PREVOTE)))
 
 
-cdef void _forget(Replica *r) noexcept nogil:
-    """Of an idle node: what only candidates, masters and those who have values to hand over look at."""
-    cdef uint32_t i
-    cdef Slot *s
-    r.master, r.master_settled, r.master_settled_at = 0, False, 0
-    memset(&r.master_ballot, 0, sizeof(Ballot))
-    memset(&r.ballot, 0, sizeof(Ballot))
-    r.promises, r.attempt, r.prepare_from, r.highest_round = 0, 0, 0, 0
-    r.own_from, r.takeover_end, r.next_instance, r.noticed = 0, 0, 0, 0
-    r.settle_old, r.pending_first, r.pending_end, r.pending_scan = False, 1, 1, 1
-    for i in range(NODES):
-        r.promise_wanted[i], r.promise_got[i] = 0, 0
-    for i in range(DEEPEST):
-        s = &r.slots[i]
-        value_unref(s.report_value)
-        s.report_value = NULL
-        memset(&s.report_ballot, 0, sizeof(Ballot))
-        s.reported, s.acks, s.own = 0, 0, False
-        if s.ballot.round == 0:
-            slot_free(s)
-
-
 cdef uint32_t host_save(Host *h, Strings *saved, About *about) noexcept nogil:
     cdef Tape t
     cdef uint32_t i
     cdef bint idle = _idle(h)
     about.ballot = ballot_number(h.book, &h.core.ballot)
     if idle:
-        _forget(h.core)
+        forget_roles(h.core)
     _sort_held(h)
     t.at, t.full = 0, False
-    _put(&t, h.index)
-    _put(&t, h.elections)
-    _put(&t, h.values)
-    _put(&t, h.expiries)
-    _put(&t, h.crashes)
-    _put64(&t, h.votes)
-    _put64(&t, h.refused)
-    _put(&t, h.known_count)
+    put(&t, h.index)
+    put(&t, h.elections)
+    put(&t, h.values)
+    put(&t, h.expiries)
+    put(&t, h.crashes)
+    put64(&t, h.votes)
+    put64(&t, h.refused)
+    put(&t, h.known_count)
     for i in range(h.known_count):
-        _put(&t, h.known[i])
-    _put(&t, h.written_count)
+        put(&t, h.known[i])
+    put(&t, h.written_count)
     for i in range(h.written_count):
-        _put(&t, h.written[i])
-    _put(&t, h.held_count)
+        put(&t, h.written[i])
+    put(&t, h.held_count)
     for i in range(h.held_count):
-        _put(&t, h.held[i].after - h.core.durable)
-        _put(&t, h.held[i].message)
-    _put_core(&t, h.book, h.core)
-    _put_core(&t, h.book, h.disk)
+        put(&t, h.held[i].after - h.core.durable)
+        put(&t, h.held[i].message)
+    put_core(&t, h.book, h.core)
+    put_core(&t, h.book, h.disk)
     if t.full:
         h.book.full = True
     about.votes, about.refused, about.facts = h.votes, h.refused, 0
@@ -351,25 +110,25 @@ cdef void host_load(Host *h, const Strings *saved, uint32_t number) noexcept nog
     cdef uint32_t i
     t.at = 0
     memcpy(t.cells, strings_data(saved, number), strings_size(saved, number))
-    h.index = _get(&t)
-    h.elections = _get(&t)
-    h.values = _get(&t)
-    h.expiries = _get(&t)
-    h.crashes = _get(&t)
-    h.votes = _get64(&t)
-    h.refused = _get64(&t)
-    h.known_count = _get(&t)
+    h.index = get(&t)
+    h.elections = get(&t)
+    h.values = get(&t)
+    h.expiries = get(&t)
+    h.crashes = get(&t)
+    h.votes = get64(&t)
+    h.refused = get64(&t)
+    h.known_count = get(&t)
     for i in range(h.known_count):
-        h.known[i] = <uint16_t>_get(&t)
-    h.written_count = _get(&t)
+        h.known[i] = <uint16_t>get(&t)
+    h.written_count = get(&t)
     for i in range(h.written_count):
-        h.written[i] = <uint16_t>_get(&t)
-    h.held_count = _get(&t)
+        h.written[i] = <uint16_t>get(&t)
+    h.held_count = get(&t)
     for i in range(h.held_count):
-        h.held[i].after = <uint16_t>_get(&t)
-        h.held[i].message = <uint16_t>_get(&t)
-    _get_core(&t, h.book, h.core)
-    _get_core(&t, h.book, h.disk)
+        h.held[i].after = <uint16_t>get(&t)
+        h.held[i].message = <uint16_t>get(&t)
+    get_core(&t, h.book, h.core)
+    get_core(&t, h.book, h.disk)
     h.core.logged = h.written_count
     h.core.boot = h.crashes + 1
     h.sent_count = 0
@@ -597,11 +356,11 @@ cdef void _crash(Host *h, uint32_t count) noexcept nogil:
         _to_disk(h, h.written[i])
     h.written_count, h.held_count = 0, 0
     t.at, t.full = 0, False
-    _put_core(&t, h.book, h.disk)
+    put_core(&t, h.book, h.disk)
     if t.full:
         h.book.full = True
     t.at = 0
-    _get_core(&t, h.book, h.core)
+    get_core(&t, h.book, h.core)
     h.crashes += 1
     h.core.boot = h.crashes + 1
     h.core.logged = 0

@@ -6,7 +6,7 @@ cdef enum:
     NOTHING = 0x7FFFFFFF            # the number of no string, the value of no key
 
 cdef struct Strings:
-    uint8_t *bytes                  # all of them, one behind the other
+    uint8_t *bytes                  # all of them, one behind the other; each begins at a multiple of 8
     size_t used
     size_t room
     size_t *ends                    # ends[i]: behind string i
@@ -30,9 +30,12 @@ cdef void map_free(Map *m) noexcept nogil
 cdef uint32_t map_get(const Map *m, uint64_t key) noexcept nogil                            # or NOTHING
 cdef void map_put(Map *m, uint64_t key, uint32_t value) noexcept nogil                      # of a key that is not there
 
+cdef inline size_t strings_begin(const Strings *t, uint32_t number) noexcept nogil:
+    return (t.ends[number - 1] + 7) & ~<size_t>7 if number else 0
+
 cdef inline const uint8_t *strings_data(const Strings *t, uint32_t number) noexcept nogil:
     """Valid until the next string is added."""
-    return t.bytes + (t.ends[number - 1] if number else 0)
+    return t.bytes + strings_begin(t, number)
 
 cdef inline size_t strings_size(const Strings *t, uint32_t number) noexcept nogil:
-    return t.ends[number] - (t.ends[number - 1] if number else 0)
+    return t.ends[number] - strings_begin(t, number)

@@ -27,6 +27,8 @@ cdef uint64_t _hash(const uint8_t *data, size_t size) noexcept nogil:
 
 cdef void strings_init(Strings *t) noexcept nogil:
     memset(t, 0, sizeof(Strings))
+    t.room = 1024
+    t.bytes = <uint8_t *>xzalloc(t.room)
     t.mask = 1023
     t.places = <uint32_t *>xzalloc((t.mask + 1) * sizeof(uint32_t))
 
@@ -58,6 +60,7 @@ cdef uint32_t strings_number(Strings *t, const void *data, size_t size) noexcept
         if strings_size(t, number) == size and memcmp(strings_data(t, number), data, size) == 0:
             return number
         at = (at + 1) & t.mask
+    t.used = (t.used + 7) & ~<size_t>7
     if t.used + size > t.room:
         t.room = (t.used + size) * 2
         t.bytes = <uint8_t *>xrealloc(t.bytes, t.room)
