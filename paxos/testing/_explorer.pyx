@@ -57,7 +57,7 @@ cdef struct Search:
     State *states
     uint32_t count
     uint32_t room
-    uint32_t *places                # open addressing: number + 1
+    uint64_t *places                # open addressing: hash << 32 | number + 1
     uint32_t mask
     uint32_t next                   # the first state that is not expanded
     uint32_t level_end              # states below it are at most `depth` steps from the start
@@ -114,7 +114,7 @@ cdef Outcome _step(Search *s, uint32_t local, uint32_t event) noexcept nogil:
 
 
 cdef Node _node(const Search *s, uint32_t number) noexcept nogil:
-    return (<const Node *>strings_data(&s.nodes, number))[0]
+    return (<const Node *>s.nodes.bytes)[number]       # strings of one size, a multiple of 8: they lie like an array
 
 
 cdef uint32_t _after(Search *s, uint32_t number, uint32_t event, int *wrong) noexcept nogil:
@@ -264,25 +264,23 @@ cdef void _judge(Search *s, uint32_t number) noexcept nogil:
         map_put(&s.results, facts, 1)
 
 
-cdef inline uint32_t _place(const Search *s, const uint32_t *nodes) noexcept nogil:
-    return <uint32_t>(mixed(mixed(nodes[0], nodes[1]), nodes[2]) >> 20) & s.mask
-
-
 cdef void _grow(Search *s) noexcept nogil:
-    cdef uint32_t i, at
-    free(s.places)
+    cdef uint64_t *places = s.places
+    cdef uint32_t i, at, size = s.mask + 1
     s.mask = s.mask * 2 + 1
-    s.places = <uint32_t *>xzalloc((s.mask + <size_t>1) * sizeof(uint32_t))
-    for i in range(s.count):
-        at = _place(s, s.states[i].nodes)
-        while s.places[at]:
-            at = (at + 1) & s.mask
-        s.places[at] = i + 1
+    s.places = <uint64_t *>xzalloc((s.mask + <size_t>1) * sizeof(uint64_t))
+    for i in range(size):
+        if places[i]:
+            at = <uint32_t>(places[i] >> 32) & s.mask
+            while s.places[at]:
+                at = (at + 1) & s.mask
+            s.places[at] = places[i]
+    free(places)
 
 
 cdef void _reach(Search *s, uint32_t *nodes, uint32_t parent, uint32_t event) noexcept nogil:
     """A state that was reached, in the form in which it is kept (see explore.py, "What is left out")."""
-    cdef uint32_t at, i, j, begin, crashes = 0
+    cdef uint32_t at, hash, i, j, begin, crashes = 0
     cdef bint more[3]
     cdef bint crashed, changed
     cdef State *state
@@ -307,11 +305,13 @@ cdef void _reach(Search *s, uint32_t *nodes, uint32_t parent, uint32_t event) no
                 node.sent[j] = s.list[begin + 1]
         if changed:
             nodes[i] = strings_number(&s.nodes, &node, sizeof(Node))
-    at = _place(s, nodes)
+    hash = <uint32_t>(mixed(mixed(nodes[0], nodes[1]), nodes[2]) >> 20)
+    at = hash & s.mask
     while s.places[at]:
-        state = &s.states[s.places[at] - 1]
-        if state.nodes[0] == nodes[0] and state.nodes[1] == nodes[1] and state.nodes[2] == nodes[2]:
-            return
+        if s.places[at] >> 32 == hash:
+            state = &s.states[<uint32_t>s.places[at] - 1]
+            if state.nodes[0] == nodes[0] and state.nodes[1] == nodes[1] and state.nodes[2] == nodes[2]:
+                return
         at = (at + 1) & s.mask
     if s.count == s.room:
         s.room = s.room * 2 if s.room else 4096
@@ -320,7 +320,7 @@ cdef void _reach(Search *s, uint32_t *nodes, uint32_t parent, uint32_t event) no
     state.nodes[0], state.nodes[1], state.nodes[2] = nodes[0], nodes[1], nodes[2]
     state.parent, state.event = parent, event
     s.count += 1
-    s.places[at] = s.count
+    s.places[at] = <uint64_t>hash << 32 | s.count
     _judge(s, s.count - 1)
     if s.count * <uint64_t>3 > s.mask * <uint64_t>2:
         _grow(s)
@@ -421,7 +421,7 @@ cdef class Explorer:
         map_init(&s.results)
         map_init(&s.elected)
         s.mask = 1023
-        s.places = <uint32_t *>xzalloc((s.mask + 1) * sizeof(uint32_t))
+        s.places = <uint64_t *>xzalloc((s.mask + 1) * sizeof(uint64_t))
         for i in range(NODES):
             host_init(&s.hosts[i], &s.book, &s.scope, i)
             memset(&node, 0, sizeof(Node))

@@ -15,9 +15,12 @@ cdef struct Strings:
     uint32_t *places                # open addressing: number + 1, 0 where nothing is
     uint32_t mask
 
+cdef struct Entry:
+    uint64_t key                    # + 1, 0 where nothing is
+    uint64_t value
+
 cdef struct Map:
-    uint64_t *keys                  # key + 1, 0 where nothing is
-    uint32_t *values
+    Entry *entries
     uint32_t count
     uint32_t mask
 

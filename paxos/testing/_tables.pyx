@@ -79,47 +79,42 @@ cdef uint32_t strings_number(Strings *t, const void *data, size_t size) noexcept
 
 
 cdef void map_init(Map *m) noexcept nogil:
-    memset(m, 0, sizeof(Map))
-    m.mask = 1023
-    m.keys = <uint64_t *>xzalloc((m.mask + 1) * sizeof(uint64_t))
-    m.values = <uint32_t *>xzalloc((m.mask + 1) * sizeof(uint32_t))
+    m.count, m.mask = 0, 1023
+    m.entries = <Entry *>xzalloc((m.mask + 1) * sizeof(Entry))
 
 
 cdef void map_free(Map *m) noexcept nogil:
-    free(m.keys)
-    free(m.values)
+    free(m.entries)
     memset(m, 0, sizeof(Map))
 
 
 cdef uint32_t map_get(const Map *m, uint64_t key) noexcept nogil:
     cdef uint32_t at = <uint32_t>(mixed(0, key) >> 16) & m.mask
-    while m.keys[at]:
-        if m.keys[at] == key + 1:
-            return m.values[at]
+    while m.entries[at].key:
+        if m.entries[at].key == key + 1:
+            return <uint32_t>m.entries[at].value
         at = (at + 1) & m.mask
     return NOTHING
 
 
-cdef void _place(Map *m, uint64_t kept, uint32_t value) noexcept nogil:
-    cdef uint32_t at = <uint32_t>(mixed(0, kept - 1) >> 16) & m.mask
-    while m.keys[at]:
+cdef void _enter(Map *m, Entry entry) noexcept nogil:
+    cdef uint32_t at = <uint32_t>(mixed(0, entry.key - 1) >> 16) & m.mask
+    while m.entries[at].key:
         at = (at + 1) & m.mask
-    m.keys[at] = kept
-    m.values[at] = value
+    m.entries[at] = entry
 
 
 cdef void map_put(Map *m, uint64_t key, uint32_t value) noexcept nogil:
-    cdef uint64_t *keys = m.keys
-    cdef uint32_t *values = m.values
+    cdef Entry *entries = m.entries
+    cdef Entry entry
     cdef uint32_t i, size = m.mask + 1
     if m.count * <uint64_t>3 > m.mask * <uint64_t>2:
         m.mask = m.mask * 2 + 1
-        m.keys = <uint64_t *>xzalloc((m.mask + <size_t>1) * sizeof(uint64_t))
-        m.values = <uint32_t *>xzalloc((m.mask + <size_t>1) * sizeof(uint32_t))
+        m.entries = <Entry *>xzalloc((m.mask + <size_t>1) * sizeof(Entry))
         for i in range(size):
-            if keys[i]:
-                _place(m, keys[i], values[i])
-        free(keys)
-        free(values)
-    _place(m, key + 1, value)
+            if entries[i].key:
+                _enter(m, entries[i])
+        free(entries)
+    entry.key, entry.value = key + 1, value
+    _enter(m, entry)
     m.count += 1
