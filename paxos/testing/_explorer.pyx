@@ -1,9 +1,9 @@
 # cython: language_level=3, overflowcheck=False
 """Breadth-first search over all states of three real cores in a small scope. See explore.py for the model.
 
-A node with all that it has ever sent has a number, and a state is three such numbers: 20 bytes. What an event does to a node
-depends on the node alone, so the core runs once for each pair of the two, and is looked up from then on. (A tenth of a
-per cent of the transitions run the core; the others differ from them in what the *other* nodes are.)
+A node with all that it has ever sent has a number, and a state is three such numbers: with the way to it, 20 bytes. What an
+event does to a node depends on the node alone, so the core runs once for each pair of the two, and the outcome is looked up from
+then on: once in some hundred transitions, the others differ only in what the other nodes are.
 """
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
@@ -183,7 +183,8 @@ cdef uint32_t _messages(Search *s, uint32_t number, uint32_t set, bint crashes) 
     count = <uint32_t>strings_size(&s.book.sets, set) // 2
     memcpy(messages, strings_data(&s.book.sets, set), count * 2)
     for i in range(count):
-        if _add(s, number, messages[i]) or s.scope.plain or not host_is_deaf(&s.book, &s.about[local], messages[i], crashes):
+        if (_add(s, number, messages[i]) or s.scope.plain
+                or not host_is_deaf(&s.book, &s.scope, &s.about[local], messages[i], crashes)):
             messages[kept] = messages[i]
             kept += 1
     s.list[begin] = (s.list_used - begin - 2) // 2

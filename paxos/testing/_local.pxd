@@ -97,4 +97,4 @@ cdef void host_free(Host *h) noexcept nogil
 cdef uint32_t host_save(Host *h, Strings *saved, About *about) noexcept nogil       # its number in saved
 cdef void host_load(Host *h, const Strings *saved, uint32_t number) noexcept nogil
 cdef void host_event(Host *h, uint32_t event) noexcept nogil
-cdef bint host_is_deaf(Book *b, const About *about, uint32_t message, bint crashes) noexcept nogil
+cdef bint host_is_deaf(Book *b, const Scope *scope, const About *about, uint32_t message, bint crashes) noexcept nogil

@@ -135,7 +135,7 @@ cdef void host_load(Host *h, const Strings *saved, uint32_t number) noexcept nog
     h.wrong = RIGHT
 
 
-cdef bint host_is_deaf(Book *b, const About *about, uint32_t message, bint crashes) noexcept nogil:
+cdef bint host_is_deaf(Book *b, const Scope *scope, const About *about, uint32_t message, bint crashes) noexcept nogil:
     """Whether a message that changes nothing at a node now will not do so later either. `crashes`: it may crash again."""
     cdef const Frame *frame = <const Frame *>(strings_data(&b.messages, message) + 8)
     cdef const uint8_t *body = <const uint8_t *>frame + sizeof(Frame)
@@ -144,7 +144,8 @@ cdef bint host_is_deaf(Book *b, const About *about, uint32_t message, bint crash
     cdef uint64_t chosen = about.chosen[crashes]
     cdef Ballot promised = ballot_of(b, about.promised[crashes])
     cdef Ballot own = ballot_of(b, about.ballot)
-    cdef int order = ballot_compare(ballot, &promised)
+    # What is refused has one effect more: the refusal names the promise, and that may be a higher one next time.
+    cdef bint low = ballot_compare(ballot, &promised) < 0 and not scope.carried & bit(FRAME_REJECT - FRAME_PREVOTE)
     if frame.type == FRAME_PROMISE or frame.type == FRAME_PROMISE_VALUE:
         if about.idle or about.role == ROLE_MASTER:
             return True
@@ -154,11 +155,11 @@ cdef bint host_is_deaf(Book *b, const About *about, uint32_t message, bint crash
         return about.idle or (<const Accepted *>body).last < chosen or (
             about.role >= ROLE_PREPARING and ballot_compare(ballot, &own) != 0)
     if frame.type == FRAME_PREPARE:
-        return order < 0
+        return low
     if frame.type == FRAME_ACCEPT:
-        return order < 0 or (about.idle and (<const Accept *>body).instance < chosen and frame.chosen <= chosen)
+        return low or (about.idle and (<const Accept *>body).instance < chosen and frame.chosen <= chosen)
     if frame.type == FRAME_HEARTBEAT:
-        return order < 0 or (about.idle and frame.chosen <= chosen)
+        return low or (about.idle and frame.chosen <= chosen)
     if frame.type == FRAME_LEARNED:
         return (<const Learned *>body).first < chosen
     return frame.type == FRAME_REJECT and about.idle
