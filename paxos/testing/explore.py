@@ -132,7 +132,14 @@ LARGE = (
     Scope("again", "a master comes back after another one", (2, 1, 0), (1, 0, 0)),
     Scope("tower", "two masters, three values, three instances", (1, 1, 0), (2, 1, 0), instances=3),
     Scope("stubborn", "three elections, no-ops only; refusals", (2, 1, 0), carried=VOTING | REJECTS),
-    Scope("anybody", "three elections, no-ops only; any node crashes", (2, 1, 0), (0, 0, 0), (1, 1, 1), 1),
+    Scope(
+        "outlived",
+        "three elections, no-ops only; the first master or the third node crashes",
+        (2, 1, 0),
+        (0, 0, 0),
+        (1, 0, 1),
+        1,
+    ),
     Scope(
         "all-news",
         "two masters, no-ops only; all that tells of chosen instances; any node crashes",
