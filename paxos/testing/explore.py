@@ -1,0 +1,373 @@
+"""Exhaustive exploration of small scopes: every order of events in which a few things can happen to three real cores.
+
+    python -m paxos.testing.explore --list
+    python -m paxos.testing.explore rivals crash
+
+**The model.** Three nodes, all of them acceptors, are driven through the C functions of ``_core.pxd`` as a host drives them. Time
+stands still. What may happen, in every order:
+
+- A message that was ever sent is delivered. The network is a set that only grows, so loss (never), delay, reordering and
+  duplication (any message at any time and any number of times) need no events of their own.
+- The oldest k of a node's records become durable, for every k.
+- A node crashes; any prefix of its records that were not durable is on the disk all the same; it starts from its disk.
+- A node stands for election, as a master too. The others agree at once: who agrees to an election is advice, and safety
+  must not depend on it.
+- A node is handed a value; the deadlines of all its values pass.
+
+How often, and on which nodes, is the scope's. News of chosen instances leave at once, and a node that knows an instance chosen
+has the answer to a question for it on its way at once: whoever asks, whenever he asks, could get it.
+
+**What is judged**, in every state (see ``WRONGS``):
+
+- At most one value per instance, and no chunk at two instances, is durably accepted by a quorum under one ballot, counting all
+  acceptances that were ever durable. As those only become more, this is about all of history.
+- What a node takes for chosen is such a value, from the step on in which it first does; its checksum is that of the values.
+- A promise, an acceptance, a report or a refusal leaves only when what a crash would leave on the disk has it in it; nothing is
+  sent under a ballot whose record is not durable; a promise is never lowered, not by a restart either.
+- Under one ballot one value is proposed for an instance; a node stands under ballots that it neither used nor promised.
+- A chunk that was said to be certainly not executed is not chosen.
+
+**Why it is fast.** What an event does to a node depends on that node alone. So each pair of a node's state and an event goes
+through the core once, a state is three numbers, and the other transitions are looked up. States are compared by all of their
+bytes, not by hashes.
+
+**What is left out**, and why nothing is lost by it:
+
+- Prevotes and answers to heartbeats (elections need none here), questions of learners (they are answered before they are
+  asked), Accepts sent again (the set still has the first; the watermark that they carry comes with a heartbeat as well), the
+  heartbeat of a master before anything is chosen (the Accept that leaves with it says the same), and each kind of frame that
+  a scope does not carry: to lose them is one of the things a network may do. The sender's watermark in frames where all
+  that it does is to make the receiver ask.
+- The host's times, the random generator, counters: nothing in a scope reads them.
+- Of a node that cannot crash any more, what it writes is durable at once. To be late with a record then only means to be late
+  with messages, which the set has anyway; and what it counts itself it counts as if the others' answers had come later. A node
+  that takes something for chosen too early, because it counts what is not durable, is for the scopes with a crash to find.
+- Of a node that will not stand nor be handed anything any more, and is neither master nor candidate: all that only those look at.
+- A message that does nothing where it is going (it is delivered, to see that), and will not later: an answer under a ballot
+  that its candidate or master has left behind, what is below a promise or a watermark that not even a crash takes back.
+
+``plain`` switches the last three off; the tests compare both. Not in the model: timers that fire (but for the events above),
+changes of membership, log files (records are whole or not there; the tests of the log are about that).
+"""
+
+from __future__ import annotations
+
+import argparse
+import struct
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from paxos.testing._explorer import Explorer
+
+PREVOTE = 16
+KINDS = {
+    18: "Prepare", 19: "Report", 20: "Promise", 21: "Reject", 22: "Accept", 23: "Accepted", 24: "Heartbeat",
+    27: "Learned", 28: "Forward", 29: "ForwardRefused",
+}  # fmt: skip
+VOTING = frozenset({"Prepare", "Report", "Promise", "Accept", "Accepted"})
+NEWS = frozenset({"Heartbeat", "Learned"})
+REJECTS = frozenset({"Reject"})
+FORWARDS = frozenset({"Forward", "ForwardRefused"})
+PORTION = 100_000
+"""States expanded between two looks at the clock."""
+
+Numbers = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much may happen. Of tuples, each number is of one node."""
+
+    name: str
+    about: str
+    elections: Numbers
+    """How often a node stands, over all its lives."""
+    values: Numbers = (0, 0, 0)
+    """How many values it is handed, over all its lives."""
+    crashes: Numbers = (0, 0, 0)
+    all_crashes: int = 0
+    """Crashes of all nodes together."""
+    expiries: Numbers = (0, 0, 0)
+    """How often the deadlines of all its values pass."""
+    window: int = 2
+    instances: int = 2
+    """Accepts for this instance and higher ones are lost."""
+    carried: frozenset[str] = VOTING
+    plain: bool = False
+    """Leaves nothing out that can be left out, and takes very much longer."""
+
+
+CI = (
+    Scope("rivals", "two masters, a value each", (1, 1, 0), (1, 1, 0)),
+    Scope("return", "a master comes back after another one; window 1", (2, 1, 0), (1, 0, 0), window=1),
+    Scope("three", "two masters, two values, three instances", (1, 1, 0), (2, 0, 0), instances=3),
+    Scope("voter", "two masters, a value; the third node crashes", (1, 1, 0), (1, 0, 0), (0, 0, 1), 1),
+    Scope("master", "two masters, a value; its proposer crashes", (1, 1, 0), (1, 0, 0), (1, 0, 0), 1),
+    Scope("lives", "one node, master in two lives, a value in each", (2, 0, 0), (2, 0, 0), (1, 0, 0), 1),
+    Scope("twice", "two masters, no-ops only; any two of the nodes crash", (1, 1, 0), (0, 0, 0), (1, 1, 1), 2),
+    Scope(
+        "news", "two masters, a value; all that tells of chosen instances", (1, 1, 0), (1, 0, 0), carried=VOTING | NEWS
+    ),
+    Scope(
+        "late",
+        "as news, without the value; a proposer crashes and learns what it missed",
+        elections=(1, 1, 0),
+        crashes=(1, 0, 0),
+        all_crashes=1,
+        carried=VOTING | NEWS,
+    ),
+    Scope("refused", "two masters, a value; refusals", (1, 1, 0), (1, 0, 0), carried=VOTING | REJECTS),
+    Scope(
+        "forward",
+        "two masters; the second one's value, forwarded, refused or given up at its deadline",
+        elections=(1, 1, 0),
+        values=(0, 1, 0),
+        expiries=(0, 1, 0),
+        carried=VOTING | FORWARDS,
+    ),
+)
+LARGE = (
+    Scope("again", "a master comes back after another one", (2, 1, 0), (1, 0, 0)),
+    Scope("tower", "two masters, three values, three instances", (1, 1, 0), (2, 1, 0), instances=3),
+    Scope("stubborn", "three elections, no-ops only; refusals", (2, 1, 0), carried=VOTING | REJECTS),
+    Scope(
+        "outlived",
+        "three elections, no-ops only; the first master or the third node crashes",
+        (2, 1, 0),
+        (0, 0, 0),
+        (1, 0, 1),
+        1,
+    ),
+    Scope(
+        "all-news",
+        "two masters, no-ops only; all that tells of chosen instances; any node crashes",
+        elections=(1, 1, 0),
+        crashes=(1, 1, 1),
+        all_crashes=1,
+        carried=VOTING | NEWS,
+    ),
+    Scope(
+        "notice",
+        "two masters, a value, notices; the third node crashes",
+        elections=(1, 1, 0),
+        values=(1, 0, 0),
+        crashes=(0, 0, 1),
+        all_crashes=1,
+        carried=VOTING | {"Heartbeat"},
+    ),
+    Scope(
+        "everything",
+        "two masters, a value that is forwarded; every kind of frame",
+        elections=(1, 1, 0),
+        values=(0, 1, 0),
+        carried=frozenset(KINDS.values()),
+    ),
+)
+SCOPES = {scope.name: scope for scope in (*CI, *LARGE)}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search saw."""
+
+    scope: Scope
+    states: int
+    transitions: int
+    """Events that changed something."""
+    steps: int
+    """Steps that the core itself made; the other transitions are like one of them."""
+    chosen: int
+    """States in which some instance has a value."""
+    filled: int
+    """States in which some instance has a value that a node was handed, not only a no-op."""
+    outcomes: int
+    """Different assignments of values to instances, those on the way to others as well."""
+    choices: int
+    """Different values of one instance, summed over the instances."""
+    masters: int
+    """Ballots that a node was master under."""
+    rivals: int
+    """States in which two nodes take themselves for the master."""
+    frames: int
+    """Different frames sent, counted for each receiver."""
+    depth: int
+    """Events on the longest of the shortest ways to a state."""
+    complete: bool
+    seconds: float
+    violation: str | None
+    schedule: tuple[str, ...]
+    """The shortest way to the violation."""
+
+    def __str__(self) -> str:
+        state = "VIOLATION" if self.violation else "complete" if self.complete else "not complete"
+        return (
+            f"{self.scope.name}: {state}, {self.states:,} states, {self.chosen:,} of them with something chosen and "
+            f"{self.filled:,} with more than no-ops, {self.choices} values chosen in {self.outcomes} outcomes, "
+            f"{self.masters} ballots with a master, {self.rivals:,} states with two masters, "
+            f"{self.transitions:,} transitions, {self.steps:,} steps of the core, depth {self.depth}, {self.seconds:.1f} s"
+        )
+
+
+def explore(scope: Scope, max_states: int = 0, *, progress: bool = False) -> Result:
+    """Searches a scope to its end, to the first violation, or to about ``max_states`` states (0: no bound)."""
+    begun = time.monotonic()
+    explorer = Explorer(
+        window=scope.window,
+        instances=scope.instances,
+        carried=sum(1 << (kind - PREVOTE) for kind, name in KINDS.items() if name in scope.carried),
+        elections=scope.elections,
+        values=scope.values,
+        expiries=scope.expiries,
+        crashes=scope.crashes,
+        all_crashes=scope.all_crashes,
+        plain=scope.plain,
+    )
+    done = False
+    while not done and (max_states == 0 or explorer.counts()["states"] < max_states):
+        done = explorer.run(PORTION)
+        if progress:
+            counts = explorer.counts()
+            print(
+                f"\r{scope.name}: {counts['states']:,} states, {counts['waiting']:,} of them waiting, depth {counts['depth']}",
+                end="\x1b[K",
+                file=sys.stderr,
+                flush=True,
+            )
+    if progress:
+        print("\r", end="\x1b[K", file=sys.stderr, flush=True)
+    counts = explorer.counts()
+    del counts["waiting"]
+    violation = explorer.wrong()
+    return Result(
+        scope,
+        **counts,
+        complete=done and violation is None,
+        seconds=time.monotonic() - begun,
+        violation=violation,
+        schedule=tuple(_step(*step) for step in explorer.schedule()),
+    )
+
+
+# ---- schedules in words ----
+
+
+def _step(
+    node: int,
+    event: str,
+    number: int,
+    frame: bytes | None,
+    sent: list[tuple[int, bytes]],
+    told: dict[int, bytes],
+    master: bool,
+) -> str:
+    text = {
+        "receive": "receives ",
+        "durable": f"has {number} more record(s) durable",
+        "crash": f"crashes, {number} more record(s) having reached the disk, and starts again",
+        "stand": "stands for election",
+        "submit": "is handed a value",
+        "expire": "sees the deadlines of its values pass",
+    }[event]
+    if frame is not None:
+        text += f"{_frame(frame)} from {_sender(frame)}"
+    notes = []
+    by_text: dict[str, list[str]] = {}
+    for receiver, one in sent:
+        by_text.setdefault(_frame(one), []).append(str(receiver))
+    notes += [f"sends {what} to {' and '.join(to)}" for what, to in by_text.items()]
+    notes += [f"takes {_value(value)} for chosen at {instance}" for instance, value in told.items()]
+    if master:
+        notes.append("is master")
+    return f"node {node} {text}" + "".join(f"; {note}" for note in notes)
+
+
+def _sender(frame: bytes) -> int:
+    return int(struct.unpack_from("<I", frame, 20)[0])
+
+
+def _ballot(data: bytes, at: int) -> str:
+    round_, _, _, node = struct.unpack_from("<QQQI", data, at)
+    return f"{round_}.{node}"
+
+
+def _value(data: bytes) -> str:
+    found = []
+    at = 0
+    while at < len(data):
+        size, _, origin, boot, seq = struct.unpack_from("<IIIIQ", data, at)
+        found.append(f"value {seq} of node {origin}" + (f" in life {boot}" if boot > 1 else ""))
+        at += 32 + size
+    return " + ".join(found) or "a no-op"
+
+
+def _frame(frame: bytes) -> str:
+    name = KINDS[frame[13]]
+    (chosen,) = struct.unpack_from("<Q", frame, 48)
+    body = frame[64:]
+    known = f", {chosen} chosen" if chosen and name in ("Promise", "Accept", "Heartbeat") else ""
+    if name == "Learned":
+        return f"Learned({struct.unpack_from('<Q', body)[0]}: {_value(body[32:])})"
+    text = f"{name}({_ballot(body, 0)}"
+    if name == "Prepare":
+        text += f" from {struct.unpack_from('<Q', body, 32)[0]}"
+    elif name == "Report":
+        text += f", {struct.unpack_from('<Q', body, 64)[0]}: {_value(body[96:])} under {_ballot(body, 32)}"
+    elif name == "Promise":
+        text += f", {struct.unpack_from('<I', body, 44)[0]} reports"
+    elif name == "Reject":
+        text += f", promised {_ballot(body, 32)}"
+    elif name == "Accept":
+        text += f", {struct.unpack_from('<Q', body, 32)[0]}: {_value(body[64:])}"
+    elif name == "Accepted":
+        text += f", {struct.unpack_from('<Q', body, 32)[0]}"
+    elif name == "Forward":
+        text += f", {_value(body[40:])}"
+    return text + known + ")"
+
+
+# ---- by command ----
+
+
+def _listing(scopes: Iterable[Scope]) -> str:
+    lines = []
+    for scope in scopes:
+        bounds = f"elections {scope.elections}, values {scope.values}"
+        if scope.all_crashes:
+            bounds += f", crashes {scope.crashes}, at most {scope.all_crashes}"
+        if any(scope.expiries):
+            bounds += f", expiries {scope.expiries}"
+        bounds += f", window {scope.window}, {scope.instances} instances"
+        lines.append(f"  {scope.name:<12} {scope.about}\n{'':15}{bounds}; {', '.join(sorted(scope.carried))}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m paxos.testing.explore",
+        description="Explores small scopes of the core exhaustively. Exit code 1: a violation, printed with its schedule.",
+    )
+    parser.add_argument("scopes", nargs="*", metavar="SCOPE", help="scopes to explore (default: those of the tests)")
+    parser.add_argument("--list", action="store_true", help="say which scopes there are, and end")
+    parser.add_argument("--max-states", type=int, default=0, metavar="N", help="give a scope up after about N states")
+    options = parser.parse_args(arguments)
+    if options.list:
+        print("Scopes of the tests:\n" + _listing(CI) + "\nLarger ones:\n" + _listing(LARGE))
+        return 0
+    if unknown := [name for name in options.scopes if name not in SCOPES]:
+        parser.error(f"no such scope: {', '.join(unknown)} (see --list)")
+    failed = False
+    for name in options.scopes or [scope.name for scope in CI]:
+        result = explore(SCOPES[name], options.max_states, progress=sys.stderr.isatty())
+        print(result, flush=True)
+        if result.violation is not None:
+            failed = True
+            print(f"  {result.violation}, after:")
+            for number, step in enumerate(result.schedule, 1):
+                print(f"  {number:3}. {step}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""Small scopes of the real core, explored to their end; and bugs put in on purpose, which the explorer must find (design,
+section 6). See paxos/testing/explore.py for the model."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import paxos.testing
+from mutants import MUTANTS, Mutant, build
+from paxos.testing.explore import CI, FORWARDS, LARGE, NEWS, REJECTS, SCOPES, VOTING, Scope, explore, main
+
+# States, outcomes, ballots with a master. A change of the core that changes what can happen changes these numbers: when it
+# was meant to, put the new ones here. One that makes them much smaller has lost something.
+SEEN = {
+    "rivals": (851_301, 7, 4),
+    "return": (4_582_666, 4, 6),
+    "three": (4_750_117, 20, 4),
+    "voter": (1_568_583, 5, 4),
+    "master": (1_083_173, 7, 4),
+    "lives": (1_435_774, 11, 2),
+    "twice": (832_979, 3, 4),
+    "news": (1_573_485, 5, 4),
+    "late": (415_492, 3, 4),
+    "refused": (769_832, 5, 4),
+    "forward": (539_449, 5, 4),
+}
+# The checked build takes several times as long.
+LONG = ("return", "three")
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [scope for scope in CI if not os.environ.get("PAXOS_DEBUG") or scope.name not in LONG],
+    ids=lambda scope: scope.name,
+)
+def test_scope_holds_to_its_end(scope: Scope, record_property: Callable[[str, object], None]) -> None:
+    result = explore(scope)
+    record_property("seen", str(result))
+    assert result.violation is None, "\n".join([result.violation or "", *result.schedule])
+    assert result.complete
+    assert (result.states, result.outcomes, result.masters) == SEEN[scope.name]
+    # Did anything happen at all?
+    assert result.states > result.chosen > result.states // 2
+    assert (result.filled > result.chosen // 20) == any(scope.values)
+    assert (result.rivals > 0) == (sum(n > 0 for n in scope.elections) > 1)
+
+
+SMALL = (
+    Scope("value", "", (1, 0, 0), (1, 0, 0)),
+    Scope("voter", "", (1, 0, 0), (1, 0, 0), (0, 0, 1), 1),
+    Scope("master", "", (1, 0, 0), (1, 0, 0), (1, 0, 0), 1),
+    Scope("rivals", "", (1, 1, 0), instances=1),
+    Scope("news", "", (1, 0, 0), (0, 0, 0), (0, 0, 1), 1, carried=VOTING | NEWS),
+    Scope("refused", "", (1, 1, 0), instances=1, carried=VOTING | REJECTS),
+    Scope("forward", "", (1, 0, 0), (0, 1, 0), expiries=(0, 1, 0), carried=VOTING | FORWARDS),
+)
+
+
+@pytest.mark.parametrize("scope", SMALL, ids=lambda scope: scope.name)
+def test_what_is_left_out_makes_no_difference(scope: Scope) -> None:
+    short, plain = explore(scope), explore(replace(scope, plain=True))
+    assert short.complete
+    assert plain.complete
+    assert short.states * 10 < plain.states
+    assert (short.choices, short.masters, short.frames) == (plain.choices, plain.masters, plain.frames)
+
+
+# Beside those that the campaign hunts.
+MORE = (
+    Mutant(
+        "a Prepare leaves before its ballot is durable",
+        "_election",
+        "others(r) & ~r.promises, r.promise_record, sizeof(Prepare))",
+        "others(r) & ~r.promises, 0, sizeof(Prepare))",
+    ),
+    Mutant(
+        "a report twice is two reports",
+        "_election",
+        "    if s.reported & bit(index):\n        return                  # a duplicate",
+        "    if False:\n        return                  # a duplicate",
+    ),
+)
+
+# Which scope finds a mutant, in how many states at most, and what it says of it.
+CAUGHT = {
+    "the own acceptance counts before it is durable": ("master", 1_000, "no quorum has durably accepted"),
+    "a vote twice is two votes": ("rivals", 100, "no quorum has durably accepted"),
+    "half of the members are a quorum": ("master", 1_000, "no quorum has durably accepted"),
+    "the value of the lowest ballot is proposed again": ("return", 200_000, "two values are chosen"),
+    "a promise does not report what was accepted": ("rivals", 6_000, "two values are chosen"),
+    "an Accept below the promise is accepted": ("rivals", 10_000, "two values are chosen"),
+    "a candidate does not learn before it proposes": ("rivals", 30_000, "two values are chosen"),
+    "what was accepted is forgotten in a crash": ("master", 20_000, "two values are chosen"),
+    "after a crash an acceptance implies no promise": ("rivals", 200, "before it is durable"),
+    "a promise leaves before it is durable": ("rivals", 20, "a promise leaves before it is durable"),
+    "an acceptance leaves before it is durable": ("rivals", 100, "an acceptance leaves before it is durable"),
+    "a Prepare leaves before its ballot is durable": ("rivals", 20, "a ballot is used before its record is durable"),
+    "a report twice is two reports": ("rivals", 15_000, "two values are chosen"),
+    "a notice is believed whatever its ballot is": ("news", 50_000, "not those of another"),
+    "a forwarded chunk is said to be certainly not executed at its deadline": (
+        "forward",
+        2_000,
+        "certainly not executed",
+    ),
+}
+
+
+@pytest.mark.mutants
+@pytest.mark.parametrize("name", CAUGHT)
+def test_mutant_is_found(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    (mutant,) = (mutant for mutant in (*MUTANTS, *MORE) if mutant.name == name)
+    scope, most, words = CAUGHT[name]
+    build(mutant, tmp_path)
+    _link_explorer(tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-m", "paxos.testing.explore", scope],
+        env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    seen, violation, *schedule = run.stdout.splitlines()
+    record_property("caught", seen)
+    states = re.search(r"VIOLATION, ([\d,]+) states", seen)
+    assert states is not None, seen
+    assert int(states[1].replace(",", "")) <= most
+    assert words in violation
+    assert all(re.match(r" +\d+\. node [123] ", step) for step in schedule)
+    assert schedule
+
+
+def _link_explorer(folder: Path) -> None:
+    """Puts the explorer of the build under test beside a mutant of the core."""
+    source = Path(paxos.testing.__file__).parent
+    target = folder / "paxos" / "testing"
+    target.mkdir()
+    for name in ("__init__.py", "explore.py"):
+        shutil.copy(source / name, target)
+    for library in source.glob("_*.so"):
+        (target / library.name).symlink_to(library)
+
+
+def test_command_lists_all_scopes_and_refuses_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(SCOPES) == len(CI) + len(LARGE)
+    assert main(["--list"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"  {name} " in listed for name in SCOPES)
+    with pytest.raises(SystemExit):
+        main(["no-such-scope"])
+    assert "no such scope: no-such-scope" in capsys.readouterr().err
+
+
+def test_command_says_when_it_gave_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["again", "--max-states", "1000"]) == 0
+    assert "again: not complete, " in capsys.readouterr().out
+
+
+def test_a_scope_that_is_too_wide_is_refused() -> None:
+    with pytest.raises(OverflowError, match="too wide"):
+        explore(Scope("wide", "", (0, 0, 0), (70, 0, 0)))
