@@ -1,7 +1,9 @@
 """The native host of one node. Times are CLOCK_BOOTTIME in ns, sizes bytes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final, Literal, NoReturn, TypeAlias, TypedDict, final
+from collections.abc import Mapping
+from typing import Final, final
+
+from paxos._handle import Handle, _Event, _Status
 
 __test__: dict[str, str]
 
@@ -13,62 +15,8 @@ EVENT_FORMED: Final = 4
 EVENT_DIVERGED: Final = 5
 EVENT_AHEAD: Final = 6
 
-# (0, group, instance, chain checksum behind it, runs, settled).
-# runs: (machine, values) for adjacent chunks of one state machine; none for an
-# instance without values. settled: (seq, run, start, count) says which of them this process handed in.
-_Chosen: TypeAlias = tuple[Literal[0], int, int, int, list[tuple[int, list[bytes]]], list[tuple[int, int, int, int]]]
-# (1, seq, code): a submission that will not be seen here. 1 not available and 2 overloaded are certain, 3 is unknown.
-_Settled: TypeAlias = tuple[Literal[1], int, int]
-# (2, group, master id (0: none known), ballot round, established)
-_Master: TypeAlias = tuple[Literal[2], int, int, int, bool]
-# (3, level as in logging, text)
-_Log: TypeAlias = tuple[Literal[3], int, str]
-_Formed: TypeAlias = tuple[Literal[4]]
-# (5, group, instance, node id): the chain checksum of that node differs from this one's
-_Diverged: TypeAlias = tuple[Literal[5], int, int, int]
-# (6, group, instance): what this process has handed in stands in an instance that its state machine says it has had before
-_Ahead: TypeAlias = tuple[Literal[6], int, int]
-_Event: TypeAlias = _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead
-
-class _Status(TypedDict):
-    """A node at one moment; counters count from this start on. ``commits``: values chosen, from instance 0 on."""
-
-    node_id: int
-    boot: int
-    incarnation: str
-    signature: str
-    formed: bool
-    role: str
-    master_id: int
-    master_round: int
-    established: bool
-    chosen: int
-    heard_chosen: int
-    chain: int
-    delivered: int
-    commits: int
-    log_mode: str
-    fsyncs: int
-    log_writes: int
-    log_bytes: int
-    log_records: int
-    log_ns: int
-    frames_sent: int
-    frames_received: int
-    bytes_sent: int
-    bytes_received: int
-    frames_dropped: int
-    frames_refused: dict[str, int]
-    core_refused: int
-    rounds: int
-    proposed_values: int
-    elections: int
-    pending_chunks: int
-    pending_bytes: int
-    peers: dict[int, bool]
-
 @final
-class Engine:
+class Engine(Handle):
     """Opens and recovers the log in ``directory`` and listens on the node's own address in ``addresses`` (numeric IPs).
 
     Raises ConfigError (an option, an address, a port in use), DirectoryInUse, WrongDirectory, DamagedLog, StorageError.
@@ -103,20 +51,8 @@ class Engine:
     def fileno(self) -> int:
         """A descriptor that is readable when drain() is wanted: something is there, or a sign of life is asked for (at
         least once a second). Valid as long as the object is."""
-    def submit(self, machine: int, values: Sequence[bytes | bytearray | memoryview], deadline_ns: int) -> int:
-        """Hands values to state machine ``machine`` in as one chunk, which is chosen as a whole, and returns its number.
-
-        Its fate comes out of drain(), once: in ``settled`` of a Chosen event, or as a Settled event after ``deadline_ns``
-        (CLOCK_BOOTTIME). Raises Overloaded, ValueTooLarge, NodeClosed: then it is certainly not executed.
-        """
-    def now(self) -> int:
-        """CLOCK_BOOTTIME in ns: what deadlines are counted in."""
     def drain(self, max_values: int) -> list[_Event]:
         """What happened, in order: events until ``max_values`` values are reached. Never blocks. Where more is left, fileno()
         stays readable. Every call is a sign of life: without one for ``stuck_limit_ns`` the node leaves the mastership."""
-    def resign(self, may_lead: bool) -> None:
-        """False: gives the mastership up, and stands for no election until True is said."""
     def status(self) -> _Status:
         """As of the end of the engine's last round; pending_* as of now."""
-    def __reduce__(self) -> NoReturn:
-        """TypeError: an engine is threads and sockets, not data."""

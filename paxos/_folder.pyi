@@ -1,12 +1,13 @@
 """The data directory of a node, as the log opens it."""
 
-from collections.abc import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 __test__: dict[str, str]
 
 def damage(path: str, offset: int, why: str) -> str:
     """What is said of data that was acknowledged and does not verify."""
 
+@disjoint_base
 class Folder:
     """The data directory ``path``. ``open()`` first; ``close()`` gives the lock up. Names are those of files in ``log/``."""
 

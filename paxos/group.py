@@ -23,8 +23,8 @@ from paxos._engine import (
     EVENT_LOG,
     EVENT_MASTER,
     EVENT_SETTLED,
-    Engine,
 )
+from paxos._handle import Handle
 from paxos.errors import (
     ConfigError,
     NodeClosed,
@@ -40,7 +40,7 @@ from paxos.errors import (
 from paxos.statemachine import StateMachine, StateMachineFactory
 
 if TYPE_CHECKING:
-    from paxos._engine import _Event
+    from paxos._handle import _Event
 
 __all__ = ["Completion", "Group", "NodeStatus"]
 
@@ -173,7 +173,7 @@ class Group:
     """The Python side of one group. ``submit`` may be called on any thread, ``drain`` on one thread only."""
 
     def __init__(
-        self, engine: Engine, factory: StateMachineFactory, *, max_value: int, batch_bytes: int, batch_values: int
+        self, engine: Handle, factory: StateMachineFactory, *, max_value: int, batch_bytes: int, batch_values: int
     ) -> None:
         makers = {0: factory} if callable(factory) else dict(factory)
         if not makers:

@@ -131,7 +131,8 @@ class Network:
 
     def _point(self, sender: int, addresses: Mapping[int, str]) -> None:
         commands = [
-            f"neighbour replace {self.hosts[to]} lladdr {address} dev up0 nud permanent" for to, address in addresses.items()
+            f"neighbour replace {self.hosts[to]} lladdr {address} dev up0 nud permanent"
+            for to, address in addresses.items()
         ]
         if commands:
             ip("-n", self.names[sender], commands=commands)

@@ -445,8 +445,8 @@ def test_a_forked_child_neither_uses_nor_keeps_the_node_of_its_parent(tmp_path: 
 
 
 def test_only_a_master_of_this_process_s_time_proves_a_state_machine_ahead() -> None:
-    """Found by simulation: a durable state machine had applied instance 133, its node came up again behind that, and heard first from
-    an older master that had taken over and knew 133 instances. The node stopped a healthy state machine for good."""
+    """Found by simulation: a durable state machine had applied instance 133, its node came up again behind that, and heard first
+    from an older master that had taken over and knew 133 instances. The node stopped a healthy state machine for good."""
 
     class Durable(Journal):
         def last_applied(self) -> int:
@@ -463,5 +463,7 @@ def test_only_a_master_of_this_process_s_time_proves_a_state_machine_ahead() -> 
     g = group(script, Durable)
     script.events = [[(6, 0, 90)]]
     g.drain()
-    assert isinstance(g.error, paxos.ConfigError), "what it has handed in stands where its state machine had something else"
+    assert isinstance(g.error, paxos.ConfigError), (
+        "what it has handed in stands where its state machine had something else"
+    )
     assert "133" in str(g.error)

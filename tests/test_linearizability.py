@@ -227,15 +227,23 @@ def test_a_read_during_the_write_may_see_either_but_not_go_back() -> None:
 
 
 def test_a_lost_update() -> None:
-    text = rejected(op(1, 0, 10, "incr", 1, result=1), op(2, 5, 15, "incr", 1, result=1), op(3, 20, 30, "get", result=1))
+    text = rejected(
+        op(1, 0, 10, "incr", 1, result=1), op(2, 5, 15, "incr", 1, result=1), op(3, 20, 30, "get", result=1)
+    )
     assert "incr 1 → 1" in text
-    rejected(op(1, 0, 10, "append", b"a;", result=2), op(2, 5, 15, "get", result=b"a;"), op(3, 20, 30, "get", result=None))
+    rejected(
+        op(1, 0, 10, "append", b"a;", result=2), op(2, 5, 15, "get", result=b"a;"), op(3, 20, 30, "get", result=None)
+    )
 
 
 def test_split_brain() -> None:
     """Two masters, each of which answers from its own state: each is right by itself, both are not."""
     left = [op(1, 0, 10, "set", b"left"), op(1, 20, 30, "get", result=b"left"), op(1, 40, 50, "get", result=b"left")]
-    right = [op(2, 1, 11, "set", b"right"), op(2, 21, 31, "get", result=b"right"), op(2, 41, 51, "get", result=b"right")]
+    right = [
+        op(2, 1, 11, "set", b"right"),
+        op(2, 21, 31, "get", result=b"right"),
+        op(2, 41, 51, "get", result=b"right"),
+    ]
     accepted(*left)
     accepted(*right)
     text = rejected(*left, *right)
@@ -311,7 +319,9 @@ def test_giving_up_is_an_error_of_its_own() -> None:
     history = [op(i, 0, None, "append", b"%d;" % i) for i in range(12)]
     history += [op(20 + i, 10 + i, 100, "set", b"s%d" % i) for i in range(8)]
     history += [op(50, 200, 210, "get", result=b"nothing like it")]
-    with pytest.raises(Inconclusive, match=r"key 'x': no verdict on 21 operations \(12 of unknown outcome\) within 1000"):
+    with pytest.raises(
+        Inconclusive, match=r"key 'x': no verdict on 21 operations \(12 of unknown outcome\) within 1000"
+    ):
         check(history, Plain(), limit=1000)
     # Another key that is wrong for certain is worth more than none of the verdicts.
     wrong = op(60, 0, 5, "get", result=b"z", key="y")

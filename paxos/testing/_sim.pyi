@@ -1,7 +1,9 @@
 """The simulated world and the nodes in it. Times are ns; ``index`` counts nodes from 0. One thread; closed with ``close()``."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, final
+from typing import Any, final
+
+from paxos._handle import Handle
 
 __test__: dict[str, str]
 FRAME_NAMES: dict[int, str]
@@ -42,8 +44,17 @@ class World:
         """The node stands for election now, and is told that all the others agree (safety must not depend on whether they do)."""
     def clock(self, index: int, *, ppm: int | None = None, jump: int = 0) -> None:
         """Sets the drift of a node's clock in millionths, and lets it jump ahead (a suspend)."""
-    def disk(self, index: int, *, low: int | None = None, high: int | None = None, hang: int | None = None,
-             fails: bool | None = None, full: bool | None = None, direct: bool | None = None) -> None:
+    def disk(
+        self,
+        index: int,
+        *,
+        low: int | None = None,
+        high: int | None = None,
+        hang: int | None = None,
+        fails: bool | None = None,
+        full: bool | None = None,
+        direct: bool | None = None,
+    ) -> None:
         """Time of a log write, from ``low`` to ``high``; ``hang``: no write ends for so long; ``fails``: the next sync does;
         ``full``: no file may grow; ``direct``: whether O_DIRECT is to be had (looked at when the log is opened)."""  # fmt: skip
     def python(self, index: int, *, low: int, high: int) -> None:
@@ -53,8 +64,15 @@ class World:
         trace is that last one alone). (segment, offset), or None where there is nothing yet."""
     def spare(self, index: int) -> None:
         """The node's preparer makes a spare segment, if one is wanted."""
-    def network(self, *, delay: tuple[int, int] | None = None, loss: float | None = None, duplicate: float | None = None,
-                corrupt: float | None = None, late: tuple[float, int] | None = None) -> None:
+    def network(
+        self,
+        *,
+        delay: tuple[int, int] | None = None,
+        loss: float | None = None,
+        duplicate: float | None = None,
+        corrupt: float | None = None,
+        late: tuple[float, int] | None = None,
+    ) -> None:
         """Delay of a frame, shares of frames that are lost, doubled, and damaged; ``late``: the share that takes up to so
         much longer, and so is overtaken."""  # fmt: skip
     def picky(self, shares: Mapping[int, float]) -> None:
@@ -85,7 +103,7 @@ class World:
         """(begin, end, kind, node, other node, a, b); see MARK_ and EVENT_ in _world.pxd."""
 
 @final
-class SimHandle:
+class SimHandle(Handle):
     """A process of a simulated node: the same object to Python as the engine. Recovers the log at once; raises as the engine
     does, and OSError or StorageError where the process ends in it."""
 
@@ -110,9 +128,3 @@ class SimHandle:
     def stop(self) -> None:
         """Asks the node to stop in good order; it does so at its next round."""
     def leave(self) -> None: ...
-    def submit(self, machine: int, values: Sequence[bytes | bytearray | memoryview], deadline_ns: int) -> int: ...
-    def now(self) -> int: ...
-    def drain(self, max_values: int) -> list[Any]: ...
-    def resign(self, may_lead: bool) -> None: ...
-    def status(self) -> Any: ...
-    def __reduce__(self) -> NoReturn: ...

@@ -2,10 +2,13 @@
 
 from typing import final
 
+from typing_extensions import disjoint_base
+
 from paxos._folder import Folder
 
 __test__: dict[str, str]
 
+@disjoint_base
 class SimFolder(Folder):
     """The data directory of a simulated node; made by the simulator, or by :meth:`MemoryDisk.folder`."""
 

@@ -254,13 +254,14 @@ def _judge(cluster: Cluster, workload: Workload, outcome: Outcome) -> None:
     # What was never applied need not be considered: if the rest has no order, something was seen that nobody did.
     history = [operation for operation, value in workload.history if operation.end is not None or value in applied]
     try:
-        violation = check(history, REGISTER, limit=SEARCH_LIMIT)
+        wrong = check(history, REGISTER, limit=SEARCH_LIMIT)
+        violation = None if wrong is None else str(wrong)
     except Inconclusive:
         # Appends of unknown outcome can be told apart by nobody who has not read them. The order of the log is an order.
         violation = check_order(workload.history, applied)
         outcome.operations["judged by the log's order"] += 1
     if violation is not None:
-        raise Violation(str(violation))
+        raise Violation(violation)
 
 
 def check_order(history: Sequence[tuple[Operation, bytes]], applied: Iterable[bytes]) -> str | None:

@@ -7,6 +7,7 @@ Only time, network, disk and the places where a process may end are simulated (`
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from paxos.errors import DamagedLog, PaxosError, StorageError
@@ -90,8 +91,13 @@ class Replica:
         if isinstance(machines, StateMachine):
             machines = {0: machines}
         watched = {number: _Watched(cluster, self.id, number, machine) for number, machine in machines.items()}
-        group = Group(handle, {number: lambda w=w: w for number, w in watched.items()}, max_value=cluster.max_value, batch_bytes=cluster.batch_bytes,
-                      batch_values=4096)  # fmt: skip
+        group = Group(
+            handle,
+            {number: partial(watched.__getitem__, number) for number in watched},
+            max_value=cluster.max_value,
+            batch_bytes=cluster.batch_bytes,
+            batch_values=4096,
+        )
         self.handle, self.group = handle, group
         group.checksum = handle.start(group.applied)
         return self.up

@@ -1,8 +1,8 @@
 """What can go wrong, as data: a schedule of faults drawn from a seed, carried out on a simulated cluster.
 
-A schedule is a plain list, so it can be printed, cut down, and played again. Each fault has a time, a kind, a target and a length;
-when the length is over it is undone (a node is started again, a partition healed). Targets are named by role where that
-matters ("master"), and found out when the time comes.
+A schedule is a plain list, so it can be printed, cut down, and played again. Each fault has a time, a kind, a target and a
+length; when the length is over it is undone (a node is started again, a partition healed). The target may be "the master",
+which is found out when the time comes.
 """
 
 from __future__ import annotations
@@ -194,7 +194,9 @@ class Faults:
         half = len(everyone) // 2
         if kind == "isolate":
             cut([replica], others)
-        elif kind == "minority":  # with as many friends as do not make a quorum: what it says and what is chosen drift apart
+        elif (
+            kind == "minority"
+        ):  # with as many friends as do not make a quorum: what it says and what is chosen drift apart
             cut([replica, *others[: (len(everyone) - 1) // 2]], others[(len(everyone) - 1) // 2 :])
         elif kind == "split":
             cut([replica, *others[:half]], others[half:])
@@ -291,7 +293,11 @@ class Faults:
             world.stand(index)
         else:  # flip, wipe: what rots makes its node unusable for good, so never more than a minority
             # And not before the cluster is formed, for which it takes them all.
-            if len(self.rotten) >= (len(self.cluster.replicas) - 1) // 2 or replica.id in self.rotten or not world.chosen:
+            if (
+                len(self.rotten) >= (len(self.cluster.replicas) - 1) // 2
+                or replica.id in self.rotten
+                or not world.chosen
+            ):
                 return False
             if kind == "wipe":
                 self.cluster.crash(replica)

@@ -180,7 +180,9 @@ class Register:
                     return None
                 if longest is None or len(value) > len(longest):
                     longest = value
-            elif operation.action[0] != "append" or type(operation.action[1]) is not type(longest or operation.action[1]):
+            elif operation.action[0] != "append" or type(operation.action[1]) is not type(
+                longest or operation.action[1]
+            ):
                 return None
         return _OnlyAppended(longest) if longest else None
 
@@ -201,8 +203,10 @@ class _OnlyAppended:
 
     def action(self, action: Action) -> Action:
         # What was not read in whole or in its beginning can only stand behind what was read: there, its length is all.
-        if action[0] == "append" and action[1] not in self.longest and not any(
-            self.longest.endswith(action[1][:size]) for size in range(1, len(action[1]))
+        if (
+            action[0] == "append"
+            and action[1] not in self.longest
+            and not any(self.longest.endswith(action[1][:size]) for size in range(1, len(action[1])))
         ):
             return ("append", self.unread * len(action[1]))
         return action

@@ -117,8 +117,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "    (<Frame *>(<uint8_t *>promise - 64)).chosen = 0\n    (<Frame *>(<uint8_t *>promise - 64)).chain = 0\n"
         "    promise.ballot = p.ballot\n    promise.first_kept",
         3000,
-        more=(("_acceptor.pyx", "    Accept, Accepted, EFFECT_READ, Effect,", "    Accept, Accepted, EFFECT_READ, Effect, Frame,"),
-              ("_acceptor.pyx", "from libc.stdint cimport uint32_t", "from libc.stdint cimport uint8_t, uint32_t")),
+        more=(
+            (
+                "_acceptor.pyx",
+                "Accept, Accepted, EFFECT_READ, Effect,",
+                "Accept, Accepted, EFFECT_READ, Effect, Frame,",
+            ),
+            ("_acceptor.pyx", "from libc.stdint cimport uint32_t", "from libc.stdint cimport uint8_t, uint32_t"),
+        ),
     ),
     Mutant(
         "vote-for-what-is-chosen",
@@ -243,8 +249,13 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "_proposer.pyx",
         "        if _stale(r, c):\n            _drop(_dequeue(r))\n            continue\n",
         "",
-        more=(("_proposer.pyx", "            p.state = CHUNK_PROPOSED\n            p.ballot = r.ballot\n",
-               "            if p != NULL:\n                p.state = CHUNK_PROPOSED\n                p.ballot = r.ballot\n"),),
+        more=(
+            (
+                "_proposer.pyx",
+                "            p.state = CHUNK_PROPOSED\n            p.ballot = r.ballot\n",
+                "            if p != NULL:\n                p.state = CHUNK_PROPOSED\n                p.ballot = r.ballot\n",
+            ),
+        ),
     ),
     Mutant(
         "unknown-called-refused",
@@ -274,7 +285,13 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "_formation.pyx",
         "_is_coordinator(f) and f.empty == _everybody(f) and f.met_formed == 0:",
         "_is_coordinator(f) and 2 * popcount(f.empty) > <int>f.members.count and f.met_formed == 0:",
-        more=(("_formation.pyx", "RECORD_FORMATION, RECORD_FORMED, bit,", "RECORD_FORMATION, RECORD_FORMED, bit, popcount,"),),
+        more=(
+            (
+                "_formation.pyx",
+                "RECORD_FORMATION, RECORD_FORMED, bit,",
+                "RECORD_FORMATION, RECORD_FORMED, bit, popcount,",
+            ),
+        ),
     ),
     Mutant(
         "formed-before-durable-on-all",
@@ -371,7 +388,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "_segments.pyx",
         "        for segment, offset, length in found.erase:\n",
         "        for segment in found.drop:\n"
-        "            self._check(spares_give(&f.spares, segment), \"giving back an unused segment\")\n"
+        '            self._check(spares_give(&f.spares, segment), "giving back an unused segment")\n'
         "        found.drop.clear()\n"
         "        for segment, offset, length in found.erase:\n",
         6000,
@@ -396,7 +413,11 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         3000,
         "log",
         more=(
-            ("_recovery.pyx", "    if r.type != RECORD_WRITE or r.instance != position:\n", "    if r.type != RECORD_WRITE:\n"),
+            (
+                "_recovery.pyx",
+                "    if r.type != RECORD_WRITE or r.instance != position:\n",
+                "    if r.type != RECORD_WRITE:\n",
+            ),
             ("_recovery.pyx", "    if (write.durable != position or write.length", "    if (write.length"),
             ("_recovery.pyx", "        if r.previous != k.chain:\n            return STALE_CHAIN\n", ""),
         ),
@@ -498,7 +519,9 @@ def build(mutant: Mutant | str, folder: Path) -> Path:
     for file, old, new in ((mutant.file, mutant.old, mutant.new), *mutant.more):
         original = PACKAGE / file
         if not original.exists():
-            raise ConfigError(f"mutants are made from the sources, and {file} is not installed: use a checkout of the project")
+            raise ConfigError(
+                f"mutants are made from the sources, and {file} is not installed: use a checkout of the project"
+            )
         text = changed.get(file) or original.read_text()
         if text.count(old) != 1:
             raise ConfigError(f"mutant {mutant.name}: {text.count(old)} places in {file} fit, not 1: {old!r}")
