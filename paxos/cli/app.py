@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -170,6 +170,108 @@ def bench(
         nodes, clients, value_size, seconds, warmup, batch, window, remote, floor, data, as_json, loop
     )
     loops.run(module.bench(options))
+
+
+def _parsed(parse: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], object]:
+    """A click callback of a parser that raises ValueError."""
+
+    def callback(ctx: click.Context, param: click.Parameter, text: str | None) -> object:
+        try:
+            return None if text is None else parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+
+    return callback
+
+
+def _seeds(text: str) -> object:
+    from .sim import parse_seeds
+
+    return parse_seeds(text)
+
+
+def _faults(text: str) -> object:
+    from .sim import parse_faults
+
+    return parse_faults(text)
+
+
+def _keep(text: str) -> object:
+    from .sim import parse_keep
+
+    return parse_keep(text)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  paxos sim --seeds 0:1000 --nodes 3 --minutes 0.5 --faults all
+  paxos sim --seeds 0:1000 --faults crash,disk --json
+  paxos sim --seeds 17 --trace timeline.json        # one run, and its timeline for https://ui.perfetto.dev
+  paxos sim --list-mutants
+  paxos sim --mutant reply-before-durable           # a bug put in: exits with 1, because it is caught
+  paxos sim --seeds 0:100000 --ray --ray-address auto
+"""
+)
+@click.option("--seeds", metavar="A:B", callback=_parsed(_seeds), default="0:100", show_default=True,
+              help="From A up to, not including, B; or one seed, with all that is to be known of it.")  # fmt: skip
+@click.option("--nodes", type=click.Choice(["1", "2", "3", "4", "5", "7", "9", "mixed"]), default="3", show_default=True,
+              help="Nodes of each cluster; mixed: three or five, as the seed says.")  # fmt: skip
+@click.option("--minutes", type=click.FloatRange(0.01, 600), default=0.5, show_default=True,
+              help="Simulated minutes with faults, per seed; the peace that follows comes on top.")  # fmt: skip
+@click.option("--rate", type=click.FloatRange(0.1, 2000), default=30.0, show_default=True,
+              help="Operations of the workload a simulated second.")  # fmt: skip
+@click.option("--faults", metavar="all|none|KIND,…", callback=_parsed(_faults), default="all", show_default=True,
+              help="Kinds of faults, or groups of them; a wrong name lists them.")  # fmt: skip
+@click.option("--keep", metavar="3,7|none", callback=_parsed(_keep), help="With one seed: of its faults only these.")
+@click.option("--jobs", type=click.IntRange(1, 1024), help="Processes; default: one per core.")
+@click.option("--trace", type=click.Path(dir_okay=False, writable=True, path_type=Path),
+              help="With one seed: write its timeline for Perfetto.")  # fmt: skip
+@click.option("--no-shrink", is_flag=True, help="Print what a seed found with all of its faults.")
+@click.option("--list-mutants", is_flag=True, help="List the bugs that can be put in, and stop.")
+@click.option("--mutant", metavar="NAME", help="Build a copy with this bug in it, and hunt that. Needs the sources.")
+@click.option("--ray", is_flag=True, help="On a Ray cluster (pip install 'cypaxos[ray]').")
+@click.option("--ray-address", metavar="ADDRESS", help="Of that cluster, or auto; default: one on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
+def sim(
+    seeds: range,
+    nodes: str,
+    minutes: float,
+    rate: float,
+    faults: tuple[str, ...],
+    keep: tuple[int, ...] | None,
+    jobs: int | None,
+    trace: Path | None,
+    no_shrink: bool,
+    list_mutants: bool,
+    mutant: str | None,
+    ray: bool,
+    ray_address: str | None,
+    as_json: bool,
+) -> None:
+    """Simulate clusters under faults, thousands of seconds a minute, and judge every step.
+
+    Whole nodes run on a simulated clock, network and disk; a seed fixes everything that happens. The exit status is 1 when
+    something was found: the seed, the faults that it takes, and the command that shows it again are printed.
+    """
+    from paxos.testing.campaign import Plan
+    from paxos.testing.spread import cores
+
+    from . import sim as module
+
+    if list_mutants:
+        module.list_mutants(as_json)
+        return
+    if len(seeds) != 1 and (keep is not None or trace is not None):
+        raise click.UsageError("--keep and --trace are for one seed: --seeds 17")
+    if ray_address is not None and not ray:
+        raise click.UsageError("--ray-address goes with --ray")
+    plan = Plan(nodes=0 if nodes == "mixed" else int(nodes), seconds=minutes * 60, kinds=faults, rate=rate)
+    options = module.SimOptions(
+        seeds, plan, keep, jobs or cores(), trace, mutant, ray, ray_address, as_json, not no_shrink
+    )
+    if not module.simulate(options):
+        raise SystemExit(1)
 
 
 def run(arguments: Sequence[str] | None) -> int:

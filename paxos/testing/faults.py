@@ -15,7 +15,7 @@ from typing import Final
 
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica
 
-__all__ = ["KINDS", "Fault", "Faults", "draw"]
+__all__ = ["GROUPS", "KINDS", "Fault", "Faults", "draw"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,31 +1,49 @@
-"""``python -m paxos.testing.hunt cluster|log FIRST END``: plays seeds until one fails, in this process, and says so in a line.
+"""``python -m paxos.testing.hunt cluster|log FIRST END`` plays seeds until one fails, in this process; ``... explore SCOPE 0 0``
+explores. One line on stdout says what came of it; exit status 1: something was found.
 
-What hunts a mutant: run with the mutated package on PYTHONPATH. Exit status 1: caught.
+What hunts a mutant: run with the mutated package on PYTHONPATH.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import sys
+from collections.abc import Sequence
 
-from paxos.testing.campaign import Plan, run
+__all__ = ["main"]
 
 
-def main(hunt: str, first: int, end: int) -> int:
+def _cluster(seed: int) -> str | None:
+    from paxos.testing.campaign import Plan, run
+
+    return run(Plan(nodes=0, seconds=15), seed).violation
+
+
+def _log(seed: int) -> str | None:
+    from paxos.testing.logs import run
+
+    return run(seed).violation
+
+
+def main(arguments: Sequence[str]) -> int:
+    """See the module."""
     faulthandler.enable()
-    for seed in range(first, end):
-        if hunt == "log":
-            from paxos.testing import logs
+    kind, *scope, first, end = arguments
+    if kind == "explore":
+        from paxos.testing.explore import SCOPES, explore
 
-            violation = logs.run(seed).violation
-        else:
-            violation = run(Plan(nodes=0, seconds=15), seed).violation
+        result = explore(SCOPES[scope[0]])
+        print(f"{result.states:,} states of scope {scope[0]}: {result.violation or 'nothing found'}", flush=True)
+        return 1 if result.violation is not None else 0
+    play = {"cluster": _cluster, "log": _log}[kind]
+    for number, seed in enumerate(range(int(first), int(end)), 1):
+        violation = play(seed)
         if violation is not None:
-            print(f"seed {seed}: {violation.splitlines()[0]}", flush=True)
+            print(f"{number} seeds: {violation.splitlines()[0]} (seed {seed})", flush=True)
             return 1
-    print(f"seeds {first} to {end - 1}: nothing found", flush=True)
+    print(f"{int(end) - int(first)} seeds: nothing found", flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(sys.argv[1:]))
