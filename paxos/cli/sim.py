@@ -84,7 +84,9 @@ def parse_keep(text: str | None) -> tuple[int, ...] | None:
 def list_mutants(as_json: bool) -> None:
     """What ``--list-mutants`` prints."""
     if as_json:
-        click.echo(json.dumps([{"name": m.name, "rule": m.rule, "file": m.file, "hunt": m.hunt} for m in mutants.MUTANTS]))
+        click.echo(
+            json.dumps([{"name": m.name, "rule": m.rule, "file": m.file, "hunt": m.hunt} for m in mutants.MUTANTS])
+        )
         return
     table = Table(title=f"{len(mutants.MUTANTS)} bugs to put in, and the rule that each breaks", box=None)
     for column in ("name", "rule", "in", "hunted by"):
@@ -110,7 +112,9 @@ def _campaign(options: SimOptions) -> bool:
     begun = time.monotonic()
     total, findings, played = Outcome(), [], 0
     if options.ray:
-        lots: Iterator[spread.Lot] = spread.on_ray(options.plan, options.seeds.start, options.seeds.stop, options.ray_address)
+        lots: Iterator[spread.Lot] = spread.on_ray(
+            options.plan, options.seeds.start, options.seeds.stop, options.ray_address
+        )
     else:
         lots = spread.local(options.plan, options.seeds.start, options.seeds.stop, options.jobs)
     stopped = False
@@ -305,4 +309,3 @@ def _hunt(options: SimOptions) -> bool:
     else:
         click.echo(f"{mutant.name} ({mutant.rule}): {'caught' if caught else 'NOT CAUGHT'}\n  {words}")
     return not caught
-

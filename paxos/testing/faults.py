@@ -65,10 +65,12 @@ def draw(dice: random.Random, nodes: int, length: int, kinds: Sequence[str], mea
     """A schedule of ``length`` ns with a fault every ``mean_gap`` ns or so, of some of the groups that ``kinds`` allow."""
     groups = [[kind for kind in group if kind in kinds] for group in GROUPS.values()]
     groups = [group for group in groups if group]
+    if not groups:
+        return []
     chosen = [group for group in groups if dice.random() < 0.6] or [dice.choice(groups)]
     schedule = []
     at = 0
-    while groups:
+    while True:
         at += 1 + int(dice.expovariate(1 / mean_gap))
         if at >= length:
             break

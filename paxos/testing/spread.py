@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -79,8 +80,8 @@ def local(plan: Plan, first: int, end: int, jobs: int) -> Iterator[Lot]:
         left = iter(todo)
         while True:
             # Few are handed in ahead, so that an end comes soon.
-            while len(waiting) < 2 * jobs and (seeds := next(left, None)) is not None:
-                waiting.add(pool.submit(play, plan, seeds))
+            while len(waiting) < 2 * jobs and (some := next(left, None)) is not None:
+                waiting.add(pool.submit(play, plan, some))
             if not waiting:
                 return
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -88,6 +89,15 @@ def local(plan: Plan, first: int, end: int, jobs: int) -> Iterator[Lot]:
                 yield future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _reach(address: str) -> None:
+    """Ray itself tries an address that nobody listens on for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no Ray cluster at {address} ({error}); give HOST:PORT of its head, or auto") from error
 
 
 def on_ray(plan: Plan, first: int, end: int, address: str | None) -> Iterator[Lot]:
@@ -99,6 +109,8 @@ def on_ray(plan: Plan, first: int, end: int, address: str | None) -> Iterator[Lo
         import ray
     except ImportError as error:
         raise ConfigError("--ray needs Ray: pip install 'cypaxos[ray]'") from error
+    if address is not None and address not in ("auto", "local"):
+        _reach(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -114,7 +126,6 @@ def on_ray(plan: Plan, first: int, end: int, address: str | None) -> Iterator[Lo
             if not waiting:
                 return
             done, waiting = ray.wait(waiting)
-            for lot in ray.get(done):
-                yield lot
+            yield from ray.get(done)
     finally:
         ray.shutdown()

@@ -52,7 +52,7 @@ def _us(ns: int) -> float:
 
 
 def events(cluster: Cluster, faults: Faults | None = None) -> Iterator[dict[str, Any]]:
-    """The entries, in no particular order: names of tracks, slices ("X"), instants ("i"), and the two ends of arrows ("s", "f")."""
+    """The entries: names of tracks, slices ("X"), instants ("i"), and the two ends of arrows ("s", "f")."""
     yield {"ph": "M", "pid": PROCESS, "name": "process_name", "args": {"name": "simulated cluster"}}
     for replica in cluster.replicas:
         yield _track(replica.id, f"node {replica.id}", replica.id)
@@ -72,7 +72,13 @@ def events(cluster: Cluster, faults: Faults | None = None) -> Iterator[dict[str,
 
 
 def _track(number: int, name: str, place: int) -> dict[str, Any]:
-    return {"ph": "M", "pid": PROCESS, "tid": number, "name": "thread_name", "args": {"name": name, "sort_index": place}}
+    return {
+        "ph": "M",
+        "pid": PROCESS,
+        "tid": number,
+        "name": "thread_name",
+        "args": {"name": name, "sort_index": place},
+    }
 
 
 def _slice(track: int, name: str, since: int, until: int, args: dict[str, Any]) -> dict[str, Any]:
