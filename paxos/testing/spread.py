@@ -6,6 +6,7 @@ order in which lots are done changes nothing in the result.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -112,13 +113,14 @@ def on_ray(plan: Plan, first: int, end: int, address: str | None) -> Iterator[Lo
     if address is not None and address not in ("auto", "local"):
         _reach(address)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no Ray cluster at {address}: {error}") from error
     try:
         task: Any = ray.remote(play)
+        resources: Any = ray.cluster_resources
         left = iter(lots(first, end))
-        ahead = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        ahead = 2 * max(int(resources().get("CPU", 1)), 1)
         waiting: list[Any] = []
         while True:
             while len(waiting) < ahead and (seeds := next(left, None)) is not None:
