@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Protocol, Self, Unpack
 
 from paxos._engine import Engine
 from paxos.config import NodeOptions, Options, parse_address, parse_cluster
@@ -60,6 +60,13 @@ def open_group(
     return engine, group
 
 
+class _Process(Protocol):
+    """What runs a node: its engine, or a simulator's process."""
+
+    def fileno(self) -> int: ...
+    def stop(self) -> object: ...
+
+
 class Node:
     """One node of a cluster, for asyncio. Make it with :meth:`open`; close it with :meth:`close` or ``async with``.
 
@@ -67,7 +74,7 @@ class Node:
     that needs no GIL: votes, heartbeats and log writes go on while Python is busy.
     """
 
-    def __init__(self, engine: Engine, group: Group, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, engine: _Process, group: Group, loop: asyncio.AbstractEventLoop) -> None:
         self._engine = engine
         self._group = group
         self._loop = loop

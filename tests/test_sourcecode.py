@@ -207,12 +207,12 @@ def test_core_and_layout_touch_no_file_socket_or_clock() -> None:
     ("package", "allowed"),
     [
         ("kv", {"paxos", "paxos.errors", "paxos.kv"}),
-        ("cli", {"paxos", "paxos.errors", "paxos.config", "paxos.kv", "paxos.cli"}),
+        ("cli", {"paxos", "paxos.errors", "paxos.config", "paxos.kv", "paxos.cli", "paxos.testing"}),
     ],
 )
 def test_service_and_command_line_use_the_public_api(package: str, allowed: set[str]) -> None:
     """paxos.kv and paxos.cli are users like any other: they know ``paxos`` and its public names."""
-    modules = {path.stem for path in (TOP / "paxos").glob("*.py*")} | {"kv", "cli"}
+    modules = {path.stem for path in (TOP / "paxos").glob("*.py*")} | {"kv", "cli", "testing"}
     wrong = []
     for path in (TOP / "paxos" / package).rglob("*.py"):
         for line, module in imports(path):
@@ -230,9 +230,34 @@ def test_nothing_below_imports_the_service_or_the_command_line() -> None:
         for path in (TOP / "paxos").glob("*.p*")
         if path.name != "__main__.py" and path.suffix in (".py", ".pyx", ".pxd")
         for line, module in imports(path)
-        if module.startswith(("paxos.kv", "paxos.cli"))
+        if module.startswith(("paxos.kv", "paxos.cli", "paxos.testing"))
     ]
     assert not wrong, wrong
+
+
+def test_the_simulator_stands_beside_the_service_and_the_command_line() -> None:
+    wrong = [
+        f"{name_of(path)}:{line}: {module}"
+        for path in (TOP / "paxos" / "testing").glob("*.p*")
+        if path.suffix in (".py", ".pyx", ".pxd")
+        for line, module in imports(path)
+        if module.startswith(("paxos.kv", "paxos.cli", "paxos._engine", "paxos._host", "paxos._net", "paxos._sockets"))
+    ]
+    assert not wrong, wrong
+
+
+def test_what_engine_and_simulator_share_touches_no_socket_and_no_file() -> None:
+    """Else the simulator would run something else than production does."""
+    graph = compiled_imports()
+    seen: set[str] = set()
+    todo = ["_round", "_handle"]
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo += graph.get(name, ())
+    assert {"_core", "_effects", "_history", "_store", "_recovery", "_delivery"} <= seen
+    assert not seen & {"_net", "_sockets", "_host", "_engine", "_outqueue"}
 
 
 def test_nothing_is_unpickled() -> None:

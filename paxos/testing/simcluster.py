@@ -27,7 +27,6 @@ from paxos.testing.faults import GROUPS, KINDS, Fault, Faults, draw
 from paxos.testing.loop import Blocking, SimLoop
 
 if TYPE_CHECKING:
-    from paxos._engine import Engine
     from paxos.testing._sim import SimHandle
     from paxos.testing.cluster import _Watched
 
@@ -326,7 +325,7 @@ class SimCluster:
             return
         process = _Process(self, replica, replica.handle)
         self._processes[replica.id] = process
-        self._nodes[replica.id] = Node(cast("Engine", process), replica.group, self.loop)
+        self._nodes[replica.id] = Node(process, replica.group, self.loop)
         self.loop.wake()
 
     def _cut_off(self, replica: Replica) -> None:
