@@ -210,6 +210,7 @@ Examples:
   paxos sim --seeds 17 --trace timeline.json        # one run, and its timeline for https://ui.perfetto.dev
   paxos sim --list-mutants
   paxos sim --mutant reply-before-durable           # a bug put in: exits with 1, because it is caught
+  paxos sim --mutant all
   paxos sim --seeds 0:100000 --ray --ray-address auto
 """
 )
@@ -229,7 +230,9 @@ Examples:
               help="With one seed: write its timeline for Perfetto.")  # fmt: skip
 @click.option("--no-shrink", is_flag=True, help="Print what a seed found with all of its faults.")
 @click.option("--list-mutants", is_flag=True, help="List the bugs that can be put in, and stop.")
-@click.option("--mutant", metavar="NAME", help="Build a copy with this bug in it, and hunt that. Needs the sources.")
+@click.option("--mutant", metavar="NAME",
+              help="Build a copy with this bug in it, and hunt that: exit status 1 when it is caught. all: every one, and "
+              "status 0 when all are caught. Needs the sources, Cython and a C compiler.")  # fmt: skip
 @click.option("--ray", is_flag=True, help="On a Ray cluster (pip install 'cypaxos[ray]').")
 @click.option("--ray-address", metavar="ADDRESS", help="Of that cluster, or auto; default: one on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
@@ -262,6 +265,8 @@ def sim(
     if list_mutants:
         module.list_mutants(as_json)
         return
+    if mutant is not None and seeds == range(100):
+        seeds = range(1)  # not asked for: each mutant has a number of its own
     if len(seeds) != 1 and (keep is not None or trace is not None):
         raise click.UsageError("--keep and --trace are for one seed: --seeds 17")
     if ray_address is not None and not ray:

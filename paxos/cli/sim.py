@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,22 +292,57 @@ def _replay(options: SimOptions) -> bool:
 # -- a bug put in
 
 
-def _hunt(options: SimOptions) -> bool:
-    """Runs the hunt in a process of its own, on a copy of the package with the bug in it."""
-    assert options.mutant is not None
-    mutant = mutants.find(options.mutant)
-    console = Console(stderr=True)
+@dataclass(frozen=True)
+class _Caught:
+    """What came of the hunt of one mutant."""
+
+    mutant: mutants.Mutant
+    caught: bool
+    words: str
+
+    def row(self) -> dict[str, Any]:
+        mutant = self.mutant
+        return {"mutant": mutant.name, "rule": mutant.rule, "hunt": mutant.hunt, "caught": self.caught, "by": self.words}
+
+
+def _hunt_one(mutant: mutants.Mutant, seeds: range) -> _Caught:
+    """In a process of its own, on a copy of the package with the bug in it."""
     with tempfile.TemporaryDirectory() as folder:
-        with console.status(f"building {mutant.name}"):
-            mutants.build(mutant, Path(folder))
-        seeds = options.seeds if len(options.seeds) > 1 else range(mutant.seeds)
+        mutants.build(mutant, Path(folder))
+        seeds = seeds if len(seeds) > 1 else range(mutant.seeds)
         command, environment = mutants.command(mutant, seeds.start, seeds.stop, Path(folder))
-        with console.status(f"hunting {mutant.name}"):
-            hunt = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
-    caught = hunt.returncode != 0
+        hunt = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
     words = hunt.stdout.strip() or f"its process ended with status {hunt.returncode}"
+    return _Caught(mutant, hunt.returncode != 0, words)
+
+
+def _hunt(options: SimOptions) -> bool:
+    assert options.mutant is not None
+    if options.mutant == "all":
+        return _hunt_all(options)
+    mutant = mutants.find(options.mutant)
+    with Console(stderr=True).status(f"building and hunting {mutant.name}"):
+        found = _hunt_one(mutant, options.seeds)
     if options.as_json:
-        click.echo(json.dumps({"mutant": mutant.name, "rule": mutant.rule, "caught": caught, "by": words}))
+        click.echo(json.dumps(found.row()))
     else:
-        click.echo(f"{mutant.name} ({mutant.rule}): {'caught' if caught else 'NOT CAUGHT'}\n  {words}")
-    return not caught
+        click.echo(f"{mutant.name} ({mutant.rule}): {'caught' if found.caught else 'NOT CAUGHT'}\n  {found.words}")
+    return not found.caught
+
+
+def _hunt_all(options: SimOptions) -> bool:
+    """Whether every single one is caught, unlike the hunt of one, where to be caught is the failure."""
+    rows = []
+    with _progress(options, len(mutants.MUTANTS)) as step, ThreadPoolExecutor(options.jobs) as pool:
+        for found in pool.map(lambda mutant: _hunt_one(mutant, options.seeds), mutants.MUTANTS):
+            rows.append(found)
+            step(1, sum(row.caught for row in rows))
+    seeds = [int(row.words.split(" seeds:")[0].replace(",", "")) for row in rows if row.caught and " seeds:" in row.words]
+    middle = statistics.median(seeds) if seeds else None
+    if options.as_json:
+        click.echo(json.dumps({"mutants": [row.row() for row in rows], "median_seeds": middle}))
+    else:
+        for row in rows:
+            click.echo(f"{'caught' if row.caught else 'NOT CAUGHT':10}  {row.mutant.name}: {row.words}")
+        click.echo(f"{sum(row.caught for row in rows)} of {len(rows)} caught, of those with seeds after {middle} in the median")
+    return all(row.caught for row in rows)

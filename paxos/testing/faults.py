@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from paxos.testing.cluster import MS, SECOND, Cluster, Replica
+from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 
 __all__ = ["GROUPS", "KINDS", "Fault", "Faults", "draw"]
 
@@ -129,6 +129,8 @@ class Faults:
             self.restart(replica)
         elif replica.damaged is None:
             self.world.call_at(self.world.now + 50 * MS, lambda: self.revive(replica))
+        elif replica.id not in self.rotten:
+            raise Violation(f"node {replica.id} calls its log damaged, and nobody has damaged it: {replica.damaged}")
 
     # -- one fault
 
