@@ -12,7 +12,7 @@ from paxos._state cimport PEER_BACKLOG, TAIL, ReadJob
 from paxos._store cimport index_chain, index_get, store_read
 from paxos._types cimport (
     FORMAT_VERSION, FRAME_LEARNED, FRAME_MAGIC, RECORD_ACCEPT, RECORD_LEARN, ChunkHead, Frame, Learned, Record, RecordAccept,
-    RecordLearn, Value, ValueHead, bit, value_ref, value_unref, xrealloc,
+    RecordLearn, VALUE_BATCH, Value, ValueHead, bit, value_ref, value_unref, xrealloc,
 )
 
 cdef enum:
@@ -71,7 +71,7 @@ cdef bint handed_in_here(const Host *h, const Value *value) noexcept nogil:
 cdef void history_chosen(Host *h, Group *g, uint64_t instance, Value *value) noexcept nogil:
     if instance < g.cursor:
         # The state machine has it already, from before this process began. What was handed in since cannot be among it.
-        if handed_in_here(h, value):
+        if value.kind == VALUE_BATCH and handed_in_here(h, value):
             delivery_event(&h.delivery, EVENT_AHEAD, g.id).instance = instance
         return
     if g.tail_count == 0:

@@ -206,6 +206,7 @@ cdef void seal(Host *h) noexcept nogil:
         if g.replica != NULL and g.unsealed:
             replica_seal(g.replica)
             take(h, &g.replica.out, g)
+            g.unsealed = False      # what is logged from now on, be it by the steps behind this write, wants a seal of its own
     h.sealing = store_pending(h.store)
 
 
@@ -221,12 +222,9 @@ cdef bint round_writes(Host *h) noexcept nogil:
 
 
 cdef void round_write(Host *h) noexcept nogil:
-    cdef uint32_t i
     flush(h)
     if h.sealing:
         h.sealing = False
-        for i in range(h.group_count):
-            h.groups[i].unsealed = False
     else:
         h.seal_due = h.now + SEAL_AFTER * <int64_t>MILLISECOND
     pump(h)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from paxos.errors import ConfigError
+from paxos.testing.hunt import CAUGHT
 from paxos.testing.mutants import MUTANTS, Mutant, build, command, find
 
 #: What the hunt of a mutant said: the exit status and its line.
@@ -42,7 +43,7 @@ def test_mutant_is_caught(
     mutant: Mutant, hunts: dict[str, Future[Caught]], record_property: Callable[[str, object], None]
 ) -> None:
     status, words = hunts[mutant.name].result()
-    assert status == 1, f"{mutant.name} ({mutant.rule}): {words}"
+    assert status == CAUGHT, f"{mutant.name} ({mutant.rule}): {words}"
     assert "nothing found" not in words
     record_property("caught", words)
 

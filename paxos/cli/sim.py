@@ -23,6 +23,7 @@ from paxos import ConfigError
 from paxos.testing import campaign, mutants, spread, timeline
 from paxos.testing.campaign import Outcome, Plan
 from paxos.testing.faults import GROUPS, KINDS
+from paxos.testing.hunt import CAUGHT
 
 __all__ = ["SimOptions", "list_mutants", "parse_faults", "parse_keep", "parse_seeds", "simulate"]
 
@@ -312,8 +313,9 @@ def _hunt_one(mutant: mutants.Mutant, seeds: range) -> _Caught:
         seeds = seeds if len(seeds) > 1 else range(mutant.seeds)
         command, environment = mutants.command(mutant, seeds.start, seeds.stop, Path(folder))
         hunt = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
-    words = hunt.stdout.strip() or f"its process ended with status {hunt.returncode}"
-    return _Caught(mutant, hunt.returncode != 0, words)
+    if hunt.returncode not in (0, CAUGHT):
+        raise ConfigError(f"the hunt of {mutant.name} ended with status {hunt.returncode}: that is no verdict {hunt.stdout}")
+    return _Caught(mutant, hunt.returncode == CAUGHT, hunt.stdout.strip())
 
 
 def _hunt(options: SimOptions) -> bool:

@@ -4,13 +4,22 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from paxos._replica cimport Replica
 from paxos._types cimport Ballot, Frame, Value
 
+cdef enum:
+    KEPT = 4                        # acceptances of one instance remembered for each node
+
 cdef struct Vote:                   # what of one instance is on one disk
     Ballot ballot                   # highest durable acceptance; round 0: none, or only learned
     uint32_t crc                    # of its value
     bint there
+    Ballot ballots[4]               # the newest acceptances, with their values
+    uint32_t crcs[4]
+    uint32_t count
 
 cdef struct Ledger:                 # of one node
     Ballot promised                 # highest durable promise
+    uint64_t end                    # of what was written: what stands before it and comes again is recovery's
+    bint sealed                     # the newest write is a seal
+    bint wiped                      # its disk was emptied: it must not vote any more
     Ballot prepared                 # highest ballot a Prepare or Accept of it has named
     uint32_t prepared_life
     Vote *votes                     # by instance
@@ -38,12 +47,14 @@ cdef struct Judge:
 
 cdef void judge_init(Judge *j, uint32_t nodes) noexcept nogil
 cdef void judge_free(Judge *j) noexcept nogil
-# Bytes that have become durable in a segment of a node's log.
-cdef void judge_persisted(Judge *j, uint32_t index, const uint8_t *data, size_t size) noexcept nogil
+# Bytes that have become durable in a segment of a node's log, at a place that grows.
+cdef void judge_persisted(Judge *j, uint32_t index, uint64_t place, const uint8_t *data, size_t size) noexcept nogil
 # A frame that leaves a node, in its life number `life`.
 cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *frame, size_t head, Value *value) noexcept nogil
 cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t chain, Value *value) noexcept nogil
-# A replica as it comes up from its log.
+# A replica as it comes up from its log; NULL: the log knows of no cluster.
 cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept nogil
+# A node has lost its disk.
+cdef void judge_wiped(Judge *j, uint32_t index) noexcept nogil
 # Somebody is told that his value stands in an instance.
 cdef void judge_acknowledged(Judge *j, uint64_t instance) noexcept nogil

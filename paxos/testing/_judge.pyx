@@ -2,9 +2,12 @@
 """Judges of every step.
 
 - One value per instance, and one chain checksum behind it, whoever takes it for chosen, whenever (S1, S3).
-- A value is taken for chosen only when a majority holds it durably (rule 5), and nobody is told of it before (S7).
+- A value is taken for chosen only when a majority has accepted it durably under one ballot (rule 5); nobody is told before (S7),
+  and no frame names a watermark above what is chosen.
 - A Promise, Accepted, Reject, Prepare or Accept leaves only when what it stands on is durable at its sender (rules 1 and 2).
-- A restart brings back every durable promise and acceptance (rule 14).
+- Nothing is promised or accepted below a durable promise (rule 1).
+- A node that lost its disk does not vote (rule 10).
+- A restart brings back every durable promise and acceptance (rule 14), and uses no ballot of an earlier life (rule 1).
 - A ballot belongs to one life of one node, and names one value per instance (rules 1 and 4).
 - No instance is proposed that is not within alpha of what its proposer knows chosen (rule 7).
 
@@ -20,8 +23,8 @@ from paxos._codec cimport crc32c
 from paxos._log cimport RECORD_HEAD, log_aligned
 from paxos._replica cimport Replica, Slot, slot_of
 from paxos._types cimport (
-    ALPHA, Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_PREPARE, FRAME_PROMISE, FRAME_REJECT, Frame, Prepare, Promise,
-    RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
+    ALPHA, Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_HEARTBEAT, FRAME_PREPARE, FRAME_PROMISE, FRAME_REJECT, Frame, Prepare, Promise,
+    RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
     Reject, Value, ballot_compare, value_ref, value_unref, xrealloc,
 )
 
@@ -71,7 +74,17 @@ cdef uint32_t fingerprint(uint32_t kind, const uint8_t *data, size_t size) noexc
 
 # ---- what reaches a disk ----
 
-cdef void persisted_record(Judge *j, uint32_t index, const Record *r, const uint8_t *body) noexcept nogil:
+cdef void accepted(Vote *v, const Ballot *ballot, uint32_t crc) noexcept nogil:
+    v.ballots[v.count % KEPT] = ballot[0]
+    v.crcs[v.count % KEPT] = crc
+    v.count += 1
+    if ballot_compare(ballot, &v.ballot) >= 0:
+        v.ballot = ballot[0]
+        v.crc = crc
+        v.there = True
+
+
+cdef void persisted_record(Judge *j, uint32_t index, bint again, const Record *r, const uint8_t *body) noexcept nogil:
     cdef Ledger *l = &j.ledgers[index]
     cdef RecordPromise promise
     cdef RecordAccept accept
@@ -81,15 +94,16 @@ cdef void persisted_record(Judge *j, uint32_t index, const Record *r, const uint
         memcpy(&promise, body, sizeof(promise))
         if ballot_compare(&promise.ballot, &l.promised) > 0:
             l.promised = promise.ballot
+        elif ballot_compare(&promise.ballot, &l.promised) < 0 and not again:
+            found(j, "a ballot was promised below one that had been", index, 0)
     elif r.type == RECORD_ACCEPT:
         memcpy(&accept, body, sizeof(accept))
         if ballot_compare(&accept.ballot, &l.promised) > 0:
             l.promised = accept.ballot
-        v = vote_at(l, r.instance)
-        if ballot_compare(&accept.ballot, &v.ballot) >= 0:
-            v.ballot = accept.ballot
-            v.crc = fingerprint(accept.value.kind, body + sizeof(accept), accept.value.size)
-            v.there = True
+        elif ballot_compare(&accept.ballot, &l.promised) < 0 and not again:
+            found(j, "a value was accepted below the promise", index, r.instance)
+        accepted(vote_at(l, r.instance), &accept.ballot,
+                 fingerprint(accept.value.kind, body + sizeof(accept), accept.value.size))
     elif r.type == RECORD_LEARN:
         memcpy(&learn, body, sizeof(learn))
         v = vote_at(l, r.instance)
@@ -97,7 +111,9 @@ cdef void persisted_record(Judge *j, uint32_t index, const Record *r, const uint
         v.there = True
 
 
-cdef void judge_persisted(Judge *j, uint32_t index, const uint8_t *data, size_t size) noexcept nogil:
+cdef void judge_persisted(Judge *j, uint32_t index, uint64_t place, const uint8_t *data, size_t size) noexcept nogil:
+    cdef Ledger *l = &j.ledgers[index]
+    cdef bint again = place < l.end
     cdef Record r
     cdef RecordWrite write
     cdef size_t at = 0
@@ -109,13 +125,16 @@ cdef void judge_persisted(Judge *j, uint32_t index, const uint8_t *data, size_t 
         return                      # a header, or zeros
     memcpy(&write, data + RECORD_HEAD, sizeof(write))
     at = RECORD_HEAD + log_aligned(r.size)
+    l.end = max(l.end, place + write.length)
+    l.sealed = True
     for i in range(write.records):
         if at + RECORD_HEAD > size:
             return
         memcpy(&r, data + at, RECORD_HEAD)
         if at + RECORD_HEAD + r.size > size:
             return
-        persisted_record(j, index, &r, data + at + RECORD_HEAD)
+        l.sealed = l.sealed and r.type == RECORD_WATERMARK
+        persisted_record(j, index, again, &r, data + at + RECORD_HEAD)
         at += RECORD_HEAD + log_aligned(r.size)
 
 
@@ -123,6 +142,12 @@ cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept no
     cdef Ledger *l = &j.ledgers[index]
     cdef Slot *s
     cdef uint64_t i
+    if l.wiped:
+        return
+    if r == NULL:
+        if l.promised.round != 0:
+            found(j, "a restart forgot the cluster", index, 0)
+        return
     if ballot_compare(&r.promised, &l.promised) < 0:
         found(j, "a restart forgot a durable promise", index, 0)
     if r.chosen > j.chosen_count or (r.chosen > 0 and r.chain != j.chains[r.chosen - 1]):
@@ -134,6 +159,9 @@ cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept no
         if s == NULL or ballot_compare(&s.ballot, &l.votes[i].ballot) < 0:
             found(j, "a restart forgot a durable acceptance", index, i)
             return
+        if (ballot_compare(&s.ballot, &l.votes[i].ballot) == 0
+                and fingerprint(s.value.kind, s.value.data, s.value.size) != l.votes[i].crc):
+            found(j, "a restart brought back another value than was accepted", index, i)
 
 
 # ---- what leaves a node ----
@@ -147,8 +175,8 @@ cdef void own_ballot(Judge *j, uint32_t index, uint32_t life, const Ballot *ball
         l.prepared = ballot[0]
         j.ballots += 1
         l.prepared_life = life
-    elif order == 0 and l.prepared_life != life:
-        found(j, "a ballot was used again after a restart", index, instance)
+    elif l.prepared_life != life:
+        found(j, "a ballot was used again after a restart" if order == 0 else "a ballot of an earlier life was used", index, instance)
 
 
 cdef void accept_sent(Judge *j, uint32_t index, const Accept *a, Value *value, const uint8_t *rest) noexcept nogil:
@@ -182,6 +210,10 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
     cdef Ledger *l = &j.ledgers[index]
     cdef const Accepted *accepted
     cdef uint64_t i
+    if f.chosen > j.chosen_count:
+        found(j, "a frame names a watermark above what anybody knows chosen", index, f.chosen)
+    if l.wiped and FRAME_PREPARE <= f.type <= FRAME_HEARTBEAT:
+        found(j, "a node that lost its disk took part in votes (rule 10)", index, 0)
     if f.type == FRAME_PROMISE:
         if ballot_compare(&l.promised, &(<const Promise *>body).ballot) < 0:
             found(j, "a promise left before it was durable", index, 0)
@@ -216,6 +248,32 @@ cdef uint32_t holders(const Judge *j, uint64_t instance) noexcept nogil:
     return count
 
 
+cdef bint by_quorum(const Judge *j, uint64_t instance) noexcept nogil:
+    """Whether a majority has accepted the chosen value of an instance durably, under one ballot."""
+    cdef Value *value = j.chosen[instance]
+    cdef uint32_t crc = fingerprint(value.kind, value.data, value.size)
+    cdef uint32_t i, k, n, m, count
+    cdef const Vote *v
+    cdef const Vote *other
+    for i in range(j.nodes):
+        if instance >= j.ledgers[i].vote_count:
+            continue
+        v = &j.ledgers[i].votes[instance]
+        for k in range(min(v.count, <uint32_t>KEPT)):
+            count = 0
+            for n in range(j.nodes):
+                if instance >= j.ledgers[n].vote_count or v.crcs[k] != crc:
+                    continue
+                other = &j.ledgers[n].votes[instance]
+                for m in range(min(other.count, <uint32_t>KEPT)):
+                    if other.crcs[m] == crc and ballot_compare(&other.ballots[m], &v.ballots[k]) == 0:
+                        count += 1
+                        break
+            if count >= j.quorum:
+                return True
+    return False
+
+
 cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t chain, Value *value) noexcept nogil:
     cdef Value *known
     if instance < j.chosen_count:
@@ -236,8 +294,12 @@ cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t cha
     j.chosen[instance] = value_ref(value)
     j.chains[instance] = chain
     j.chosen_count += 1
-    if holders(j, instance) < j.quorum:
-        found(j, "a value was taken for chosen that no majority holds durably", index, instance)
+    if not by_quorum(j, instance):
+        found(j, "a value was taken for chosen that no majority has durably accepted under one ballot", index, instance)
+
+
+cdef void judge_wiped(Judge *j, uint32_t index) noexcept nogil:
+    j.ledgers[index].wiped = True
 
 
 cdef void judge_acknowledged(Judge *j, uint64_t instance) noexcept nogil:

@@ -54,9 +54,11 @@ class World:
         fails: bool | None = None,
         full: bool | None = None,
         direct: bool | None = None,
+        read_fails: bool | None = None,
     ) -> None:
         """Time of a log write, from ``low`` to ``high``; ``hang``: no write ends for so long; ``fails``: the next sync does;
-        ``full``: no file may grow; ``direct``: whether O_DIRECT is to be had (looked at when the log is opened)."""  # fmt: skip
+        ``read_fails``: the next read does; ``full``: no file may grow; ``direct``: whether O_DIRECT is to be had (looked at
+        when the log is opened)."""  # fmt: skip
     def python(self, index: int, *, low: int, high: int) -> None:
         """How long it takes until a node's Python side gets its turn."""
     def flip(self, index: int) -> tuple[int, int] | None:
@@ -79,6 +81,10 @@ class World:
         """By type of frame (see FRAME_NAMES), the share that is lost; all other types are not."""
     def sleepy(self, share: float, longest: int) -> None:
         """The share of rounds that begin up to so much later than they could, with frames arriving meanwhile."""
+    def reset(self, source: int, target: int) -> None:
+        """The connection from ``source`` to ``target`` breaks, and is made anew."""
+    def sealed(self, index: int) -> bool:
+        """Whether the newest durable write of a node is one that seals what is before it."""
     def wipe(self, index: int) -> None:
         """A node that does not run gets an empty disk."""
     def cut(self, source: int, target: int) -> None:

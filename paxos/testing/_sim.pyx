@@ -9,11 +9,11 @@ from paxos._delivery cimport delivery_command, delivery_free, delivery_init
 from paxos._handle cimport Handle
 from paxos._state cimport Host
 from paxos._types cimport bit, xzalloc
-from paxos.testing._judge cimport judge_acknowledged
+from paxos.testing._judge cimport judge_acknowledged, judge_wiped
 from paxos.testing._random cimport random_between, random_next
 from paxos.testing._simdisk cimport SimFolder, simdisk_flip, simdisk_wipe
 from paxos.testing._world cimport (
-    EVENT_CALL, EVENT_RESUME, RUN_CALL, RUN_ENDED, RUN_FAILED, RUN_PYTHON, RUN_UNTIL, SimNode, World as CWorld, world_ended,
+    EVENT_CALL, EVENT_DOWN, EVENT_RESUME, RUN_CALL, RUN_ENDED, RUN_FAILED, RUN_PYTHON, RUN_UNTIL, SimNode, World as CWorld, world_ended,
     world_free, world_host, world_init, world_local, world_push, world_run, world_stand, world_start, world_wake,
 )
 
@@ -151,7 +151,8 @@ cdef class World:
         n.timer_at = 0
         world_wake(n)
 
-    def disk(self, index, *, low=None, high=None, hang=None, fails=None, full=None, direct=None):
+    def disk(self, index, *, low=None, high=None, hang=None, fails=None, full=None, direct=None,
+             read_fails=None):
         cdef SimNode *n = self.node(index)
         if low is not None:
             n.disk_low = low
@@ -163,6 +164,8 @@ cdef class World:
             n.disk.fails = fails
         if full is not None:
             n.disk.full = full
+        if read_fails is not None:
+            n.disk.read_fails = read_fails
         if direct is not None:
             n.disk.refuses_direct = not direct
 
@@ -195,6 +198,15 @@ cdef class World:
         for i, share in shares.items():
             self.w.picky[i & 31] = share
 
+    def reset(self, source, target):
+        cdef SimNode *n = self.node(source)
+        self.node(target)
+        world_push(self.w, self.w.now, EVENT_DOWN, source, target, n.life, NULL, 0)
+
+    def sealed(self, index):
+        self.node(index)
+        return bool(self.w.judge.ledgers[<uint32_t>index].sealed)
+
     def sleepy(self, double share, int64_t longest):
         self.w.sleepy, self.w.sleepy_ns = share, longest
 
@@ -203,6 +215,7 @@ cdef class World:
         if n.host != NULL:
             raise RuntimeError("the disk of a running node cannot be taken away")
         simdisk_wipe(&n.disk)
+        judge_wiped(&self.w.judge, index)
 
     def network(self, *, delay=None, loss=None, duplicate=None, corrupt=None, late=None):
         if delay is not None:

@@ -56,7 +56,8 @@ cdef struct SimDisk:
     bint dead                       # ... and it has
     bint loses_power                # how it dies: all that is not synced may go, else the page cache stays
     bint fails                      # the next sync (or durable write) fails
-    bint full                       # no file may grow
+    bint full                       # no file may grow, or be made
+    bint read_fails                 # the next read does
     # what was seen
     uint64_t synced                 # durable writes
     uint64_t torn                   # writes of which a part was kept

@@ -67,6 +67,8 @@ cdef int _open(Disk *disk, const char *name, int flags, int *fd) noexcept nogil:
             return ENOENT
         if dies(d):
             return EIO
+        if d.full:
+            return ENOSPC
         f = <SimFile *>xzalloc(sizeof(SimFile))
         strncpy(f.name, name, NAME_SIZE - 1)
         f.linked = True
@@ -176,6 +178,9 @@ cdef int _write(Disk *disk, int fd, const uint8_t *data, size_t size, uint64_t o
 cdef int _read(Disk *disk, int fd, uint8_t *out, size_t size, uint64_t offset) noexcept nogil:
     cdef SimDisk *d = <SimDisk *>disk.context
     cdef SimFile *f = d.open[fd]
+    if d.read_fails:
+        d.read_fails = False
+        return EIO
     if offset + size > f.size:
         return EBADMSG
     memcpy(out, f.data + offset, size)
@@ -212,6 +217,9 @@ cdef int _sync(Disk *disk, int fd) noexcept nogil:
 cdef int _sync_directory(Disk *disk) noexcept nogil:
     cdef SimDisk *d = <SimDisk *>disk.context
     if dies(d):
+        return EIO
+    if d.fails:
+        d.fails = False
         return EIO
     d.change_count = 0
     sweep(d)
@@ -347,6 +355,7 @@ cdef void simdisk_process_ended(SimDisk *d, bint power) noexcept nogil:
     d.dies_in = -1
     d.dead = False
     d.fails = False
+    d.read_fails = False
     if not power:
         return                      # the page cache outlives the process
     for i in range(d.file_count):

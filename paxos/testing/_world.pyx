@@ -254,8 +254,8 @@ cdef void watch(void *context, Host *h, Group *g, const Effect *e) noexcept nogi
 cdef void persisted(void *context, const char *name, uint64_t offset, const uint8_t *data, size_t size) noexcept nogil:
     cdef SimNode *n = <SimNode *>context
     if strstr(name, ".seg") != NULL and offset != 0:
-        judge_persisted(&n.world.judge, n.index, data, size)
         n.last_write = (<uint64_t>strtoull(name, NULL, 16) << 32) | offset
+        judge_persisted(&n.world.judge, n.index, n.last_write, data, size)
 
 
 cdef void world_host(SimNode *n, Host *h) noexcept nogil:
@@ -302,6 +302,8 @@ cdef void after(SimNode *n) noexcept nogil:
     cdef int64_t due = round_deadline(n.host), wait
     look_for_python(n)
     wait = due - n.host.now
+    if n.host.delivery.inbox_count:
+        wait = 0                    # submitted during the write
     if wait <= 0:
         if not n.round_due:
             n.round_due = True
@@ -359,8 +361,7 @@ cdef void step_written(void *context) noexcept nogil:
 cdef void step_start(void *context) noexcept nogil:
     cdef SimNode *n = <SimNode *>context
     round_start(n.host, world_local(n))
-    if n.host.groups[0].replica != NULL:
-        judge_restored(&n.world.judge, n.index, n.host.groups[0].replica)
+    judge_restored(&n.world.judge, n.index, n.host.groups[0].replica)
 
 
 cdef int live(SimNode *n, void (*step)(void *) noexcept nogil) noexcept nogil:

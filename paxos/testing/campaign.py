@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import logging
 import random
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -194,6 +195,10 @@ def run(
             _judge(cluster, workload, outcome)
         except Violation as error:
             outcome.violation = str(error)
+        except Exception as error:
+            # A finding, too, and it must not take along what the other seeds have found.
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            outcome.violation = f"it broke: {type(error).__name__} at {at.name} ({at.filename}:{at.lineno}): {error}"
         finally:
             counts = cluster.world.counts()
             outcome.seconds = (cluster.now - start) / SECOND
@@ -219,7 +224,7 @@ def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
     before = cluster.world.chosen
     living = [replica for replica in cluster.replicas if replica.damaged is None and replica.id not in faults.wiped]
     probes = [Probe(workload, replica) for replica in living]
-    if not cluster.run_until(lambda: all(probe.answered for probe in probes), CHOSEN_WITHIN):
+    if not cluster.run_until(lambda: all(p.answered or p.replica.damaged for p in probes), CHOSEN_WITHIN):
         silent = ", ".join(str(probe.replica.id) for probe in probes if not probe.answered)
         chosen = cluster.world.chosen - before
         raise Violation(
@@ -227,9 +232,15 @@ def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
             f"{_states(living)}"
         )
     workload.stop()
+    living = [replica for replica in living if replica.damaged is None]  # rot may have been found only now
     if not cluster.run_until(lambda: cluster.level(living), LEVEL_WITHIN):
         raise Violation(f"the nodes are not level {LEVEL_WITHIN} s after the last fault: {_states(living)}")
     workload.finish()
+    # A log that has fallen idle is sealed: a write says that the newest one with something in it is durable (rule 13).
+    cluster.run(1)
+    for replica in living:
+        if replica.up and not cluster.world.sealed(replica.index):
+            raise Violation(f"node {replica.id} has been idle for a second, and its log is not sealed")
 
 
 def _states(replicas: Sequence[Replica]) -> str:

@@ -36,11 +36,11 @@ class Fault:
 
 #: Kinds by group; a run draws some of the groups, so that each kind is also met alone.
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
-    "network": ("loss", "duplicate", "late", "corrupt", "slow", "picky"),
+    "network": ("loss", "duplicate", "late", "corrupt", "slow", "picky", "reset"),
     "partition": ("isolate", "split", "one-way", "quorum-loss", "constrained", "chained", "minority", "flap"),
     "crash": ("kill", "power", "kill-in-call", "power-in-call", "kill-all", "power-all", "stop"),
     "pause": ("pause", "pause-python", "sleepy"),
-    "disk": ("disk-slow", "disk-hang", "sync-fails", "disk-full", "spare"),
+    "disk": ("disk-slow", "disk-hang", "sync-fails", "read-fails", "disk-full", "spare"),
     "rot": ("flip", "wipe"),
     "clock": ("drift", "jump"),
     "election": ("stand",),
@@ -111,7 +111,7 @@ class Faults:
         self.world.sleepy(0.0, 0)
         self.world.network(loss=0.0, duplicate=0.0, late=(0.0, 0), corrupt=0.0, delay=(50_000, 300_000))
         for replica in self.cluster.replicas:
-            self.world.disk(replica.index, low=100_000, high=400_000, hang=0, full=False, fails=False)
+            self.world.disk(replica.index, low=100_000, high=400_000, hang=0, full=False, fails=False, read_fails=False)
             self.world.crash(replica.index, within=1 << 60)
             self.world.clock(replica.index, ppm=0)
             if replica.up:
@@ -174,6 +174,12 @@ class Faults:
         elif kind == "late":
             self.world.network(late=(strength, (5, 50, 500, 3000)[fault.number // 3 % 4] * MS))
             self._after(fault, lambda: self.world.network(late=(0.0, 0)))
+        elif kind == "reset":
+            # Connections break here and there, and come up again.
+            for a in self.cluster.replicas:
+                for b in self.cluster.replicas:
+                    if a is not b and fault.number >> ((a.index * 5 + b.index) % 16) & 1:
+                        self.world.reset(a.index, b.index)
         elif kind == "picky":
             # Some types of frames hardly get through: what would tell a node that it is behind, or deposed, say.
             share = (0.5, 0.8, 0.95)[fault.number % 3]
@@ -289,6 +295,8 @@ class Faults:
             world.disk(index, hang=fault.length)
         elif kind == "sync-fails":
             world.disk(index, fails=True)
+        elif kind == "read-fails":
+            world.disk(index, read_fails=True)
         elif kind == "spare":
             world.spare(index)
         elif kind == "jump":

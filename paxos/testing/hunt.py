@@ -1,5 +1,5 @@
 """``python -m paxos.testing.hunt cluster|log FIRST END`` plays seeds until one fails, in this process; ``... explore SCOPE 0 0``
-explores. One line on stdout says what came of it; exit status 1: something was found.
+explores. One line on stdout says what came of it; exit status CAUGHT: something was found.
 
 What hunts a mutant: run with the mutated package on PYTHONPATH.
 """
@@ -10,7 +10,9 @@ import faulthandler
 import sys
 from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["CAUGHT", "main"]
+
+CAUGHT = 10  # like no status of a Python that failed
 
 
 def _cluster(seed: int) -> str | None:
@@ -34,13 +36,13 @@ def main(arguments: Sequence[str]) -> int:
 
         result = explore(SCOPES[scope[0]])
         print(f"{result.states:,} states of scope {scope[0]}: {result.violation or 'nothing found'}", flush=True)
-        return 1 if result.violation is not None else 0
+        return CAUGHT if result.violation is not None else 0
     play = {"cluster": _cluster, "log": _log}[kind]
     for number, seed in enumerate(range(int(first), int(end)), 1):
         violation = play(seed)
         if violation is not None:
             print(f"{number} seeds: {violation.splitlines()[0]} (seed {seed})", flush=True)
-            return 1
+            return CAUGHT
     print(f"{int(end) - int(first)} seeds: nothing found", flush=True)
     return 0
 

@@ -434,6 +434,32 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         3000,
         "log",
     ),
+    Mutant(
+        "never-sealed",
+        "13: a log that falls idle is not sealed",
+        "_round.pyx",
+        "    if h.seal_due != 0 and h.now >= h.seal_due and not store_pending(h.store):\n        seal(h)\n",
+        "    if h.seal_due != 0 and h.now >= h.seal_due and not store_pending(h.store):\n        h.seal_due = 0\n",
+    ),
+    Mutant(
+        "torn-tail-called-damaged",
+        "13: a torn tail is called damage, and the node does not start",
+        "_recovery.pyx",
+        '        self.outcome = "torn" if self.erase or self.drop else "good"\n',
+        "        if self.erase:\n"
+        '            return self._bad(8, self.numbers[at], k.offset, "it is torn")\n'
+        '        self.outcome = "torn" if self.erase or self.drop else "good"\n',
+        600,
+    ),
+    Mutant(
+        "failed-directory-sync-ignored",
+        "14: a directory that could not be synced is taken for synced",
+        "_store.pyx",
+        "        error = s.disk.sync_directory(s.disk)\n",
+        "        s.disk.sync_directory(s.disk)\n",
+        3000,
+        "log",
+    ),
     # -- rules 16, 19, 22, and the host's own
     Mutant(
         "applied-twice-on-replay",
@@ -560,7 +586,7 @@ def _compile(source: Path) -> None:
 
 
 def command(mutant: Mutant, first: int, end: int, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The command that hunts a mutant built in ``folder``, and its environment: one line on stdout, 1 where it is caught."""
+    """The command that hunts a mutant built in ``folder``, and its environment: one line on stdout, status ``hunt.CAUGHT``."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH", "")]))
     return [sys.executable, "-m", "paxos.testing.hunt", *mutant.hunt.split(), str(first), str(end)], environment

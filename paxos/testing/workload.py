@@ -121,11 +121,13 @@ class Client:
         workload.written += 1
         new = b"%d" % workload.written
         kind = dice.random()
+        # Some values are longer than a sector, so that a torn write can be torn in them.
+        padding = b"." * dice.choice(workload.paddings)
         action: Action
         if kind < 0.4:
             action, value = ("get",), b"get:%b::%b" % (key, new)
         elif kind < 0.75:
-            action, value = ("set", new), b"set:%b:%b:" % (key, new)
+            action, value = ("set", new), b"set:%b:%b:%b" % (key, new, padding)
         elif kind < 0.9:
             old = self.known.get(key)
             action, value = ("cas", old, new), b"cas:%b:%b:%b" % (key, old or b"", new)
@@ -280,6 +282,7 @@ class Workload:
         self.keys = keys
         self.mean = SECOND * clients / rate
         self.bursts = dice.choice([0.0, 0.0, 0.003, 0.02])  # share of steps that begin with one
+        self.paddings = dice.choice([(0,), (0, 0, 700, 2500)])
         self.timeouts = dice.choice([(0.2, 1.0, 5.0), (0.05, 0.3), (5.0,)])
         self.clients = [Client(self, number) for number in range(clients)]
         #: each operation with the value that stands for it in the log
