@@ -32,3 +32,5 @@ class MemoryDisk:
         """No file may grow any more, or may again."""
     def flip(self, segment: int, offset: int, which: int) -> bool:
         """Flips a bit. False: there is no such byte."""
+    def replace(self, name: str, data: bytes | None) -> None:
+        """Puts other bytes, all durable, into a file that nobody has open; None: the file is gone."""

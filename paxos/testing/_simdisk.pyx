@@ -486,3 +486,21 @@ cdef class MemoryDisk:
 
     def flip(self, uint64_t segment, uint64_t offset, int which):
         return simdisk_flip(self.disk, segment, offset, which) == 0
+
+    def replace(self, name, data):
+        cdef bytes raw = name.encode()
+        cdef SimFile *f = find(self.disk, raw)
+        cdef size_t i
+        if f == NULL:
+            raise FileNotFoundError(ENOENT, "no such file", name)
+        if data is None:
+            f.linked = False
+            return
+        for i in range(f.unsynced_count):
+            free(f.unsynced[i].old)
+        f.unsynced_count = 0
+        f.size = 0
+        grow(f, len(data))
+        f.synced_size = f.size
+        if f.size:
+            memcpy(f.data, <const char *><bytes>data, f.size)
