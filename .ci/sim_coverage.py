@@ -38,7 +38,7 @@ EXCLUDED: dict[str, dict[str, str]] = {
     "codec": dict.fromkeys(("checksum", "check_frame"), TESTS),
     "log": {"Layout": TESTS},
     "recovery": dict.fromkeys(("recover", "_number"), TESTS),
-    "store": {"PositionIndex": TESTS},
+    "store": {"PositionIndex": TESTS, "index_trim": "only PositionIndex calls it: nothing cuts the index short yet"},
     "segments": dict.fromkeys(("LogStore.wait_for_spare", "LogStore.__enter__", "LogStore.__exit__"), TESTS),
 }
 EXCLUDED["segments"]["LogStore._run_preparer"] = EXCLUDED.setdefault("spares", {})["spares_prepare"] = (

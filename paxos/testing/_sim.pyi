@@ -81,6 +81,10 @@ class World:
         """The share of rounds that begin up to so much later than they could, with frames arriving meanwhile."""
     def wipe(self, index: int) -> None:
         """A node that does not run gets an empty disk."""
+    def forge(
+        self, index: int, source: int, type: int, body: bytes, own: bool, header: Mapping[str, int]
+    ) -> bool:
+        """A frame arrives at a node as if from ``source``, with a right checksum; see ``paxos.testing.forged``. False: not now."""
     def cut(self, source: int, target: int) -> None:
         """Frames from ``source`` to ``target`` are dropped from now on."""
     def heal(self) -> None: ...
