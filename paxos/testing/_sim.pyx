@@ -252,6 +252,16 @@ cdef class World:
         world_push(self.w, self.w.now + self.w.delay_low, EVENT_FRAME, index, source, 0, data, size)
         return True
 
+    def folder(self, index):
+        cdef SimNode *n = self.node(index)
+        cdef SimFolder folder = SimFolder.__new__(SimFolder)
+        if n.host != NULL:
+            raise RuntimeError("the disk of a running node is its own")
+        folder.sim = &n.disk
+        folder.owner = self
+        folder.__init__(f"node{index + 1}")
+        return folder
+
     def cut(self, source, target):
         self.node(source)
         self.node(target)

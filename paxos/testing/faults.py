@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from paxos.testing.cluster import MS, SECOND, Cluster, Replica
+from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 from paxos.testing.forged import FORGED
+from paxos.testing.wrongwriter import contradict
 
 __all__ = ["GROUPS", "KINDS", "Fault", "Faults", "draw"]
 
@@ -42,7 +43,7 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "crash": ("kill", "power", "kill-in-call", "power-in-call", "kill-all", "power-all", "stop"),
     "pause": ("pause", "pause-python", "sleepy"),
     "disk": ("disk-slow", "disk-hang", "sync-fails", "disk-full", "spare"),
-    "rot": ("flip", "wipe"),
+    "rot": ("flip", "wipe", "contradict"),
     "clock": ("drift", "jump"),
     "election": ("stand", "resign"),
 }
@@ -53,6 +54,7 @@ LENGTHS: Final[dict[str, tuple[int, int]]] = {
     "forged": (1, 1),
     "flip": (1, 1),
     "wipe": (1, 1),
+    "contradict": (1, 1),
     "spare": (1, 1),
     "jump": (1, 1),
     "kill": (1, 3000),
@@ -95,6 +97,7 @@ class Faults:
         self.over = False
         self.rotten: set[int] = set()
         self.wiped: set[int] = set()  # came back empty: these wait, and neither vote nor apply
+        self.contradicted: set[int] = set()  # their logs hold what cannot be, and must be refused
         self.down_until: dict[int, int] = {}
         self.network = {"loss": 0.0, "duplicate": 0.0, "late": (0.0, 0), "corrupt": 0.0}
         self.cut_number = 0
@@ -129,6 +132,8 @@ class Faults:
         if not self.over and self.down_until.get(replica.id, 0) > self.world.now:
             return
         if replica.start():
+            if replica.id in self.contradicted:
+                raise Violation(f"node {replica.id} starts with a log that contradicts itself")
             self.restart(replica)
         elif replica.damaged is None:
             self.world.call_at(self.world.now + 50 * MS, lambda: self.revive(replica))
@@ -314,7 +319,7 @@ class Faults:
                     handle.resign(True)
 
             self._after(fault, stand_again)
-        else:  # flip, wipe: what rots makes its node unusable for good, so never more than a minority
+        else:  # flip, wipe, contradict: what rots makes its node unusable for good, so never more than a minority
             # And not before the cluster is formed, for which it takes them all.
             if (
                 len(self.rotten) >= (len(self.cluster.replicas) - 1) // 2
@@ -326,6 +331,11 @@ class Faults:
                 self.cluster.crash(replica)
                 world.wipe(index)
                 self.wiped.add(replica.id)
+            elif kind == "contradict":
+                self.cluster.crash(replica)
+                if not contradict(world.folder(index), fault.number):
+                    return False
+                self.contradicted.add(replica.id)
             elif world.flip(index) is None:
                 return False
             self.rotten.add(replica.id)

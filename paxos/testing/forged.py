@@ -1,7 +1,8 @@
 """Frames that no right peer sends, with right checksums: each must be refused or dropped, and change nothing.
 
-A frame is its type and body; ``own``: it is a FORWARD under the receiver's newest own ballot, of the sender's present process, so that only the rest is wrong; and
-what its header says, where that is not what a member of the receiver's cluster would say (``to``: a HELLO to the receiver).
+A frame is its type and body; ``own``: it is a FORWARD under the receiver's newest own ballot, of the sender's present process, so
+that only the rest is wrong; and what its header says, where that is not what a member of the receiver's cluster would say
+(``to``: a HELLO to the receiver).
 """
 
 from __future__ import annotations

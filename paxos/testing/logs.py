@@ -111,6 +111,7 @@ class _Life:
         log, self.log = self.log, None
         if self.dice.random() < 0.02:
             log.abandon()  # as a forked child does: it must change nothing
+            log.abandon()
             self.happen("abandoned")
         log.close()
         self.refused(log.flush, "a closed log")
@@ -172,6 +173,7 @@ class _Life:
         segment, offset = log.position
         self.refused(lambda: log.append(5, 0, 0, bytes(self.size)), "a record that fits no segment")
         self.refused(lambda: log.recycle(segment), "recycling the segment in use")
+        self.refused(lambda: LogStore.__init__(log, self.disk.folder(), 1), "opening an open log")
         oldest = segment - log.counters()["segments"] + 1
         for place in (
             0,
@@ -280,8 +282,8 @@ class _Life:
                 return True
             write = Newest(data, last, offset)
             change(write)
-            write.seal(previous="history" not in what)
-            self.disk.replace(f"{last:016x}.seg", bytes(data))
+            write.seal(previous=what != "a record of another history")
+            folder.replace(f"{last:016x}.seg", bytes(data))
         elif kind < 0.8:
             what, verdict, least, alter = dice.choice(HEADERS)
             where = dice.randint(oldest + 1 if least > 1 and number > 1 else oldest, last)
@@ -290,13 +292,13 @@ class _Life:
             data = bytearray(folder.view(f"{where:016x}.seg"))
             alter(data)
             seal_header(data)
-            self.disk.replace(f"{where:016x}.seg", bytes(data))
+            folder.replace(f"{where:016x}.seg", bytes(data))
         else:
             what, least, left = dice.choice(FILES)
             where = dice.randint(oldest, last)
             if number < least or where <= self.given_up:
                 return True
-            self.disk.replace(f"{where:016x}.seg", left(bytes(folder.view(f"{where:016x}.seg"))))
+            folder.replace(f"{where:016x}.seg", left(bytes(folder.view(f"{where:016x}.seg"))))
         self.happen("a wrong writer")
         if verdict == "cut":
             self.durable.pop()
