@@ -3,6 +3,7 @@
 #   make demo         three nodes, a killed master, the proof     ARGS="--json" and so on
 #   make lint         ruff, mypy --strict, stubs against the compiled modules
 #   make debug-test   unit tests on builds with bounds, overflow and None checks and line tracing, in build/
+#   make sim-coverage statements and branches of core and log that simulations alone reach    ARGS="--seeds 300"
 #   make bench        the benchmarks
 #   make wheel        a wheel, repaired, in wheelhouse/
 # PYTHON names the interpreter to build the virtual environment with (3.11 or later).
@@ -17,7 +18,7 @@ PY     := $(BIN)/python
 STUBS   := $(subst /,.,$(patsubst %.pyi,%,$(wildcard paxos/_*.pyi paxos/testing/_*.pyi)))
 SOURCES := $(wildcard paxos/*.pyx paxos/*.pxd paxos/testing/*.pyx paxos/testing/*.pxd) setup.py
 
-.PHONY: build test demo lint format hints debug-test bench bench-once wheel kill-rounds fault-rounds failover clean
+.PHONY: build test demo lint format hints debug-test sim-coverage bench bench-once wheel kill-rounds fault-rounds failover clean
 
 # -- set-up: a stamp each, so that nothing is done twice
 
@@ -76,6 +77,9 @@ hints: $(VENV)/.dev
 debug-test: $(VENV)/.test
 	bash .ci/debug_test.sh $(abspath $(PY)) debug $(ARGS)
 	bash .ci/debug_test.sh $(abspath $(PY)) trace $(ARGS)
+
+sim-coverage: $(VENV)/.test
+	$(PY) .ci/sim_coverage.py $(ARGS)
 
 wheel: $(VENV)/.dev
 	bash wheels/build.sh $(PY)

@@ -131,7 +131,11 @@ class Node:
                 for engine in made:
                     engine.stop()
             raise
-        return cls(engine, group, loop)
+        try:
+            return cls(engine, group, loop)
+        except BaseException:
+            engine.stop()  # a loop that cannot watch a descriptor, say: nothing of the node may stay behind
+            raise
 
     def propose(self, value: bytes, *, timeout: float = 5.0, machine: int = 0) -> asyncio.Future[Any]:
         """Proposes a value; await the returned future for what ``apply`` returned on this node.

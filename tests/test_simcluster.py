@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import re
+import socket as socketlib
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import paxos
+from engines import free_ports
 from paxos.errors import ConfigError, DamagedLog, NodeClosed, NotAvailable, OutcomeUnknown
 from paxos.testing import NotEnded, NotSimulated, SimCluster
 from paxos.testing.simcluster import schedule_for
@@ -290,15 +292,18 @@ def test_what_hangs_is_ended_and_named(sim_cluster: MakeSimCluster) -> None:
 
 def test_the_real_world_is_refused(sim_cluster: MakeSimCluster, tmp_path: Path) -> None:
     cluster = sim_cluster(Counter)
+    (port,) = free_ports(1)
 
     async def real_node() -> None:
-        await paxos.Node.open(tmp_path / "1", node_id=1, cluster={1: "127.0.0.1:27131"}, state_machine=Counter)
+        await paxos.Node.open(tmp_path / "1", node_id=1, cluster={1: f"127.0.0.1:{port}"}, state_machine=Counter)
 
     async def socket() -> None:
         await asyncio.open_connection("127.0.0.1", 1)
 
     with pytest.raises(NotSimulated, match=r"cluster\.node\(1\)"):
         cluster.run(real_node())
+    with socketlib.socket() as there:
+        there.bind(("127.0.0.1", port))  # nothing of that node was left behind
     with pytest.raises((NotSimulated, OSError)):
         cluster.run(socket())
 

@@ -303,7 +303,13 @@ class _Caught:
 
     def row(self) -> dict[str, Any]:
         mutant = self.mutant
-        return {"mutant": mutant.name, "rule": mutant.rule, "hunt": mutant.hunt, "caught": self.caught, "by": self.words}
+        return {
+            "mutant": mutant.name,
+            "rule": mutant.rule,
+            "hunt": mutant.hunt,
+            "caught": self.caught,
+            "by": self.words,
+        }
 
 
 def _hunt_one(mutant: mutants.Mutant, seeds: range) -> _Caught:
@@ -314,7 +320,9 @@ def _hunt_one(mutant: mutants.Mutant, seeds: range) -> _Caught:
         command, environment = mutants.command(mutant, seeds.start, seeds.stop, Path(folder))
         hunt = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
     if hunt.returncode not in (0, CAUGHT):
-        raise ConfigError(f"the hunt of {mutant.name} ended with status {hunt.returncode}: that is no verdict {hunt.stdout}")
+        raise ConfigError(
+            f"the hunt of {mutant.name} ended with status {hunt.returncode}: that is no verdict {hunt.stdout}"
+        )
     return _Caught(mutant, hunt.returncode == CAUGHT, hunt.stdout.strip())
 
 
@@ -339,12 +347,16 @@ def _hunt_all(options: SimOptions) -> bool:
         for found in pool.map(lambda mutant: _hunt_one(mutant, options.seeds), mutants.MUTANTS):
             rows.append(found)
             step(1, sum(row.caught for row in rows))
-    seeds = [int(row.words.split(" seeds:")[0].replace(",", "")) for row in rows if row.caught and " seeds:" in row.words]
+    seeds = [
+        int(row.words.split(" seeds:")[0].replace(",", "")) for row in rows if row.caught and " seeds:" in row.words
+    ]
     middle = statistics.median(seeds) if seeds else None
     if options.as_json:
         click.echo(json.dumps({"mutants": [row.row() for row in rows], "median_seeds": middle}))
     else:
         for row in rows:
             click.echo(f"{'caught' if row.caught else 'NOT CAUGHT':10}  {row.mutant.name}: {row.words}")
-        click.echo(f"{sum(row.caught for row in rows)} of {len(rows)} caught, of those with seeds after {middle} in the median")
+        click.echo(
+            f"{sum(row.caught for row in rows)} of {len(rows)} caught, of those with seeds after {middle} in the median"
+        )
     return all(row.caught for row in rows)

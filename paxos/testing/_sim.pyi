@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 from paxos._handle import Handle
+from paxos.testing._simdisk import SimFolder
 
 __test__: dict[str, str]
 FRAME_NAMES: dict[int, str]
@@ -87,6 +88,11 @@ class World:
         """Whether the newest durable write of a node is one that seals what is before it."""
     def wipe(self, index: int) -> None:
         """A node that does not run gets an empty disk."""
+    def forge(self, index: int, source: int, type: int, body: bytes, own: bool, header: Mapping[str, int]) -> bool:
+        """A frame arrives at a node as if from ``source``, with a right checksum; see ``paxos.testing.forged``. False: it
+        cannot now."""
+    def folder(self, index: int) -> SimFolder:
+        """The disk of a node that does not run."""
     def cut(self, source: int, target: int) -> None:
         """Frames from ``source`` to ``target`` are dropped from now on."""
     def heal(self) -> None: ...

@@ -1,19 +1,23 @@
 # cython: language_level=3
 """The simulated world for Python; see _sim.pyi for what the methods say."""
 cimport cython
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
+from paxos._codec cimport crc32c
 from paxos._delivery cimport delivery_command, delivery_free, delivery_init
+from paxos._formation cimport STATE_FORMED, Hello
 from paxos._handle cimport Handle
+from paxos._replica cimport Replica
 from paxos._state cimport Host
-from paxos._types cimport bit, xzalloc
+from paxos._types cimport FORMAT_VERSION, FRAME_MAGIC, Forward, Frame, bit, xzalloc
 from paxos.testing._judge cimport judge_acknowledged, judge_wiped
 from paxos.testing._random cimport random_between, random_next
 from paxos.testing._simdisk cimport SimFolder, simdisk_flip, simdisk_wipe
 from paxos.testing._world cimport (
-    EVENT_CALL, EVENT_DOWN, EVENT_RESUME, RUN_CALL, RUN_ENDED, RUN_FAILED, RUN_PYTHON, RUN_UNTIL, SimNode, World as CWorld, world_ended,
+    EVENT_CALL, EVENT_DOWN, EVENT_FRAME, EVENT_RESUME, RUN_CALL, RUN_ENDED, RUN_FAILED, RUN_PYTHON, RUN_UNTIL, SimNode,
+    World as CWorld, world_ended,
     world_free, world_host, world_init, world_local, world_push, world_run, world_stand, world_start, world_wake,
 )
 
@@ -228,6 +232,49 @@ cdef class World:
             self.w.corrupt = corrupt
         if late is not None:
             self.w.late, self.w.late_ns = late
+
+    def forge(self, index, source, uint8_t type, bytes body, bint own, header):
+        cdef SimNode *n = self.node(index)
+        cdef Replica *r = NULL if n.host == NULL else n.host.groups[0].replica
+        cdef size_t size = sizeof(Frame) + len(body)
+        cdef uint8_t *data
+        cdef Frame *frame
+        cdef Forward *forward
+        self.node(source)
+        if r == NULL or n.host.formation.state != STATE_FORMED or not n.accepted & bit(source):
+            return False
+        data = <uint8_t *>xzalloc(size)
+        memcpy(data + sizeof(Frame), <const char *>body, len(body))
+        frame = <Frame *>data
+        frame.magic = FRAME_MAGIC
+        frame.length = header.get("length", size)
+        frame.version = header.get("version", FORMAT_VERSION)
+        frame.type = type
+        frame.flags = header.get("flags", 0)
+        frame.group = header.get("group", 0)
+        frame.sender = header.get("sender", r.members.members[<uint32_t>source].node)
+        frame.signature = header.get("signature", r.signature)
+        frame.inc_hi = header.get("inc", r.members.members[<uint32_t>source].inc_hi)
+        frame.inc_lo = r.members.members[<uint32_t>source].inc_lo
+        if own:
+            forward = <Forward *>(data + sizeof(Frame))
+            forward.ballot = r.ballot
+            forward.boot = r.origins[<uint32_t>source].boot
+        if "to" in header:
+            (<Hello *>(data + sizeof(Frame))).to = r.options.node
+        frame.crc = crc32c(0, data + 12, size - 12)
+        world_push(self.w, self.w.now + self.w.delay_low, EVENT_FRAME, index, source, 0, data, size)
+        return True
+
+    def folder(self, index):
+        cdef SimNode *n = self.node(index)
+        cdef SimFolder folder = SimFolder.__new__(SimFolder)
+        if n.host != NULL:
+            raise RuntimeError("the disk of a running node is its own")
+        folder.sim = &n.disk
+        folder.owner = self
+        folder.__init__(f"node{index + 1}")
+        return folder
 
     def cut(self, source, target):
         self.node(source)

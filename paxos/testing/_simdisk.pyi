@@ -12,6 +12,10 @@ __test__: dict[str, str]
 class SimFolder(Folder):
     """The data directory of a simulated node; made by the simulator, or by :meth:`MemoryDisk.folder`."""
 
+    def replace(self, name: str, data: bytes | None) -> None:
+        """Puts other bytes, all durable, into a file that nobody has open; None: the file is gone. The judge counts what
+        is written to this disk from then on for nothing."""
+
 @final
 class MemoryDisk:
     """A disk of its own. Everything that it decides follows from ``seed``; ``direct``: whether it can do O_DIRECT."""

@@ -450,6 +450,24 @@ cdef class SimFolder(Folder):
         if error:
             raise OSError(error, "the process ended", name)
 
+    def replace(self, name, data):
+        """Puts other bytes, all durable, into a file that nobody has open; None: the file is gone. Nobody is told of
+        what is written to this disk from then on."""
+        cdef SimFile *f = self.file(name)
+        cdef size_t i
+        self.sim.persisted = NULL       # who reads what is written, and believes it, can no longer
+        if data is None:
+            f.linked = False
+            return
+        for i in range(f.unsynced_count):
+            free(f.unsynced[i].old)
+        f.unsynced_count = 0
+        f.size = 0
+        grow(f, len(data))
+        f.synced_size = f.size
+        if f.size:
+            memcpy(f.data, <const char *><bytes>data, f.size)
+
     def entropy(self, size_t size):
         """Bytes from the seed."""
         return b"".join((random_next(&self.sim.random)).to_bytes(8, "little") for _ in range((size + 7) // 8))[:size]

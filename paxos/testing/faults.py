@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
+from paxos.testing.forged import FORGED
+from paxos.testing.wrongwriter import contradict
 
 __all__ = ["GROUPS", "KINDS", "Fault", "Faults", "draw"]
 
@@ -36,21 +38,23 @@ class Fault:
 
 #: Kinds by group; a run draws some of the groups, so that each kind is also met alone.
 GROUPS: Final[dict[str, tuple[str, ...]]] = {
-    "network": ("loss", "duplicate", "late", "corrupt", "slow", "picky", "reset"),
+    "network": ("loss", "duplicate", "late", "corrupt", "slow", "picky", "reset", "forged"),
     "partition": ("isolate", "split", "one-way", "quorum-loss", "constrained", "chained", "minority", "flap"),
     "crash": ("kill", "power", "kill-in-call", "power-in-call", "kill-all", "power-all", "stop"),
     "pause": ("pause", "pause-python", "sleepy"),
     "disk": ("disk-slow", "disk-hang", "sync-fails", "read-fails", "disk-full", "spare"),
-    "rot": ("flip", "wipe"),
+    "rot": ("flip", "wipe", "contradict"),
     "clock": ("drift", "jump"),
-    "election": ("stand",),
+    "election": ("stand", "resign"),
 }
 KINDS: Final = tuple(kind for kinds in GROUPS.values() for kind in kinds)
 #: The least and the most that a fault of a kind lasts, in ms, where it is not the usual.
 LENGTHS: Final[dict[str, tuple[int, int]]] = {
     "stand": (1, 1),
+    "forged": (1, 1),
     "flip": (1, 1),
     "wipe": (1, 1),
+    "contradict": (1, 1),
     "spare": (1, 1),
     "jump": (1, 1),
     "kill": (1, 3000),
@@ -93,6 +97,7 @@ class Faults:
         self.over = False
         self.rotten: set[int] = set()
         self.wiped: set[int] = set()  # came back empty: these wait, and neither vote nor apply
+        self.contradicted: set[int] = set()  # their logs hold what cannot be, and must be refused
         self.down_until: dict[int, int] = {}
         self.network = {"loss": 0.0, "duplicate": 0.0, "late": (0.0, 0), "corrupt": 0.0}
         self.cut_number = 0
@@ -114,8 +119,9 @@ class Faults:
             self.world.disk(replica.index, low=100_000, high=400_000, hang=0, full=False, fails=False, read_fails=False)
             self.world.crash(replica.index, within=1 << 60)
             self.world.clock(replica.index, ppm=0)
-            if replica.up:
+            if replica.handle is not None:
                 self.world.pause_python(replica.index, False)
+                replica.handle.resign(True)
             else:
                 self.revive(replica)
 
@@ -126,6 +132,8 @@ class Faults:
         if not self.over and self.down_until.get(replica.id, 0) > self.world.now:
             return
         if replica.start():
+            if replica.id in self.contradicted:
+                raise Violation(f"node {replica.id} starts with a log that contradicts itself")
             self.restart(replica)
         elif replica.damaged is None:
             self.world.call_at(self.world.now + 50 * MS, lambda: self.revive(replica))
@@ -145,7 +153,7 @@ class Faults:
         replica = self._target(fault)
         kind = fault.kind
         if kind in GROUPS["network"]:
-            hit = self._network(kind, fault)
+            hit = self._forged(replica, fault) if kind == "forged" else self._network(kind, fault)
         elif kind in GROUPS["partition"]:
             hit = self._partition(kind, replica, fault)
         elif kind in GROUPS["crash"]:
@@ -193,6 +201,14 @@ class Faults:
             self.world.network(delay=(slow // 4, slow))
             self._after(fault, lambda: self.world.network(delay=(50_000, 300_000)))
         return True
+
+    def _forged(self, replica: Replica, fault: Fault) -> bool:
+        """A frame of a peer that is wrong, out of date or of another cluster, with a right checksum: it must change nothing."""
+        others = [other for other in self.cluster.replicas if other is not replica]
+        if not others:
+            return False
+        source = others[fault.number % len(others)]
+        return self.world.forge(replica.index, source.index, *FORGED[fault.number // 32 % len(FORGED)])
 
     def _partition(self, kind: str, replica: Replica, fault: Fault) -> bool:
         cut, everyone = self.cluster.cut, self.cluster.replicas
@@ -303,7 +319,17 @@ class Faults:
             world.clock(index, jump=(1 + fault.number % 20) * SECOND // 4)
         elif kind == "stand":
             world.stand(index)
-        else:  # flip, wipe: what rots makes its node unusable for good, so never more than a minority
+        elif kind == "resign":
+            assert replica.handle is not None
+            handle = replica.handle
+            handle.resign(False)
+
+            def stand_again() -> None:
+                if replica.handle is handle:
+                    handle.resign(True)
+
+            self._after(fault, stand_again)
+        else:  # flip, wipe, contradict: what rots makes its node unusable for good, so never more than a minority
             # And not before the cluster is formed, for which it takes them all.
             if (
                 len(self.rotten) >= (len(self.cluster.replicas) - 1) // 2
@@ -315,6 +341,11 @@ class Faults:
                 self.cluster.crash(replica)
                 world.wipe(index)
                 self.wiped.add(replica.id)
+            elif kind == "contradict":
+                self.cluster.crash(replica)
+                if not contradict(world.folder(index), fault.number):
+                    return False
+                self.contradicted.add(replica.id)
             elif world.flip(index) is None:
                 return False
             self.rotten.add(replica.id)

@@ -194,9 +194,10 @@ class _Burst:
         self.workload = workload
         dice = workload.dice
         self.values = []
+        padding = b"x" * dice.choice([0, 0, 200, 4000])  # what a state machine makes nothing of, and a log must hold
         for _ in range(dice.choice([20, 100, 300])):
             workload.written += 1
-            self.values.append(b"app:burst:+%d:" % workload.written)
+            self.values.append(b"app:burst:+%d:%b" % (workload.written, padding))
         self.settled = False
 
     def start(self) -> None:
