@@ -41,11 +41,11 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "network": ("loss", "duplicate", "late", "corrupt", "slow", "picky", "forged"),
     "partition": ("isolate", "split", "one-way", "quorum-loss", "constrained", "chained", "minority", "flap"),
     "crash": ("kill", "power", "kill-in-call", "power-in-call", "kill-all", "power-all", "stop"),
-    "pause": ("pause", "pause-python", "sleepy"),
+    "pause": ("pause", "pause-python", "sleepy", "resign"),
     "disk": ("disk-slow", "disk-hang", "sync-fails", "disk-full", "spare"),
     "rot": ("flip", "wipe", "contradict"),
     "clock": ("drift", "jump"),
-    "election": ("stand", "resign"),
+    "election": ("stand",),
 }
 KINDS: Final = tuple(kind for kinds in GROUPS.values() for kind in kinds)
 #: The least and the most that a fault of a kind lasts, in ms, where it is not the usual.
