@@ -117,7 +117,7 @@ cdef class Handle:
                 raise DamagedLog(
                     f"the log in {self.log.directory} contradicts itself: the record at position "
                     f"{self.log.records[n].position} (type {self.log.records[n].type}, instance "
-                    f"{self.log.records[n].instance}) does not fit what came before. Nothing has been changed; keep the "
+                    f"{self.log.records[n].instance}) does not fit what came before. Keep the "
                     "directory for analysis, and start the node again from an empty one")
         self.log.release_replay()
         host_restored(h)

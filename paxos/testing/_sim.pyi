@@ -56,9 +56,11 @@ class World:
         full: bool | None = None,
         direct: bool | None = None,
         read_fails: bool | None = None,
+        directory_fails: bool | None = None,
     ) -> None:
         """Time of a log write, from ``low`` to ``high``; ``hang``: no write ends for so long; ``fails``: the next sync does;
-        ``read_fails``: the next read does; ``full``: no file may grow; ``direct``: whether O_DIRECT is to be had (looked at
+        ``read_fails``, ``directory_fails``: the next read, or sync of the directory, does;
+        ``full``: no file may grow; ``direct``: whether O_DIRECT is to be had (looked at
         when the log is opened)."""  # fmt: skip
     def python(self, index: int, *, low: int, high: int) -> None:
         """How long it takes until a node's Python side gets its turn."""

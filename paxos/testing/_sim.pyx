@@ -156,7 +156,7 @@ cdef class World:
         world_wake(n)
 
     def disk(self, index, *, low=None, high=None, hang=None, fails=None, full=None, direct=None,
-             read_fails=None):
+             read_fails=None, directory_fails=None):
         cdef SimNode *n = self.node(index)
         if low is not None:
             n.disk_low = low
@@ -166,6 +166,8 @@ cdef class World:
             n.disk_hangs_until = self.w.now + hang
         if fails is not None:
             n.disk.fails = fails
+        if directory_fails is not None:
+            n.disk.directory_fails = directory_fails
         if full is not None:
             n.disk.full = full
         if read_fails is not None:

@@ -55,7 +55,8 @@ cdef struct SimDisk:
     int64_t dies_in                 # calls that change something until the process dies in one; -1: it does not
     bint dead                       # ... and it has
     bint loses_power                # how it dies: all that is not synced may go, else the page cache stays
-    bint fails                      # the next sync (or durable write) fails
+    bint fails                      # the next sync of a file (or durable write) fails
+    bint directory_fails            # the next sync of the directory does
     bint full                       # no file may grow, or be made
     bint read_fails                 # the next read does
     # what was seen

@@ -218,8 +218,8 @@ cdef int _sync_directory(Disk *disk) noexcept nogil:
     cdef SimDisk *d = <SimDisk *>disk.context
     if dies(d):
         return EIO
-    if d.fails:
-        d.fails = False
+    if d.directory_fails:
+        d.directory_fails = False
         return EIO
     d.change_count = 0
     sweep(d)
@@ -356,6 +356,7 @@ cdef void simdisk_process_ended(SimDisk *d, bint power) noexcept nogil:
     d.dead = False
     d.fails = False
     d.read_fails = False
+    d.directory_fails = False
     if not power:
         return                      # the page cache outlives the process
     for i in range(d.file_count):
@@ -505,8 +506,11 @@ cdef class MemoryDisk:
     def ended(self, bint power):
         simdisk_process_ended(self.disk, power)
 
-    def fail(self):
-        self.disk.fails = True
+    def fail(self, bint directory=False):
+        if directory:
+            self.disk.directory_fails = True
+        else:
+            self.disk.fails = True
 
     def fill(self, bint full):
         self.disk.full = full

@@ -41,11 +41,11 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "network": ("loss", "duplicate", "late", "corrupt", "slow", "picky", "reset", "forged"),
     "partition": ("isolate", "split", "one-way", "quorum-loss", "constrained", "chained", "minority", "flap"),
     "crash": ("kill", "power", "kill-in-call", "power-in-call", "kill-all", "power-all", "stop"),
-    "pause": ("pause", "pause-python", "sleepy"),
+    "pause": ("pause", "pause-python", "sleepy", "resign"),
     "disk": ("disk-slow", "disk-hang", "sync-fails", "read-fails", "disk-full", "spare"),
     "rot": ("flip", "wipe", "contradict"),
     "clock": ("drift", "jump"),
-    "election": ("stand", "resign"),
+    "election": ("stand",),
 }
 KINDS: Final = tuple(kind for kinds in GROUPS.values() for kind in kinds)
 #: The least and the most that a fault of a kind lasts, in ms, where it is not the usual.
@@ -116,7 +116,8 @@ class Faults:
         self.world.sleepy(0.0, 0)
         self.world.network(loss=0.0, duplicate=0.0, late=(0.0, 0), corrupt=0.0, delay=(50_000, 300_000))
         for replica in self.cluster.replicas:
-            self.world.disk(replica.index, low=100_000, high=400_000, hang=0, full=False, fails=False, read_fails=False)
+            self.world.disk(replica.index, low=100_000, high=400_000, hang=0, full=False)
+            self.world.disk(replica.index, fails=False, read_fails=False, directory_fails=False)
             self.world.crash(replica.index, within=1 << 60)
             self.world.clock(replica.index, ppm=0)
             if replica.handle is not None:
@@ -310,7 +311,8 @@ class Faults:
         elif kind == "disk-hang":
             world.disk(index, hang=fault.length)
         elif kind == "sync-fails":
-            world.disk(index, fails=True)
+            # Syncs of the directory are few: the failure waits for one.
+            world.disk(index, fails=fault.number % 3 > 0, directory_fails=fault.number % 3 == 0)
         elif kind == "read-fails":
             world.disk(index, read_fails=True)
         elif kind == "spare":

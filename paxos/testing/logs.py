@@ -131,6 +131,8 @@ class _Life:
             # A small end of this segment, and a death about where the next one is begun.
             self.append(dice.randrange(400))
             self.disk.die(dice.choice([2, 3, 3, 3, 4]))
+            if dice.random() < 0.2:
+                self.disk.fail(directory=True)
             self.append(self.size // 2)
             return
         x = dice.random()

@@ -110,6 +110,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "_election.pyx",
         "    if frame.chosen > r.chosen:\n        return                  # learn what",
         "    if False:\n        return                  # learn what",
+        hunt="explore rivals",
     ),
     Mutant(
         "watermark-not-reported",
@@ -151,7 +152,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "_proposer.pyx",
         "ballot_compare(&s.report_ballot, &s.ballot) > 0):",
         "ballot_compare(&s.report_ballot, &s.ballot) < 0):",
-        3000,
+        hunt="explore return",
     ),
     Mutant(
         "reports-become-no-ops",
@@ -173,6 +174,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "_election.pyx",
         "    return is_quorum(&r.members, mask)\n\n\ncdef void election_master_heard",
         "    return is_quorum(&r.members, mask) or mask & ~bit(r.self)\n\n\ncdef void election_master_heard",
+        hunt="explore rivals",
     ),
     # -- the acceptor's promise
     Mutant(
