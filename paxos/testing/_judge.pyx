@@ -5,6 +5,7 @@
 - A value is taken for chosen only when a majority has accepted it durably under one ballot (rule 5); nobody is told before (S7),
   and no frame names a watermark above what is chosen.
 - A Promise, Accepted, Reject, Prepare or Accept leaves only when what it stands on is durable at its sender (rules 1 and 2).
+- A ballot is used for values only when a majority has durably promised it (rule 8).
 - Nothing is promised or accepted below a durable promise (rule 1).
 - A node that lost its disk does not vote (rule 10).
 - A restart brings back every durable promise and acceptance (rule 14), and uses no ballot of an earlier life (rule 1).
@@ -204,6 +205,15 @@ cdef void accept_sent(Judge *j, uint32_t index, const Accept *a, Value *value, c
         n.crc = crc
 
 
+cdef uint32_t promisers(const Judge *j, const Ballot *ballot) noexcept nogil:
+    """Nodes that have durably promised this ballot or a higher one."""
+    cdef uint32_t i, count = 0
+    for i in range(j.nodes):
+        if ballot_compare(&j.ledgers[i].promised, ballot) >= 0:
+            count += 1
+    return count
+
+
 cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *frame, size_t head, Value *value) noexcept nogil:
     cdef const Frame *f = <const Frame *>frame
     cdef const uint8_t *body = frame + sizeof(Frame)
@@ -230,6 +240,8 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
         own_ballot(j, index, life, &(<const Prepare *>body).ballot, (<const Prepare *>body).first)
     elif f.type == FRAME_ACCEPT:
         own_ballot(j, index, life, &(<const Accept *>body).ballot, (<const Accept *>body).instance)
+        if promisers(j, &(<const Accept *>body).ballot) < j.quorum:
+            found(j, "a ballot was used that no majority has promised durably", index, (<const Accept *>body).instance)
         accept_sent(j, index, <const Accept *>body, value, body + sizeof(Accept))
         if (<const Accept *>body).instance >= f.chosen + ALPHA:
             found(j, "an instance was proposed further ahead than alpha", index, (<const Accept *>body).instance)

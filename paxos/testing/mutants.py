@@ -170,11 +170,10 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     Mutant(
         "promise-quorum-of-half",
-        "4: half of the members are enough for an election",
+        "8: half of the members are enough for an election",
         "_election.pyx",
         "    return is_quorum(&r.members, mask)\n\n\ncdef void election_master_heard",
         "    return is_quorum(&r.members, mask) or mask & ~bit(r.self)\n\n\ncdef void election_master_heard",
-        hunt="explore rivals",
     ),
     # -- the acceptor's promise
     Mutant(
