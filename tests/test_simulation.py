@@ -117,7 +117,8 @@ def test_schedules_are_of_the_kinds_asked_for() -> None:
     assert schedule_of(Plan(kinds=()), 1) == []
     quiet = run(Plan(kinds=(), seconds=5), 1)
     assert quiet.violation is None
-    assert quiet.operations["unknown"] == quiet.operations["refused"] == 0
+    assert quiet.faults == {}
+    assert quiet.operations["unknown"] == 0  # (small queues may refuse a burst all the same)
     assert quiet.chosen > 50
 
 
