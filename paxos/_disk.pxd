@@ -1,7 +1,7 @@
 # cython: language_level=3
 """What the log asks of a disk: a table of calls on the files of one directory. The real one makes system calls, retried and
 completed; the simulated one forgets, tears and fails. Every answer is 0 or an errno, unless said otherwise."""
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 cdef enum DiskFlag:
     DISK_WRITE = 1                  # else for reading only

@@ -249,6 +249,27 @@ def test_a_stuck_python_side_costs_the_mastership_only_beyond_its_limit(make_reg
     assert call.error is None
 
 
+def test_a_follower_whose_state_machine_is_ahead_stops_when_its_own_proposal_is_chosen() -> None:
+    """Rule 16. Node 3 was given a state of another cluster: it claims 40 instances that nobody has chosen. What it proposes now
+    stands in one of them, which is proof."""
+
+    def machine(node: int, before: Registers | None) -> Registers:
+        registers = Registers()
+        if node == 3:
+            registers.instance = 40
+        return registers
+
+    cluster = Cluster(machine, seed=5)
+    try:
+        assert master_of(cluster).id != 3, "as a master it would have noticed by itself"
+        cluster.run(2)
+        Call(cluster.replicas[2], b"set:k:v:")
+        with pytest.raises(Violation, match=r"node 3 stopped applying: .*has applied instance 40"):
+            cluster.run(10)
+    finally:
+        cluster.close()
+
+
 # ---- what was found ----
 
 

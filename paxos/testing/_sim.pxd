@@ -9,7 +9,6 @@ cdef class World:
     cdef list handles               # of the running nodes, by index
     cdef dict calls                 # what happens at EVENT_CALLs, by number
     cdef uint64_t next_call
-    cdef list marks                 # Python's own entries of the timeline
     cdef public object on_python    # (index) a node's Python side gets its turn
     cdef public object on_ended     # (index, power) a node's process has ended; called after it is gone
     cdef object __weakref__

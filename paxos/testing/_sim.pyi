@@ -26,9 +26,8 @@ class World:
         """Simulated time. It begins at 1,000 s."""
     def local(self, index: int) -> int:
         """What the clock of a node says."""
-    def call_at(self, at: int, call: Callable[[], None]) -> int:
-        """Calls back at a time; the number is for cancel_call()."""
-    def cancel_call(self, number: int) -> None: ...
+    def call_at(self, at: int, call: Callable[[], None]) -> None:
+        """Calls back at a time."""
     def run(self, until: int, stop: Callable[[], bool] | None = None) -> bool:
         """Goes on to a time, or until ``stop`` is true (asked after each step that reaches Python; that is the answer).
         Raises :class:`Violation` as soon as a judge finds something."""

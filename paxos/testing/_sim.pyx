@@ -42,7 +42,6 @@ cdef class World:
         world_init(self.w, nodes, seed & 0xFFFFFFFFFFFFFFFF)
         self.handles = [None] * nodes
         self.calls = {}
-        self.marks = []
 
     def __dealloc__(self):
         if self.w != NULL:
@@ -75,10 +74,6 @@ cdef class World:
         self.next_call += 1
         self.calls[self.next_call] = call
         world_push(self.w, at, EVENT_CALL, 0, 0, 0, NULL, self.next_call)
-        return self.next_call
-
-    def cancel_call(self, number):
-        self.calls.pop(number, None)
 
     def run(self, int64_t until, stop=None):
         cdef uint64_t which = 0

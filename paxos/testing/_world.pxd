@@ -2,7 +2,6 @@
 """The simulated world below Python: time, network, disks, nodes. One thread; every choice from one seed."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from paxos._state cimport Host
-from paxos._types cimport Frame, Value
 from paxos.testing._judge cimport Judge
 from paxos.testing._simdisk cimport SimDisk
 
@@ -101,7 +100,6 @@ cdef struct SimNode:
     int64_t python_low              # ns until Python gets its turn
     int64_t python_high
     uint64_t last_write             # segment << 32 | offset of the newest durable write
-    uint64_t elections
 
 cdef struct World:
     int64_t now
