@@ -115,8 +115,9 @@ cdef uint8_t *read_value(Host *h, Group *g, uint64_t instance, uint64_t position
 
 
 cdef bint history_behind(const Group *g) noexcept nogil:
-    """Whether Python's next instance is chosen but no longer in memory."""
-    return g.replica != NULL and g.cursor < g.replica.chosen and (g.tail_count == 0 or g.cursor < g.tail_first)
+    """Whether Python's next instance is chosen but no longer in memory. (One that is deleted comes with a checkpoint or never.)"""
+    return (g.replica != NULL and g.cursor < g.replica.chosen and g.cursor >= g.replica.first_kept
+            and (g.tail_count == 0 or g.cursor < g.tail_first))
 
 
 cdef void history_refill(Host *h, Group *g) noexcept nogil:

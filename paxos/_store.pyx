@@ -336,6 +336,35 @@ cdef void index_free(Index *x) noexcept nogil:
     memset(x, 0, sizeof(Index))
 
 
+# ---- what pins a segment ----
+
+cdef void highs_note(Highs *x, uint64_t segment, uint64_t instance) noexcept nogil:
+    cdef uint64_t at
+    if x.count == 0:
+        x.first = segment
+    at = segment - x.first          # segments are written in order
+    if at >= x.capacity:
+        x.capacity = max(<size_t>16, 2 * <size_t>at)
+        x.highs = <uint64_t *>xrealloc(x.highs, x.capacity * sizeof(uint64_t))
+    if at >= x.count:
+        memset(x.highs + x.count, 0, (at + 1 - x.count) * sizeof(uint64_t))
+        x.count = at + 1
+    x.highs[at] = max(x.highs[at], instance + 1)
+
+
+cdef bint highs_below(Highs *x, uint64_t segment, uint64_t first) noexcept nogil:
+    while x.count and x.first < segment:
+        x.count -= 1
+        memmove(x.highs, x.highs + 1, x.count * sizeof(uint64_t))
+        x.first += 1
+    return x.count == 0 or x.first > segment or x.highs[0] <= first
+
+
+cdef void highs_free(Highs *x) noexcept nogil:
+    free(x.highs)
+    memset(x, 0, sizeof(Highs))
+
+
 cdef class PositionIndex:
     """The index for Python: instance -> position of its record. One thread at a time."""
     cdef Index index

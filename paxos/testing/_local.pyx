@@ -386,6 +386,8 @@ cdef void _stand(Host *h) noexcept nogil:
     memset(text, 0, sizeof(Frame) + sizeof(PrevoteReply))
     frame.type = FRAME_PREVOTE_REPLY
     frame.sender = r.members.members[(h.index + 1) % NODES].node
+    frame.inc_hi = r.members.members[(h.index + 1) % NODES].inc_hi
+    frame.inc_lo = r.members.members[(h.index + 1) % NODES].inc_lo
     reply.ballot = r.asked
     reply.granted = True
     replica_receive(r, NOW, frame)

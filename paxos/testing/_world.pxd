@@ -79,6 +79,8 @@ cdef struct SimNode:
     SimDisk disk
     Exit exit
     uint32_t life                   # counts starts of the process
+    uint64_t inc_hi                 # its incarnation
+    uint64_t inc_lo
     bint writing                    # in a log write: what comes waits
     bint paused                     # the whole process
     bint python_paused              # only its Python side

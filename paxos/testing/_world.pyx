@@ -21,11 +21,11 @@ from paxos._round cimport (
 )
 from paxos._state cimport Group, Host
 from paxos._types cimport (
-    EFFECT_CHOSEN, EFFECT_MASTER, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, PrevoteReply,
+    EFFECT_CHOSEN, EFFECT_INSTALLED, EFFECT_MASTER, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, PrevoteReply,
     Value, bit, xalloc, xrealloc, xzalloc,
 )
 from paxos.testing._judge cimport (
-    judge_chosen, judge_free, judge_init, judge_persisted, judge_restored, judge_sent,
+    judge_chosen, judge_free, judge_init, judge_installed, judge_persisted, judge_restored, judge_sent,
 )
 from paxos.testing._random cimport random_between, random_chance, random_next
 from paxos.testing._simdisk cimport simdisk_free, simdisk_init, simdisk_process_ended
@@ -247,6 +247,8 @@ cdef void watch(void *context, Host *h, Group *g, const Effect *e) noexcept nogi
     if e.type == EFFECT_CHOSEN:
         judge_chosen(&n.world.judge, n.index, e.instance, <uint32_t>e.after, e.value)
         mark(n.world, n.world.now, MARK_CHOSEN, n.index, 0, e.instance, e.value.count)
+    elif e.type == EFFECT_INSTALLED:
+        judge_installed(&n.world.judge, n.index, e.instance, <uint32_t>e.after)
     elif e.type == EFFECT_MASTER:
         mark(n.world, n.world.now, MARK_MASTER, n.index, 0, e.code, e.instance)
 
