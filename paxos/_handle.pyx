@@ -183,6 +183,12 @@ cdef class Handle:
         return (h.formation.state == STATE_FORMED, f"{h.formation.sig_hi:016x}{h.formation.sig_lo:016x}",
                 h.groups[0].replica.first_kept if there else 0, h.groups[0].replica.chosen if there else 0)
 
+    def log_used(self):
+        """Bytes of the segments in use, as of the last round."""
+        cdef Status s
+        delivery_status(&self.host.delivery, &s)
+        return s.segments * self.segment_bytes
+
     def files(self):
         """The files of the checkpoints beside this node's log."""
         return self.log.files()

@@ -35,7 +35,6 @@ from paxos._history cimport frame_head, history_behind, history_free, history_re
 from paxos._membership cimport membership_read
 from paxos._prune cimport prune_base, prune_install, prune_next
 from paxos._state cimport PEER_BACKLOG, Group, Host
-from paxos._log cimport log_begin
 from paxos._replica cimport Replica
 from paxos._store cimport (
     highs_free, highs_note, index_free, index_set, index_set_chain, store_flush, store_pending, store_recycle,
@@ -262,9 +261,8 @@ cdef void seal(Host *h) noexcept nogil:
 
 cdef bint round_writes(Host *h) noexcept nogil:
     cdef Status status
-    if h.pruning and not store_pending(h.store) and prune_next(h):
-        log_begin(&h.store.writer)          # nothing else is due: a write of its own says where the log begins
-    if not store_pending(h.store):
+    # Where nothing else is due, a write of its own says where the log begins.
+    if not store_pending(h.store) and not prune_next(h):
         return False
     if h.delivery.fresh_count:
         # Python works while the disk does. The status goes along: it must never be older than the events.

@@ -4,7 +4,7 @@
 Belongs to one thread, and needs no GIL. After the first failed write or sync every further one fails with the same errno:
 what the file then holds is not known, and only recovery may judge it.
 """
-from libc.errno cimport EBADMSG, EINVAL, EMSGSIZE, ENOENT, ENOMEM
+from libc.errno cimport EBADMSG, EINVAL, EMSGSIZE, ENOENT, ENOMEM, EOVERFLOW
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
@@ -128,6 +128,9 @@ cdef int store_flush(Store *s) noexcept nogil:
     length = log_close_write(&s.writer)
     if length == 0:
         return 0
+    if s.writer.offset + length + BLOCK > s.writer.segment_size:
+        f.failed = EOVERFLOW        # the last block is for LOG_END: log_fits() was not asked
+        return EOVERFLOW
     error = store_write(s, s.current, s.writer.buffer, length, s.writer.offset)
     if error:
         return error

@@ -17,6 +17,7 @@ from paxos._handle import Handle
 from paxos.background import Background
 from paxos.checkpoint import CheckpointStore
 from paxos.errors import DamagedCheckpoint, PaxosError, StorageError, WrongDirectory
+from paxos.making import restore_machine
 from paxos.manifest import Manifest
 from paxos.statemachine import StateMachine, has_files, has_snapshot
 from paxos.transfer import ASK, HAVE, WANT_MANIFEST, WANT_PIECE, Fetch, Offer, Server, pack_offer
@@ -28,7 +29,7 @@ logger = logging.getLogger("paxos")
 QUESTIONS: Final = (ASK, WANT_MANIFEST, WANT_PIECE)
 #: Seconds between two looks at whether a checkpoint is due; until a fetch that found nothing is tried again; and until one
 #: that failed to be made is.
-LOOK_EVERY: Final = 1.0
+LOOK_EVERY: Final = 0.05
 FETCH_AGAIN: Final = 2.0
 MAKE_AGAIN: Final = 60.0
 
@@ -79,6 +80,7 @@ class Keeper:
         self._fetch: Fetch | None = None
         self._foreign: Manifest | None = None
         self._making = False
+        self._damaged: list[int] = []  # checkpoints that did not verify
         self._waiting: list[Callable[[Manifest | None, BaseException | None], object]] = []
         self._made_at = engine.now()
         self._look_at = 0
@@ -115,13 +117,15 @@ class Keeper:
                 self._store.verify(manifest)
             except DamagedCheckpoint as error:
                 logger.critical("a checkpoint does not verify, an older one or another node's takes its place: %s", error)
+                self._damaged.append(manifest.instance)
                 continue
             self._server.offer(manifest)
             if chosen is None:
                 chosen = manifest
                 self.newest = manifest.instance
-        for damaged in self._store.damaged:
-            logger.critical("a checkpoint does not verify, an older one or another node's takes its place: %s", damaged)
+        for instance, why in self._store.damaged:
+            logger.critical("the checkpoint of instance %d does not verify, an older one or another node's takes its place: %s", instance, why)
+            self._damaged.append(instance)
         if chosen is None or chosen.instance < first_kept:
             return None
         # In memory only the start costs: from a checkpoint it is shorter than from the log, if that still has everything.
@@ -136,11 +140,7 @@ class Keeper:
     def _restore(self, manifest: Manifest, machines: list[int]) -> None:
         for id_ in machines:
             machine = self._machines[id_]
-            if has_files(machine):
-                self._store.restore_files(manifest, id_, machine.restore_files)
-            else:
-                with self._store.open_stream(manifest, id_) as reader:
-                    machine.restore(reader)
+            restore_machine(self._store, manifest, id_, machine)
 
     def formed(self) -> None:
         """The cluster has just been formed here, or this node taken in."""
@@ -167,19 +167,26 @@ class Keeper:
         if now < self._look_at or self._closed:
             return
         self._look_at = now + int(LOOK_EVERY * 1e9)
-        if self._making or self._fetch is not None or self.stopped():
-            return
+        policy = self._policy
+        new = self.applied()[0] + 1 - self.newest
+        due = self._engine.log_used() * 2 >= policy.budget
+        due = due or 0 < policy.instances <= new
+        due = due or 0 < policy.seconds * 1e9 <= now - self._made_at
+        if due and new > 0 and not self._making and self._fetch is None and not self.stopped():
+            self._look(now, new)
+
+    def _look(self, now: int, new: int) -> None:
+        """One is due somewhere. Here, now?"""
+        policy = self._policy
         status = self._engine.status()
-        applied, _ = self.applied()
-        if applied + 1 <= self.newest or not status["formed"]:
+        if not status["formed"]:
             return
         # Staggered: not all nodes at once, and the one that everybody waits for last.
         nodes = sorted([status["node_id"], *status["peers"]])
         rank = len(nodes) if status["master_id"] == status["node_id"] else nodes.index(status["node_id"])
         late = 1 + rank / (2 * len(nodes))
-        policy = self._policy
         due = status["log_segments"] * status["segment_bytes"] * 2 >= policy.budget * late
-        due = due or bool(policy.instances and applied + 1 - self.newest >= policy.instances * late)
+        due = due or bool(policy.instances and new >= policy.instances * late)
         due = due or bool(policy.seconds and now - self._made_at >= policy.seconds * late * 1e9)
         if due and not self.able:
             if not self._told_unable:
@@ -247,6 +254,8 @@ class Keeper:
         """The log here, or the state machines, need instances that are deleted: only a checkpoint helps."""
         if self._fetch is not None or self._behind or self._closed or self.stopped():
             return
+        while self._damaged:
+            self._store.remove(self._damaged.pop())  # it may come again, whole
         status = self._engine.status()
         others = sorted(status["peers"])
 

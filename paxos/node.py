@@ -17,6 +17,7 @@ from paxos.config import NodeOptions, Options, parse_address, parse_cluster
 from paxos.errors import ConfigError, NodeClosed, NotAvailable
 from paxos.group import Group, NodeStatus
 from paxos.keeper import CheckpointPolicy, Keeper
+from paxos.making import inline_maker
 from paxos.statemachine import StateMachineFactory
 
 __all__ = ["Node", "open_group"]
@@ -63,7 +64,7 @@ def open_group(
             budget=options.log_budget, instances=options.checkpoint_instances, seconds=options.checkpoint_seconds,
             kept=options.checkpoints_kept, fetch_rate=options.fetch_rate,
         )  # fmt: skip
-        keeper = Keeper(engine, store, background, group.machines, policy, make_maker(store, group, background))
+        keeper = Keeper(engine, store, background, group.machines, policy, inline_maker(store, group.machines))
         group.start(keeper, background)
     except BaseException:
         engine.stop()
