@@ -36,7 +36,7 @@ from paxos._types cimport (
     FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Heartbeat, HeartbeatReply, Kept, Learn, Learned, MAX_MEMBERS, Membership, Outbox,
     Prepare, Prevote, PrevoteReply, Promise, PromiseValue, RECORD_ACCEPT, RECORD_BASE, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK,
     RING, RecordAccept, RecordLearn, RecordPromise, RecordWatermark, Reject, VALUE_BATCH, Value, ValueHead, ballot_compare, bit, is_quorum,
-    value_new, value_ref, value_unref, xzalloc,
+    life_of, value_new, value_ref, value_unref, xzalloc,
 )
 
 
@@ -472,7 +472,7 @@ cdef int _membership(Membership *m, object members) except -1:
     return 0
 
 
-def encode_chunk(uint32_t origin, uint32_t boot, uint64_t seq, values, uint32_t machine=0):
+def encode_chunk(uint32_t origin, uint32_t boot, uint64_t seq, values, uint32_t machine=0, uint32_t life=0):
     """The bytes of a chunk: a header and each value behind its length."""
     cdef ChunkHead head
     body = b"".join([len(v).to_bytes(4, "little") + v for v in values])
@@ -483,6 +483,7 @@ def encode_chunk(uint32_t origin, uint32_t boot, uint64_t seq, values, uint32_t 
     head.boot = boot
     head.seq = seq
     head.machine = machine
+    head.life = life
     return (<const char *>&head)[:sizeof(ChunkHead)] + body
 
 
@@ -571,7 +572,8 @@ cdef class Core:
 
     def submit(self, int64_t now, uint64_t seq, values, int64_t deadline, uint32_t machine=0):
         """A proposal of this node. ``seq`` counts up from 1 without a gap."""
-        cdef bytes chunk = encode_chunk(self.replica.options.node, self.replica.boot, seq, values, machine)
+        cdef bytes chunk = encode_chunk(self.replica.options.node, self.replica.boot, seq, values, machine,
+                                        life_of(self.replica.inc_lo))
         cdef Value *value
         if seq != self.replica.pending_end:
             raise ValueError(f"seq {seq} is not the next one, {self.replica.pending_end}")

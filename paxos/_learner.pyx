@@ -19,7 +19,7 @@ from paxos._replica cimport (
 from paxos._types cimport (
     Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_INSTALLED, EFFECT_READ, Effect,
     FRAME_KEPT, FRAME_LEARN, Frame, Kept, Learn, Learned, Membership, RECORD_BASE, RECORD_LEARN, RING, RecordBase, RecordLearn,
-    VALUE_BATCH, VALUE_CHANGE, Value, ValueHead, ballot_compare, bit, value_ref, value_unref,
+    VALUE_BATCH, VALUE_CHANGE, Value, ValueHead, ballot_compare, bit, life_of, value_ref, value_unref,
 )
 
 cdef enum:
@@ -35,7 +35,7 @@ cdef void _settle_chunks(Replica *r, const Value *value) noexcept nogil:
     while at < value.size:
         memcpy(&head, value.data + at, sizeof(ChunkHead))
         at += sizeof(ChunkHead) + head.size
-        if head.origin == r.options.node and head.boot == r.boot:
+        if head.origin == r.options.node and head.boot == r.boot and head.life == life_of(r.inc_lo):
             p = &r.pending[head.seq % CHUNK_WINDOW]
             if p.state != CHUNK_FREE and p.seq == head.seq:
                 value_unref(p.bytes)

@@ -239,6 +239,13 @@ class Group:
         keeper.stopped = lambda: self.error is not None
         keeper.restored = self._restored
         keeper.failed = lambda error: self._fail(self.applied + 1, error)
+        status = self._engine.status()
+        if status["quarantined"] is not None:
+            logger.critical(
+                "%s. The log was set aside in %s; nothing was deleted. This node gets well from the others, and votes again when "
+                "it is chosen in place of what it was, and knows everything",
+                status["damage"], status["quarantined"],
+            )  # fmt: skip
         formed, _, first_kept, chosen = self._engine.found()
         manifest = keeper.open(self._last)
         if manifest is not None:

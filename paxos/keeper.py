@@ -261,7 +261,9 @@ class Keeper:
 
         def wanted(offer: Offer) -> bool:
             now = self._engine.status()
-            return offer.instance > max(self.applied()[0] + 1, now["first_kept"] if self._hollow(now) else now["chosen"])
+            if self._hollow(now):
+                return offer.instance >= now["first_kept"]
+            return offer.instance > now["chosen"]
 
         self._fetch = Fetch(
             self._engine, self._background, self._store, others, self._engine.now, wanted, self._fetched,
