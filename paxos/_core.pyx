@@ -212,8 +212,11 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         r.heard[index] = now
         r.down &= ~bit(index)
     elif frame.type != FRAME_LEARN and frame.type != FRAME_LEARNED and frame.type != FRAME_KEPT:
-        # No member: what it knows chosen is chosen, but it has no say (rule 10).
+        # No member, as far as is known here: it has no say (rule 10). But what it knows chosen is chosen, and can be asked for:
+        # perhaps it is this node that does not know the members yet.
         r.counters.refused_frames += 1
+        learner_heard(r, index, frame)
+        _finish(r)
         return
     if frame.type == FRAME_ACCEPT:
         _receive_accept(r, index, frame, data)
@@ -350,7 +353,7 @@ cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t c
 
 cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) noexcept nogil:
     r.now = now
-    if r.first_kept <= first <= r.chosen:
+    if r.first_kept < first <= r.chosen:
         learner_base(r, first, chain)
 
 
@@ -371,7 +374,11 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
     cdef Slot *s
     cdef int result = 0
     if type == RECORD_BASE:
-        return 0                    # the newest one has been taken (replica_restore_base)
+        if not r.before_base:
+            return -1               # the newest one should have been taken first (replica_restore_base)
+        if instance == r.first_kept:
+            r.before_base = False   # two of one instance do not follow each other
+        return 0
     if type == RECORD_PROMISE:
         if size != sizeof(RecordPromise):
             return -1
@@ -390,7 +397,7 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
             return -1
         if ballot_compare(&accept.ballot, &r.promised) > 0:
             r.promised = accept.ballot
-        if instance < r.first_kept:
+        if r.before_base and instance < r.first_kept:
             return 0
         if not in_ring(r, instance):
             return -1

@@ -211,7 +211,7 @@ cdef void learner_tick(Replica *r) noexcept nogil:
 
 cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept nogil:
     cdef Slot *s
-    if chosen < r.first_kept:
+    if r.before_base and chosen < r.first_kept:
         return 0                    # from before the log was cut off there
     if chosen < r.chosen:
         return -1
@@ -232,7 +232,7 @@ cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept n
 
 cdef int learner_restore_value(Replica *r, uint64_t instance, Value *value) noexcept nogil:
     cdef Slot *s
-    if instance < r.first_kept:
+    if r.before_base and instance < r.first_kept:
         return 0
     if instance != r.chosen:
         return -1
@@ -297,4 +297,5 @@ cdef int learner_restore_base(Replica *r, uint64_t first, const uint8_t *body, u
     r.chosen = first
     r.chain = base.chain
     r.first_kept = first
+    r.before_base = True
     return 0

@@ -134,7 +134,8 @@ class Faults:
             return
         if replica.start():
             damage = replica.status()["damage"]
-            if replica.id in self.contradicted and damage is None:
+            # (It may have been set aside at an earlier start, which then failed for another reason.)
+            if replica.id in self.contradicted and self.world.incarnation(replica.index) == self.rotten[replica.id]:
                 raise Violation(f"node {replica.id} starts with a log that contradicts itself")
             if damage is not None and replica.id not in self.rotten:
                 raise Violation(f"node {replica.id} calls its log damaged, and nobody has damaged it: {damage}")
