@@ -267,8 +267,6 @@ cdef void learner_install(Replica *r, uint64_t instance, uint32_t chain, const M
     e.instance = instance
     e.after = chain
     membership_install(r, members)
-    if r.own_from < instance:
-        r.own_from = instance       # under which ballots these were chosen is not known here (rule 5)
     r.learning = False
 
 

@@ -24,6 +24,10 @@ from paxos._types cimport (
 )
 
 
+cdef bint votes(const Replica *r) noexcept nogil:
+    return not r.outsider and r.chosen >= r.members.since[r.self]
+
+
 cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
     """The member with this index is another incarnation now: what the old one said is forgotten where it could count again."""
     cdef const Member *m = &r.members.members[index]

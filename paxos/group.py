@@ -213,7 +213,7 @@ class Group:
         self._chained = False  # whether that is the chain checksum behind `applied`, and not just unknown
         self.error: BaseException | None = None
         self.closed = False
-        self._hollow = False  # the log no longer has what the state machines need next
+        self.hollow = False  # the log no longer has what the state machines need next
         self.master_id = 0
         self.settled = False
         self.on_ready: Callable[[], None] | None = None
@@ -254,7 +254,7 @@ class Group:
             self._restored(manifest)
         if self.applied + 1 < first_kept:
             self._engine.resign(False)  # until a checkpoint of another node has been installed
-            self._hollow = True
+            self.hollow = True
         checksum = self._engine.start(self.applied)
         if checksum:
             self.checksum, self._chained = checksum, True
@@ -268,8 +268,8 @@ class Group:
         self._last = {id_: max(instance, last) for id_, instance in self._last.items()}
         if min(self._last.values()) == last:
             self.applied, self.checksum, self._chained = last, manifest.chain, True
-        if self._hollow:
-            self._hollow = False
+        if self.hollow:
+            self.hollow = False
             self._engine.resign(True)
 
     # -- proposals
