@@ -162,3 +162,6 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
 cdef list delivery_drain(Delivery *d, Py_ssize_t max_values)
 cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil
+
+# The values of an instance as Python sees them: [(state machine, [bytes, ...]), ...], adjacent chunks of one together.
+cdef list value_runs(Value *value, uint64_t instance)
