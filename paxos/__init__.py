@@ -23,7 +23,7 @@ from paxos.errors import (
 )
 from paxos.group import NodeStatus
 from paxos.node import Node
-from paxos.statemachine import StateMachine
+from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
 from paxos.sync import SyncNode
 
 __version__ = "0.1.0"
@@ -42,6 +42,8 @@ __all__ = [
     "PartialOutcome",
     "PaxosError",
     "Refused",
+    "SnapshotReader",
+    "SnapshotWriter",
     "StateMachine",
     "StateMachineFailed",
     "StorageError",
