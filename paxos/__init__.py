@@ -7,6 +7,7 @@ hears of it. Start with :class:`Node` (asyncio) or :class:`SyncNode` (threads) a
 from paxos.config import Options, parse_address
 from paxos.errors import (
     ConfigError,
+    DamagedCheckpoint,
     DamagedLog,
     DirectoryInUse,
     NodeClosed,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ConfigError",
+    "DamagedCheckpoint",
     "DamagedLog",
     "DirectoryInUse",
     "Node",

@@ -3,12 +3,14 @@
 
     LOCK                  held with flock while the log is open; holds the pid of its holder
     log/                  the segments and their spares
+    checkpoints/          checkpoints, and what is on its way to become one
 """
 import fcntl
 import mmap
 import os
 
-from paxos._disk cimport disk_real
+from paxos._disk cimport Disk, disk_real
+from paxos._files cimport files_on
 from paxos._spares cimport CHUNK
 from paxos._types cimport BLOCK
 
@@ -84,8 +86,29 @@ cdef class Folder:
         _fsync_path(self.log)
         disk_real(&self.disk, os.open(self.log, os.O_RDONLY | os.O_DIRECTORY))
 
+    def files(self):
+        """The files in ``checkpoints/``, which is made durably. Needs no ``open()``: a child process that writes a checkpoint for
+        the holder of the lock has a Folder of its own."""
+        cdef Disk disk
+        if self.checkpoints is None:
+            path = os.path.join(self.path, "checkpoints")
+            _make_directory(path)
+            # What a crash left was seen here: from now on it is durable.
+            _fsync_path(self.path)
+            _fsync_path(path)
+            disk_real(&disk, os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+            self.checkpoints = files_on(&disk, path, None, None)
+        return self.checkpoints
+
+    cdef int close_files(self) except -1:
+        files, self.checkpoints = self.checkpoints, None
+        if files is not None:
+            files.close()
+        return 0
+
     def close(self):
-        """Gives the lock up; the file stays, or another process could lock one that is unlinked. May be called again."""
+        """Closes what is open, and gives the lock up; the file stays, or another process could lock one that is unlinked. May be called again."""
+        self.close_files()
         if self.disk.directory >= 0:
             os.close(self.disk.directory)
             self.disk.directory = -1

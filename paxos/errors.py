@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "CheckpointFailed",
     "ConfigError",
+    "DamagedCheckpoint",
     "DamagedLog",
     "DirectoryInUse",
     "NodeClosed",
@@ -83,6 +84,10 @@ class StorageError(PaxosError):
 
 class DamagedLog(StorageError):
     """Data that was acknowledged as durable does not verify. Nothing has been changed on disk."""
+
+
+class DamagedCheckpoint(StorageError):
+    """A checkpoint, or what was sent of one, does not verify. The message names the file and the offset."""
 
 
 class DirectoryInUse(StorageError):

@@ -347,6 +347,7 @@ cdef class SimHandle(Handle):
                        max_pending_bytes)
         folder = SimFolder.__new__(SimFolder)
         folder.sim = &n.disk
+        folder.owner = world
         folder.__init__(f"node{index + 1}")
         try:
             self.open_log(folder, segment_size, True)
