@@ -6,6 +6,7 @@ hears of it. Start with :class:`Node` (asyncio) or :class:`SyncNode` (threads) a
 
 from paxos.config import Options, parse_address
 from paxos.errors import (
+    CheckpointFailed,
     ConfigError,
     DamagedCheckpoint,
     DamagedLog,
@@ -30,6 +31,7 @@ from paxos.sync import SyncNode
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckpointFailed",
     "ConfigError",
     "DamagedCheckpoint",
     "DamagedLog",

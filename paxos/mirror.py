@@ -40,6 +40,7 @@ from paxos.checkpoint import CheckpointStore, Manifest
 from paxos.errors import CheckpointFailed, ConfigError, DamagedCheckpoint, StorageError
 from paxos.snapshot import Cut, Writing, make_machines, restore_machines
 from paxos.statemachine import StateMachine, StateMachineFactory
+from paxos.stored import MANIFEST, file_name
 
 __all__ = ["Mirror", "MirrorJob", "can_mirror", "make_checkpoint", "obstacle", "refuse_in_child"]
 
@@ -231,9 +232,9 @@ class Mirror:
             shutil.rmtree(self._job.work)
         folder = Folder(self._job.directory)
         try:
-            store = CheckpointStore(folder.files())
-            if all(manifest.instance != self._job.cut.instance for manifest in store.list()):
-                store.discard(self._job.cut.instance)
+            files = folder.files()
+            if file_name(self._job.cut.instance, MANIFEST) not in files.names():
+                CheckpointStore(files).discard(self._job.cut.instance)
         finally:
             folder.close()
 

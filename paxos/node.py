@@ -14,6 +14,7 @@ from paxos._engine import Engine
 from paxos.config import NodeOptions, Options, parse_address, parse_cluster
 from paxos.errors import ConfigError, NodeClosed, NotAvailable
 from paxos.group import Group, NodeStatus
+from paxos.mirror import refuse_in_child
 from paxos.statemachine import StateMachineFactory
 
 __all__ = ["Node", "open_group"]
@@ -38,6 +39,7 @@ def open_group(
     options: Options,
 ) -> tuple[Engine, Group]:
     """Opens and recovers the data directory, makes the state machines, starts the engine. Blocks; runs in any thread."""
+    refuse_in_child()
     book = parse_cluster(node_id, cluster)
     addresses = {node: _resolve(address, f"cluster= node {node}") for node, address in book.items() if node != node_id}
     own = parse_address(bind) if bind is not None else book[node_id]

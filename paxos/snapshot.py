@@ -147,7 +147,8 @@ def restore_machines(
                 store.extract(manifest, id_, directory)
                 machine.restore_files(directory)
             finally:
-                shutil.rmtree(directory, ignore_errors=not directory.exists())  # it may have been moved away
+                if directory.exists():  # it may have been moved away
+                    shutil.rmtree(directory)
                 work.rmdir()
         else:
             raise ConfigError(f"{name} has no restore_files(), and checkpoint {manifest.instance} has its state as files, or none")
