@@ -52,7 +52,7 @@ BEGIN_LIMIT = 120.0
 LOG_LIMIT = 30.0
 
 GUARD: Final = (
-    "if the script that runs the node is at fault, put what starts it below `if __name__ == \"__main__\":`, or move the state "
+    'if the script that runs the node is at fault, put what starts it below `if __name__ == "__main__":`, or move the state '
     "machine into a module of its own"
 )
 
@@ -204,7 +204,9 @@ class Mirror:
         ours.send((os.getpid(), sys.argv, main))
         ours.send(job)
         if not ours.poll(BEGIN_LIMIT):
-            raise self._failure(f"the child process has not imported the state machine within {BEGIN_LIMIT:g} s; {GUARD}")
+            raise self._failure(
+                f"the child process has not imported the state machine within {BEGIN_LIMIT:g} s; {GUARD}"
+            )
         kind, what, trace = ours.recv()
         if kind == "begun":
             kind, what, trace = ours.recv()
@@ -260,12 +262,13 @@ def _serve(connection: Connection) -> None:
         os._exit(1)  # it died before it could be asked for
     os.nice(NICE)
     status = 0
+    answer: tuple[str, bytes | str, str]
     try:
         if main is not None:
             _import_main(*main)
         job = connection.recv()
-        connection.send(("begun", None, None))
-        answer = ("made", _make(job).encode(), None)
+        connection.send(("begun", "", ""))
+        answer = ("made", _make(job).encode(), "")
     except BaseException as error:  # SystemExit, too: of a script that ends as it is imported
         status = 1
         answer = ("failed", _in_words(error), traceback.format_exc())
@@ -286,8 +289,10 @@ def _in_words(error: BaseException) -> str:
 def _import_main(how: str, what: str) -> None:
     """The main script of the parent under another name, so that what it guards does not run."""
     main = ModuleType("__mp_main__")
-    run = runpy.run_module(what, run_name=main.__name__, alter_sys=True) if how == "name" else runpy.run_path(what, run_name=main.__name__)
-    main.__dict__.update(run)
+    if how == "name":
+        main.__dict__.update(runpy.run_module(what, run_name=main.__name__, alter_sys=True))
+    else:
+        main.__dict__.update(runpy.run_path(what, run_name=main.__name__))
     sys.modules["__main__"] = sys.modules[main.__name__] = main
 
 
@@ -325,8 +330,8 @@ def _fresh(factory: StateMachineFactory) -> dict[int, StateMachine]:
     for machine in machines.values():
         if (last := machine.last_applied()) != -1:
             raise ConfigError(
-                f"{type(machine).__name__} begins with what it has applied up to instance {last}: it keeps its state itself, and a "
-                "second copy of it would write over the first. Its checkpoints are to be made in the node's own process"
+                f"{type(machine).__name__} begins with what it has applied up to instance {last}: it keeps its state itself, and "
+                "a second copy of it would write over the first. Its checkpoints are to be made in the node's own process"
             )
     return machines
 
@@ -339,7 +344,9 @@ def _replay(log: LogReader, machines: Mapping[int, StateMachine], end: int) -> N
             values: dict[int, list[bytes]] = {id_: [] for id_ in machines}
             for id_, run in runs:
                 if id_ not in values:
-                    raise ConfigError(f"instance {instance} has values for state machine {id_}, which this node does not have")
+                    raise ConfigError(
+                        f"instance {instance} has values for state machine {id_}, which this node does not have"
+                    )
                 values[id_] += run
             for id_, batch in values.items():
                 machines[id_].apply_batch(instance, batch)

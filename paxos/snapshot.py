@@ -134,7 +134,9 @@ def restore_machines(
         name = type(machine).__name__
         if id_ in streams:
             if not has_snapshot(machine):
-                raise ConfigError(f"{name} has no restore(), and checkpoint {manifest.instance} has its state as a stream")
+                raise ConfigError(
+                    f"{name} has no restore(), and checkpoint {manifest.instance} has its state as a stream"
+                )
             stream = store.open_stream(manifest, id_)
             try:
                 machine.restore(stream)
@@ -151,7 +153,9 @@ def restore_machines(
                     shutil.rmtree(directory)
                 work.rmdir()
         else:
-            raise ConfigError(f"{name} has no restore_files(), and checkpoint {manifest.instance} has its state as files, or none")
+            raise ConfigError(
+                f"{name} has no restore_files(), and checkpoint {manifest.instance} has its state as files, or none"
+            )
 
 
 def _make_empty(directory: Path) -> None:

@@ -72,7 +72,11 @@ def children() -> list[int]:
 
 
 def descriptors() -> set[str]:
-    return {os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")}
+    return {
+        os.readlink(f"/proc/self/fd/{fd}")
+        for fd in os.listdir("/proc/self/fd")
+        if os.path.lexists(f"/proc/self/fd/{fd}")
+    }
 
 
 def nothing_left(path: Path, *instances: int) -> None:
@@ -326,7 +330,13 @@ SERVICE = """
 def serve(tmp_path: Path, guard: str, factory: str) -> str:
     file = script(tmp_path, SERVICE.format(guard=guard, factory=factory, port=free_port()))
     done = subprocess.run(
-        [sys.executable, file], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=DEADLINE, check=False
+        [sys.executable, file],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -341,7 +351,7 @@ def test_a_state_machine_of_a_script(tmp_path: Path) -> None:
 
 
 def test_a_script_without_a_guard(tmp_path: Path) -> None:
-    """An error that says what to do; and none where the state machine comes from elsewhere, so that the script is not imported."""
+    """An error that says what to do; none where the state machine comes from elsewhere: the script is not imported then."""
     said = serve(tmp_path, "", "Mine")
     assert said.startswith("failed ")
     assert GUARD.strip(" :") in said
@@ -450,7 +460,7 @@ def test_a_log_that_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             monkeypatch.setattr(mirror, "LOG_LIMIT", 0.2)
             with LogReader(
                 job.directory, 1, job.incarnation, first=0, chain=0, end=job.cut.instance + 5, end_chain=0
-            ) as log, pytest.raises(StorageError, match="nothing whole is at segment 1, offset .* its disk hangs"):  # fmt: skip
+            ) as log, pytest.raises(StorageError, match=r"nothing whole is at segment 1, offset .* its disk hangs"):  # fmt: skip
                 mirror._replay(log, {0: machines.Journal()}, job.cut.instance + 5)
 
     run(story())
@@ -474,7 +484,12 @@ def test_inline(checkpoints: Checkpoints, tmp_path: Path) -> None:
     made[3].values = [b"x" * 100, b"y"]
     manifest = make_inline(made, checkpoints.store, CUT, tmp_path / "snapshot")
     assert checkpoints.store.list() == [manifest]
-    assert (manifest.instance, manifest.chain, manifest.signature, manifest.membership) == (5, 77, CUT.signature, b"members")
+    assert (manifest.instance, manifest.chain, manifest.signature, manifest.membership) == (
+        5,
+        77,
+        CUT.signature,
+        b"members",
+    )
     copies = checkpoints.restored(manifest, {0: machines.Journal, 3: machines.Filed})
     assert {id_: copy.values for id_, copy in copies.items()} == {0: [b"a", b""], 3: [b"x" * 100, b"y"]}
     nothing_left(tmp_path, 5)
@@ -501,7 +516,9 @@ def failing(error: type[Exception]) -> Callable[[Any], None]:
     return fail
 
 
-def test_what_fails_inline_leaves_nothing(checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_fails_inline_leaves_nothing(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = machines.Filed()
     good.values = [b"x"]
     for bad, method in ((machines.Journal(), "snapshot"), (machines.Filed(), "snapshot_files")):

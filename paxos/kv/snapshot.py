@@ -116,7 +116,9 @@ def read_snapshot(reader: SnapshotReader) -> tuple[int, dict[bytes, Value]]:
     source = _Source(reader)
     magic, version, applied, count = _HEAD.unpack(source.take(_HEAD.size, "the head"))
     if magic != MAGIC:
-        raise MalformedSnapshot(f"the state begins with {magic!r} and not with {MAGIC!r}: it is of another state machine")
+        raise MalformedSnapshot(
+            f"the state begins with {magic!r} and not with {MAGIC!r}: it is of another state machine"
+        )
     if version != VERSION:
         raise UnsupportedSnapshot(
             f"the state has version {version}, this release knows {VERSION}: install the release that wrote it, or a later one"
@@ -127,7 +129,9 @@ def read_snapshot(reader: SnapshotReader) -> tuple[int, dict[bytes, Value]]:
     def item(what: str) -> bytes:
         (length,) = _LENGTH.unpack(source.take(_LENGTH.size, "a length"))
         if length > MAX_STRING:
-            raise MalformedSnapshot(f"{what} of {length} bytes at byte {source.offset} is above the limit of {MAX_STRING}")
+            raise MalformedSnapshot(
+                f"{what} of {length} bytes at byte {source.offset} is above the limit of {MAX_STRING}"
+            )
         return source.take(length, what)
 
     data: dict[bytes, Value] = {}
