@@ -199,6 +199,52 @@ def test_it_goes_on_as_the_log_grows(tmp_path: Path) -> None:
     log.store.close()
 
 
+def test_the_write_that_ends_a_segment_is_proven_by_the_next_segment(log: Log) -> None:
+    """By a write in it: that it is there is no proof."""
+    log.run(3)
+    log.learn(b"in the last write")
+    log.learn(bytes(SIZE - 30000))
+    assert log.store.position == (1, 4096 * 5)
+    log.learn(bytes(SIZE - 30000))
+    assert log.store.position == (2, 4096)
+    with log.reader() as reader:
+        assert read(reader) == log.expected(0, 2)
+        log.store.flush()
+        assert read(reader) == log.expected(2, 5)
+        log.seal()
+        assert read(reader) == log.expected(5)
+        assert reader.done
+
+
+def test_a_write_of_another_history_proves_nothing(tmp_path: Path) -> None:
+    """What a torn tail has left at the very place where the next write will be."""
+    log = Log(tmp_path)
+    log.run(1)
+    log.store.close()
+    file = tmp_path / "log" / f"{1:016x}.seg"
+    begin = file.read_bytes()
+    log = Log(tmp_path)
+    log.run(6)  # behind the write that says who it is
+    log.store.close()
+    old = file.read_bytes()
+    file.write_bytes(begin)
+    log = Log(tmp_path)
+    log.run(2)
+    log.learn(b"new")
+    log.store.flush()
+    at = log.store.position[1]
+    assert old[at + 13] == 1  # a write, indeed
+    now = file.read_bytes()
+    file.write_bytes(now[:at] + old[at:])
+    with log.reader() as reader:
+        assert read(reader) == log.expected(0, 1)
+    file.write_bytes(now)
+    log.seal()
+    with log.reader() as reader:
+        assert read(reader) == log.expected()
+    log.store.close()
+
+
 def test_it_begins_near_the_first_instance(log: Log) -> None:
     log.run(3000, each=20)
     log.seal()
@@ -277,7 +323,8 @@ def test_values_that_no_record_says_are_chosen(log: Log) -> None:
 def test_values_of_other_groups_are_not_read(log: Log) -> None:
     log.run(3)
     for group in (1, 7):
-        log.store.append(LEARN, group, 0, frames.record(LEARN, data=log.data(b"alien")))
+        body = frames.record(LEARN, chosen=log.chosen, chain=log.chains[-1], data=log.data(b"alien"))
+        log.store.append(LEARN, group, log.chosen, body)
     log.run(3)
     log.seal()
     with log.reader() as reader:
