@@ -97,20 +97,28 @@ class Half(Bare):
 
 
 class Stuck(Journal):
-    """In a child process it says who it is, and then it stays where it is for good."""
+    """In a child process it says who it is, and then it stays where it is for good: in ``apply`` or in ``snapshot``."""
 
-    def __init__(self, file: str, parent: int) -> None:
+    def __init__(self, file: str, parent: int, where: str = "apply") -> None:
         super().__init__()
         self.file = file
         self.parent = parent
+        self.where = where
 
-    def apply_batch(self, instance: int, values: Sequence[bytes]) -> Sequence[object]:
-        if os.getpid() != self.parent:
+    def stay(self, where: str) -> None:
+        if os.getpid() != self.parent and where == self.where:
             made = Path(self.file + ".new")
             made.write_text(f"{os.getpid()} {os.nice(0)}")
             made.rename(self.file)
             time.sleep(3600)
+
+    def apply_batch(self, instance: int, values: Sequence[bytes]) -> Sequence[object]:
+        self.stay("apply")
         return super().apply_batch(instance, values)
+
+    def snapshot(self, writer: paxos.SnapshotWriter) -> None:
+        writer.write(os.urandom(3 << 20))
+        self.stay("snapshot")
 
 
 class Killed(Journal):
