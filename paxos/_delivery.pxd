@@ -72,6 +72,7 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t first_kept             # instances below it are deleted
     uint64_t segments               # of the log, in use
     bint outsider
+    bint votes
     bint replaced                   # has been a member, and another incarnation is now
     Membership membership
     uint64_t sig_hi

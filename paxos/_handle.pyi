@@ -54,6 +54,7 @@ class _Status(TypedDict):
     log_segments: int
     segment_bytes: int
     outsider: bool
+    votes: bool
     replaced: bool
     membership_version: int
     commits: int

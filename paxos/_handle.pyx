@@ -283,7 +283,7 @@ cdef class Handle:
             "formed": bool(s.formed), "role": ROLES[s.role], "master_id": s.master, "master_round": s.master_round,
             "established": bool(s.established), "chosen": s.chosen, "heard_chosen": s.heard_chosen,
             "chain": s.chain, "delivered": s.delivered,
-            "first_kept": s.first_kept, "log_segments": s.segments, "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "replaced": bool(s.replaced),
+            "first_kept": s.first_kept, "log_segments": s.segments, "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "votes": bool(s.votes), "replaced": bool(s.replaced),
             "membership_version": s.membership.version,
             "commits": s.chosen_values, "log_mode": self.log_mode, "fsyncs": s.syncs, "log_writes": s.writes,
             "log_bytes": s.log_bytes, "log_records": s.log_records, "log_ns": s.log_time,

@@ -32,7 +32,7 @@ from paxos._formation cimport (
     formation_outside, formation_receive, formation_restore, formation_start, formation_tick,
 )
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
-from paxos._membership cimport membership_read
+from paxos._membership cimport membership_read, votes
 from paxos._prune cimport prune_base, prune_install, prune_next
 from paxos._state cimport PEER_BACKLOG, Group, Host
 from paxos._replica cimport Replica
@@ -306,6 +306,7 @@ cdef void fill_status(Host *h, Status *s) noexcept nogil:
         s.core_refused = g.replica.counters.refused_frames
         s.first_kept = g.replica.first_kept
         s.outsider = g.replica.outsider
+        s.votes = votes(g.replica)
         s.replaced = g.replica.outsider and g.replica.was_member
         s.membership = g.replica.members
     s.syncs = h.store.syncs

@@ -117,8 +117,8 @@ class NodeStatus:
     """The newest checkpoint here holds all instances below this one; 0: there is none."""
     installed: int
     """Checkpoints of other nodes that were installed since this start."""
-    member: bool
-    """Whether this node is a member of its cluster. One that has lost its log is none until it has been taken in anew."""
+    votes: bool
+    """Whether this node has a vote. One that has lost its log has none until it is taken in anew and knows everything."""
     pending: int
     """Proposals of this node that are under way."""
     peers: dict[int, bool]
@@ -576,7 +576,7 @@ class Group:
             log_records=s["log_records"], log_seconds=s["log_ns"] / 1e9,
             log_mode=s["log_mode"], first_kept=s["first_kept"], log_segments=s["log_segments"],
             checkpoint=self._keeper.newest if self._keeper is not None else 0,
-            installed=self._keeper.installed if self._keeper is not None else 0, member=not s["outsider"], elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
+            installed=self._keeper.installed if self._keeper is not None else 0, votes=s["votes"], elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
             frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
             bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],
             peers=s["peers"], state_machine_error=repr(self.error) if self.error is not None else None,
