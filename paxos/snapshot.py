@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -117,9 +117,13 @@ def make_inline(machines: Mapping[int, StateMachine], store: CheckpointStore, cu
 
 
 def restore_machines(
-    store: CheckpointStore, manifest: Manifest, machines: Mapping[int, StateMachine], work: Path
+    store: CheckpointStore,
+    manifest: Manifest,
+    machines: Mapping[int, StateMachine],
+    work: Path,
+    only: Container[int] | None = None,
 ) -> None:
-    """Puts the state of a checkpoint into state machines. Where it raises, none of them may be used any more.
+    """Puts the state of a checkpoint into state machines, all of them or some. Where it raises, none of these may be used any more.
 
     :raises DamagedCheckpoint: bytes of it do not verify. :raises ConfigError: it is of other state machines than these.
     """
@@ -132,6 +136,8 @@ def restore_machines(
         )
     for id_, machine in machines.items():
         name = type(machine).__name__
+        if only is not None and id_ not in only:
+            continue
         if id_ in streams:
             if not has_snapshot(machine):
                 raise ConfigError(
