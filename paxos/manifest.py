@@ -124,7 +124,7 @@ class Manifest:
         _verify(data, name)
         reader = _Reader(data, name)
         instance, chain, extra, count, zero, signature = reader.take(_BODY)
-        if zero or extra > MAX_MEMBERSHIP or count > (len(data) - _HEAD.size - _BODY.size) // _ENTRY.size:
+        if zero or count > (len(data) - _HEAD.size - _BODY.size) // _ENTRY.size:
             raise DamagedCheckpoint(f"{name}, offset {_HEAD.size}: counts that cannot be")
         membership = reader.raw(extra)
         manifest = cls(instance, chain, signature, membership, tuple(reader.entry() for _ in range(count)))

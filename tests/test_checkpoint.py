@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from checkpoints import LARGE, MEMBERSHIP, MIB, SIGNATURE, SMALL, check, kinds, noise, read, words, write
 from paxos._codec import checksum
 from paxos._folder import Folder
-from paxos.checkpoint import CheckpointStore, Incoming
+from paxos.checkpoint import CheckpointStore
 from paxos.errors import ConfigError, DamagedCheckpoint, StorageError
 from paxos.manifest import PLAIN, ZSTD, Entry, Manifest, pieces_of
 from paxos.stored import PieceFile, StreamReader
@@ -96,9 +96,12 @@ def test_what_is_not_committed_is_removed(store: CheckpointStore) -> None:
         stream.write(b"state")
         assert kinds(store.files, 9) == ["-0.data"]
     assert store.files.names() == []
-    with pytest.raises(KeyError), store.begin(9, 77, SIGNATURE, MEMBERSHIP) as writer, writer.stream(1) as stream:
-        stream.write(b"state")
-        raise KeyError
+    with (
+        pytest.raises(ZeroDivisionError),
+        store.begin(9, 77, SIGNATURE, MEMBERSHIP) as writer,
+        writer.stream(1) as stream,
+    ):
+        stream.write(bytes(1 // 0))
     assert store.files.names() == []
     with store.begin(9, 77, SIGNATURE, MEMBERSHIP) as writer:
         with pytest.raises(KeyError), writer.stream(1) as stream:
@@ -154,7 +157,7 @@ def test_reading_in_parts(store: CheckpointStore, data: bytes) -> None:
         assert room == data[:1000]
     with pytest.raises(ValueError, match="closed"):
         stream.read(1)
-    with store.open_stream(manifest, 1) as stream, io.TextIOWrapper(stream, "latin-1", newline="") as text:
+    with store.open_stream(manifest, 1) as stream, io.TextIOWrapper(stream, "latin-1", newline="") as text:  # type: ignore[type-var]
         assert text.read() == data.decode("latin-1")
 
 
@@ -192,16 +195,19 @@ def test_files_of_a_directory(store: CheckpointStore, tmp_path: Path) -> None:
 
 
 def test_writing_is_paced_and_synced_as_it_goes() -> None:
-    disk = MemoryDisk(1)
-    pauses: list[float] = []
-    store = CheckpointStore(disk.folder().files(), rate=2 * MIB, pause=pauses.append)
-    writer = store.begin(9, 77, SIGNATURE, MEMBERSHIP)
-    stream = writer.stream(1)
-    stream.write(noise(1, 4 * MIB + MIB // 2))
-    assert pauses == [0.5] * 4
-    disk.ended(True)  # what is not synced may go; the first 4 MiB are
-    with disk.folder().files().open("0000000000000009-0.data") as file:
-        assert file.read(0, 4 * MIB) == noise(1, 4 * MIB)
+    data = noise(1, 4 * MIB + MIB // 2)
+    for seed in range(4):
+        disk = MemoryDisk(seed)
+        pauses: list[float] = []
+        store = CheckpointStore(disk.folder().files(), rate=2 * MIB, pause=pauses.append)
+        writer = store.begin(9, 77, SIGNATURE, MEMBERSHIP)
+        stream = writer.stream(1)
+        store.files.sync_directory()
+        stream.write(data)
+        assert pauses == [0.5] * 4
+        disk.ended(True)  # what is not synced may go; the first 4 MiB are
+        with disk.folder().files().open("0000000000000009-0.data") as file:
+            assert file.read(0, 4 * MIB) == data[: 4 * MIB]
     for rate, pause in ((None, pauses.append), (1, None), (0, pauses.append)):
         with pytest.raises(ConfigError, match="rate"):
             CheckpointStore(store.files, rate=rate, pause=pause)
@@ -235,6 +241,8 @@ def test_the_newest_are_kept(store: CheckpointStore) -> None:
         with pytest.raises(StorageError):
             call(7)
     check(store, manifests[300], SMALL)
+    with pytest.raises(DamagedCheckpoint, match="another one"):
+        store.verify(replace(manifests[300], chain=78))
 
 
 def test_what_a_crash_left_is_cleaned_away_and_nothing_else(store: CheckpointStore) -> None:
@@ -319,6 +327,29 @@ def test_the_damage_has_a_place(store: CheckpointStore, tmp_path: Path) -> None:
     assert store.damaged == [(9, f"{path.name}, offset 0: the file is missing")]
     with pytest.raises(StorageError, match="no piece 2 of entry 0"):
         store.piece(manifest, 0, 2)
+
+
+def test_what_a_manifest_tells_of_the_whole_is_checked(store: CheckpointStore) -> None:
+    manifest = write(store, 9, LARGE)
+    first, *rest = manifest.entries
+    wrong = replace(manifest, entries=(replace(first, crc=first.crc ^ 1), *rest))
+    (where(store) / f"{9:016x}.manifest").write_bytes(wrong.encode())
+    for call in (lambda: store.verify(wrong), store.open_stream(wrong, 1).read):
+        with pytest.raises(DamagedCheckpoint, match="the checksum of the whole file is wrong"):
+            call()
+
+
+def test_files_that_change_their_size(store: CheckpointStore) -> None:
+    """One that is cut short while it is read; a manifest that no memory would hold."""
+    manifest = write(store, 9, LARGE)
+    with store.open_stream(manifest, 1) as stream:
+        stream.read(10)
+        os.truncate(where(store) / f"{9:016x}-0.data", MIB)
+        with pytest.raises(DamagedCheckpoint, match=f"offset {MIB}: the file ends before this piece does"):
+            stream.read()
+    os.truncate(where(store) / f"{9:016x}.manifest", 1 << 40)
+    assert store.list() == []
+    assert "at most 16777216" in store.damaged[0][1]
 
 
 def test_a_disk_that_cannot_read_is_damage() -> None:
@@ -423,6 +454,24 @@ def test_limits_of_a_manifest(store: CheckpointStore) -> None:
         manifest_of(huge).encode()
     with pytest.raises(DamagedCheckpoint, match="at most"):
         Manifest.decode(bytes((16 << 20) + 1))
+
+
+def test_counts_that_do_not_fit() -> None:
+    good = manifest_of(entry_of(b"x"), entry_of(b"", path="p" * 40)).encode()
+    count = 16 + 8 + 4 + 4
+    for at, value, why in (
+        (count, 1, "bytes that belong to nothing"),
+        (count, 3, "are missing"),
+        (count, 1 << 31, "counts that cannot be"),
+        (count + 4, 1, "counts that cannot be"),
+        (count - 4, 1 << 31, "2147483648 bytes are missing"),
+        (8, 5, "says 5"),
+    ):
+        with pytest.raises(DamagedCheckpoint, match=why):
+            Manifest.decode(resealed(good[:at] + struct.pack("<I", value) + good[at + 4 :]))
+    for data in (b"", good[:15], b"?" + good[1:]):
+        with pytest.raises(DamagedCheckpoint, match="no manifest"):
+            Manifest.decode(data)
 
 
 @given(st.data())
