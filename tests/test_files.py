@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import struct
+import threading
+import time
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,6 +21,7 @@ from paxos._segments import LogStore
 from paxos.testing._sim import World
 from paxos.testing._simdisk import MemoryDisk
 
+DEADLINE = 60.0
 SEG_LIKE = ["0000000000000001.seg", "spare-1.tmp"]
 
 
@@ -29,7 +33,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Folder]:
 
 
 def refused(number: int, name: str, call: Callable[[], object]) -> None:
-    with pytest.raises(OSError, match=".") as caught:
+    with pytest.raises(OSError, match=r".") as caught:
         call()
     assert caught.value.errno == number
     assert str(caught.value.filename).endswith(name)
@@ -83,8 +87,7 @@ def test_errors_have_a_number_and_a_name(folder: Folder) -> None:
         refused(errno.EBADF, "checkpoints/a", call)
     with pytest.raises(TypeError):
         files.open("a").append("text")  # type: ignore[arg-type]
-    refused(errno.EBADF, "", Files().names)
-    assert Files().names  # one that came from nowhere is closed, and does not crash
+    refused(errno.EBADF, "", Files().names)  # what came from nowhere is closed
     refused(errno.EBADF, "None", File().sync)
 
 
@@ -132,6 +135,38 @@ def test_a_forked_child_lets_go_of_them(tmp_path: Path) -> None:
     log.abandon()
     refused(errno.EBADF, "a", file.sync)
     assert not any("checkpoints" in name for name in descriptors())
+
+
+def test_a_call_under_way_ends_before_its_descriptor_is_closed(tmp_path: Path) -> None:
+    """Else it might reach a file that has got the number since. The call is an open() of a pipe, which waits for a writer."""
+    deadline = time.monotonic() + DEADLINE
+    errors: list[OSError] = []
+    for attempt in itertools.count():
+        assert time.monotonic() < deadline, "the directory is never open while the call is under way"
+        folder = Folder(str(tmp_path / f"data{attempt}"))
+        files = folder.files()
+        os.mkfifo(f"{files.path}/pipe")
+        begun = threading.Event()
+
+        def call(files: Files = files, begun: threading.Event = begun) -> None:
+            begun.set()
+            try:
+                files.open("pipe")
+            except OSError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        assert begun.wait(DEADLINE)
+        folder.close()  # which needs the GIL: the call goes without
+        if files.path in descriptors():
+            break
+        thread.join(DEADLINE)  # it had not come to its call yet
+    errors.clear()
+    with open(f"{files.path}/pipe", "wb"):
+        thread.join(DEADLINE)
+    assert [error.errno for error in errors] == [errno.EBADF]
+    assert not any(files.path in name for name in descriptors())
 
 
 def test_they_lie_beside_the_log_and_the_log_takes_no_notice() -> None:
