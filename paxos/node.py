@@ -11,9 +11,13 @@ from types import TracebackType
 from typing import Any, Protocol, Self, Unpack
 
 from paxos._engine import Engine
+from paxos.background import Threads
+from paxos.checkpoint import CheckpointStore
 from paxos.config import NodeOptions, Options, parse_address, parse_cluster
 from paxos.errors import ConfigError, NodeClosed, NotAvailable
 from paxos.group import Group, NodeStatus
+from paxos.keeper import CheckpointPolicy, Keeper
+from paxos.making import inline_maker
 from paxos.statemachine import StateMachineFactory
 
 __all__ = ["Node", "open_group"]
@@ -49,11 +53,19 @@ def open_group(
         heartbeat_ns=int(options.heartbeat * 1e9), election_min_ns=election_min, election_max_ns=2 * election_min,
         stuck_limit_ns=int(options.stuck_limit * 1e9), max_value=options.max_value, segment_size=options.segment_bytes,
         direct=options.direct_io, max_pending=options.max_pending, max_pending_bytes=options.max_pending_bytes,
+        log_budget=options.log_budget, log_hold=options.log_hold, quarantine=options.quarantine,
     )  # fmt: skip
     try:
         group = Group(engine, state_machine, max_value=options.max_value, batch_bytes=options.batch_bytes,
                       batch_values=options.batch_values)  # fmt: skip
-        group.checksum = engine.start(group.applied)
+        store = CheckpointStore(engine.files())
+        background = Threads(engine.poke)
+        policy = CheckpointPolicy(
+            budget=options.log_budget, instances=options.checkpoint_instances, seconds=options.checkpoint_seconds,
+            kept=options.checkpoints_kept, fetch_rate=options.fetch_rate,
+        )  # fmt: skip
+        keeper = Keeper(engine, store, background, group.machines, policy, inline_maker(store, group.machines))
+        group.start(keeper, background)
     except BaseException:
         engine.stop()
         raise
