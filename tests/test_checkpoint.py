@@ -466,6 +466,9 @@ def test_counts_that_do_not_fit() -> None:
         (count + 4, 1, "counts that cannot be"),
         (count - 4, 1 << 31, "2147483648 bytes are missing"),
         (8, 5, "says 5"),
+        (12, 1 << 8 | 1, "offset 13: bytes that are to be zero"),
+        (12, 1 << 24 | 1, "offset 13: bytes that are to be zero"),
+        (56 + 7 + 4, 1 << 24, "offset 70: a byte that is to be zero"),
     ):
         with pytest.raises(DamagedCheckpoint, match=why):
             Manifest.decode(resealed(good[:at] + struct.pack("<I", value) + good[at + 4 :]))
