@@ -187,23 +187,21 @@ class Incoming:
             return
         entry = self.manifest.entries[index]
         file = self._open(index)
-        size = file.size
-        if size > entry.stored:  # nothing here has written that
+        if file.size > entry.stored:  # nothing here has written that
             self._leave_file()
             self._files.remove(file.name)
             self._files.create(file.name).close()
             self._have[index] = bytearray(len(entry.pieces))
-            size = 0
+            file = self._open(index)
         for piece in range(len(entry.pieces)):
-            length = entry.piece_size(piece)
-            if self._have[index][piece] or piece * PIECE + length > size:
+            if self._have[index][piece]:
                 continue
             try:
-                data = file.read(piece * PIECE, length)
+                data = file.read(piece * PIECE, entry.piece_size(piece))
             except OSError as error:
                 if isinstance(unreadable(file.name, piece * PIECE, error), OSError):
                     raise
-                continue  # missing, then
+                continue  # the file ends before it, or the disk cannot read it: missing
             if checksum(data) == entry.pieces[piece]:
                 self._write(index, piece, data)
         self._seen[index] = True

@@ -123,7 +123,7 @@ def restore_machines(
     work: Path,
     only: Container[int] | None = None,
 ) -> None:
-    """Puts the state of a checkpoint into state machines, all of them or some. Where it raises, none of these may be used any more.
+    """Puts the state of a checkpoint into state machines, all or some. Where it raises, none of these may be used any more.
 
     :raises DamagedCheckpoint: bytes of it do not verify. :raises ConfigError: it is of other state machines than these.
     """

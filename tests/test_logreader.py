@@ -470,9 +470,10 @@ def test_records_that_cannot_be(log: Log, kind: int, instance: int, cut: int, fi
 
 def test_another_nodes_log_is_refused(log: Log, tmp_path: Path) -> None:
     log.run(1)
-    with pytest.raises(StorageError, match="does not belong to this node's log"):
-        LogReader(tmp_path, 1, "0" * 32, first=0, chain=0, end=1, end_chain=0)
     incarnation = f"{log.store.incarnation_hi:016x}{log.store.incarnation_lo:016x}"
+    for other in ("0" * 16 + incarnation[16:], incarnation[:16] + "0" * 16):
+        with pytest.raises(StorageError, match="does not belong to this node's log"):
+            LogReader(tmp_path, 1, other, first=0, chain=0, end=1, end_chain=0)
     with pytest.raises(StorageError, match="does not belong to this node's log"):
         LogReader(tmp_path, 2, incarnation, first=0, chain=0, end=1, end_chain=0)
     with pytest.raises(StorageError, match="cannot be read"):

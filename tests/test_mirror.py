@@ -274,13 +274,15 @@ def test_cancelling(tmp_path: Path, where: str) -> None:
             before = descriptors()
             mirror = Mirror(job_of(nodes[1], tmp_path / "1", factory))
             running = asyncio.create_task(asyncio.to_thread(mirror.run))
-            pid, nice = await appeared(file)
-            assert nice == min(19, os.nice(0) + 10)
-            assert pid in children()
-            if where == "snapshot":
-                assert (tmp_path / "1" / "snapshot").exists()
-                assert os.listdir(tmp_path / "1" / "checkpoints")
-            mirror.cancel()
+            try:
+                pid, nice = await appeared(file)
+                assert nice == min(19, os.nice(0) + 10)
+                assert pid in children()
+                if where == "snapshot":
+                    assert (tmp_path / "1" / "snapshot").exists()
+                    assert os.listdir(tmp_path / "1" / "checkpoints")
+            finally:
+                mirror.cancel()
             with pytest.raises(CheckpointFailed, match="cancelled"):
                 await asyncio.wait_for(running, DEADLINE)
             assert gone(pid)
