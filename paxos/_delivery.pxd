@@ -194,3 +194,6 @@ cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance
 cdef void delivery_poke(Delivery *d) noexcept nogil             # drain() is wanted, though nothing is there
 cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil
+
+# The values of an instance as Python sees them: [(state machine, [bytes, ...]), ...], adjacent chunks of one together.
+cdef list value_runs(Value *value, uint64_t instance)

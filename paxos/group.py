@@ -219,6 +219,7 @@ class Group:
         self.on_ready: Callable[[], None] | None = None
         self._keeper: Keeper | None = None
         self._background: Background | None = None
+        self._wanted: deque[Completion] = deque()  # checkpoints asked for
 
     # -- checkpoints
 
@@ -378,6 +379,8 @@ class Group:
                 )
         if self._background is not None:
             self._background.deliver()
+        if self._wanted:
+            self._make_wanted()
         if self._keeper is not None:
             self._keeper.look()
 
@@ -530,13 +533,36 @@ class Group:
                 ),
             )
 
-    def close(self) -> None:
-        """Settles what is still waiting as unknown. The engine has been stopped."""
-        self.closed = True
+    def checkpoint(self, completion: Completion) -> None:
+        """Has a checkpoint made, at the next turn of the applying thread. On any thread."""
+        self._wanted.append(completion)
+        self._engine.poke()
+
+    def _make_wanted(self) -> None:
+        while self._wanted:
+            completion = self._wanted.popleft()
+
+            def done(manifest: Manifest | None, error: BaseException | None, completion: Completion = completion) -> None:
+                if manifest is not None:
+                    _complete(completion, manifest.instance)
+                elif error is not None:
+                    _complete_with(completion, error)
+
+            self.keeper.make(done)
+
+    def stop(self) -> None:
+        """Ends what goes on in the background, and waits for that. Again: nothing."""
         if self._keeper is not None:
             self._keeper.close()
         if self._background is not None:
             self._background.close()
+
+    def close(self) -> None:
+        """Settles what is still waiting as unknown. The engine has been stopped."""
+        self.closed = True
+        self.stop()
+        while self._wanted:
+            _complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
         self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))
 
     # -- what others see

@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from paxos._handle import Handle
 from paxos.background import Background
 from paxos.checkpoint import CheckpointStore
-from paxos.errors import DamagedCheckpoint, PaxosError, StorageError, WrongDirectory
-from paxos.making import restore_machine
+from paxos.errors import DamagedCheckpoint, NodeClosed, StorageError, WrongDirectory
+from paxos.making import Made
 from paxos.manifest import Manifest
+from paxos.snapshot import Cut, has_checkpoints, restore_machines
 from paxos.statemachine import StateMachine, has_files, has_snapshot
 from paxos.transfer import ASK, HAVE, WANT_MANIFEST, WANT_PIECE, Fetch, Offer, Server, pack_offer
 
@@ -53,9 +55,8 @@ class CheckpointPolicy:
 class Maker(Protocol):
     """Makes a checkpoint of what is applied, in whatever process."""
 
-    def __call__(
-        self, instance: int, chain: int, signature: bytes, membership: bytes, done: Callable[[Manifest | None, BaseException | None], object]
-    ) -> None: ...
+    def __call__(self, cut: Cut, done: Made) -> None: ...
+    def close(self) -> None: ...
 
 
 class Keeper:
@@ -69,6 +70,7 @@ class Keeper:
         machines: Mapping[int, StateMachine],
         policy: CheckpointPolicy,
         make: Maker,
+        work: Path,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -76,20 +78,22 @@ class Keeper:
         self._machines = machines
         self._policy = policy
         self._make = make
+        self._work = work  # for directories of state machines, for a while
         self._server = Server(engine, background, store)
         self._fetch: Fetch | None = None
         self._foreign: Manifest | None = None
         self._making = False
         self._damaged: list[int] = []  # checkpoints that did not verify
-        self._waiting: list[Callable[[Manifest | None, BaseException | None], object]] = []
+        self._waiting: list[Made] = []
         self._made_at = engine.now()
         self._look_at = 0
         self._behind = False
         self._closed = False
-        self.able = all(has_snapshot(machine) or has_files(machine) for machine in machines.values())
+        self.able = has_checkpoints(machines)
         self._told_unable = False
         #: of the newest checkpoint here; 0: there is none
         self.newest = 0
+        self._newest: Manifest | None = None
         self.installed = 0
         self.restored: Callable[[Manifest], object] = lambda manifest: None
         #: the last instance applied, and the chain checksum behind it, if that is known
@@ -123,7 +127,7 @@ class Keeper:
                 continue
             self._server.offer(manifest)
             if chosen is None:
-                chosen = manifest
+                chosen = self._newest = manifest
                 self.newest = manifest.instance
         for instance, why in self._store.damaged:
             logger.critical("the checkpoint of instance %d does not verify, an older one or another node's takes its place: %s", instance, why)
@@ -140,9 +144,7 @@ class Keeper:
         return chosen
 
     def _restore(self, manifest: Manifest, machines: list[int]) -> None:
-        for id_ in machines:
-            machine = self._machines[id_]
-            restore_machine(self._store, manifest, id_, machine)
+        restore_machines(self._store, manifest, self._machines, self._work, machines)
 
     def formed(self) -> None:
         """The cluster has just been formed here, or this node taken in."""
@@ -201,13 +203,16 @@ class Keeper:
         elif due:
             self.make(lambda manifest, error: None)
 
-    def make(self, done: Callable[[Manifest | None, BaseException | None], object]) -> None:
+    def make(self, done: Made) -> None:
         """Makes a checkpoint of what is applied now; ``done`` hears of it when it is durable, or why it could not be made."""
         self._waiting.append(done)
         if self._making:
             return
         applied, chain = self.applied()
         status = self._engine.status()
+        if applied + 1 == self.newest:
+            self._waiting.pop()(self._newest, None)  # nothing has happened since
+            return
         self._making = True
         try:
             if not self.able:
@@ -217,8 +222,9 @@ class Keeper:
                 )
             if applied < 0 or chain is None or not status["formed"]:
                 raise StorageError("nothing has been applied yet since the start, so there is nothing to make a checkpoint of")
-            self._make(applied + 1, chain, bytes.fromhex(status["signature"]), self._engine.membership(), self._is_made)
-        except (PaxosError, OSError) as error:
+            signature = bytes.fromhex(status["signature"])
+            self._make(Cut(applied + 1, chain, signature, self._engine.membership()), self._is_made)
+        except Exception as error:  # of the state machine's own snapshot(), too
             self._is_made(None, error)
 
     def _is_made(self, manifest: Manifest | None, error: BaseException | None) -> None:
@@ -238,7 +244,8 @@ class Keeper:
 
     def _have(self, manifest: Manifest) -> None:
         """A checkpoint is durable here, and verifies: the log below it, and older checkpoints, may go."""
-        self.newest = max(self.newest, manifest.instance)
+        if manifest.instance > self.newest:
+            self.newest, self._newest = manifest.instance, manifest
         self._server.offer(manifest)
         self._engine.base(manifest.instance)
 
@@ -301,7 +308,6 @@ class Keeper:
                 self.failed(error)
                 return
             self.restored(manifest)
-        self.newest = max(self.newest, manifest.instance)
         self.installed += 1
         self._engine.install(manifest.instance, manifest.chain, manifest.membership)
         self._have(manifest)
@@ -334,6 +340,10 @@ class Keeper:
     def close(self) -> None:
         """No more of it."""
         self._closed = True
+        self._make.close()
         if self._fetch is not None:
             self._fetch.close()
             self._fetch = None
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done(None, NodeClosed("the node was closed before the checkpoint was made"))

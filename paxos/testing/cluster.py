@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from paxos.errors import DamagedLog, PaxosError, StorageError
 from paxos.checkpoint import CheckpointStore
 from paxos.group import Completion, Group
 from paxos.keeper import CheckpointPolicy, Keeper
-from paxos.making import inline_maker
+from paxos.making import InlineMaker
 from paxos.manifest import Manifest
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine, has_snapshot
 from paxos.testing._sim import SimHandle, Violation, World
@@ -164,7 +165,9 @@ class Replica:
         self.handle, self.group = handle, group
         store = CheckpointStore(handle.files())
         background = self.background = _Background(cluster.world, handle)
-        keeper = _Keeper(handle, store, background, group.machines, cluster.policy, inline_maker(store, group.machines))
+        work = Path(f"node{self.id}")  # never made: simulated state machines have no files
+        maker = InlineMaker(store, background, group.machines, work)
+        keeper = _Keeper(handle, store, background, group.machines, cluster.policy, maker, work)
         keeper.restoring = partial(cluster.restoring.__setitem__, self.id)
         try:
             group.start(keeper, background)
