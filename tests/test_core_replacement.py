@@ -15,6 +15,7 @@ from frames import (
     LEARN,
     LEARNED,
     NOOP,
+    OTHER_INCARNATION,
     PREPARE,
     PREVOTE,
     PREVOTE_REPLY,
@@ -36,7 +37,7 @@ from frames import (
 from paxos._core import Core
 from steps import ALPHA, MS, RING, Effects, T, X, candidate, follower, kinds, master, node
 
-NEW = (7001, 7002)
+NEW = OTHER_INCARNATION
 LONG = 700 * MS  # more than the longest election timeout: who has not been heard for so long is gone
 
 
