@@ -30,9 +30,7 @@ _Behind: TypeAlias = tuple[Literal[7], int, int, int]
 _Carry: TypeAlias = tuple[Literal[8], int, int, bytes]
 # (9, group, node id, version): another incarnation of that node is a member now
 _Membership: TypeAlias = tuple[Literal[9], int, int, int]
-_Event: TypeAlias = (
-    _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership
-)
+_Event: TypeAlias = _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership
 
 class _Status(TypedDict):
     """A node at one moment; counters count from this start on. ``commits``: values chosen, from instance 0 on."""

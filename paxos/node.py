@@ -73,7 +73,7 @@ def open_group(
             mirror=options.mirror, rate=options.checkpoint_rate or None,
         )  # fmt: skip
         keeper = Keeper(engine, store, background, group.machines, policy, maker, Path(directory, WORK))
-        group.start(keeper, background)
+        group.start(keeper, background, engine.start)
     except BaseException:
         background.close()
         engine.stop()
