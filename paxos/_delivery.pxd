@@ -42,6 +42,7 @@ cdef struct Submission:
 cdef enum OrderType:
     ORDER_BASE = 1                  # a checkpoint of everything below `instance` is durable here
     ORDER_INSTALL = 2               # ... has come from elsewhere: value holds the membership
+    ORDER_MAKING = 4                # a checkpoint is being made (instance: 1), or is not any more (0)
     ORDER_CARRY = 3                 # value is for the Python side of node `node`
 
 cdef struct Order:

@@ -101,6 +101,8 @@ class Handle:
         """The files of the checkpoints beside this node's log."""
     def base(self, instance: int) -> None:
         """A checkpoint of everything below ``instance`` is durable here: the log below it may go."""
+    def making(self, on: bool) -> None:
+        """A checkpoint is being made, or is not any more. While one is, a master does not let the log outgrow its budget."""
     def install(self, instance: int, chain: int, membership: bytes) -> None:
         """A checkpoint that came from elsewhere is durable here, and the state machines have it. StorageError where the
         membership is not one of this cluster's nodes."""

@@ -4,7 +4,7 @@ only touch the queues between a node and Python."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, ORDER_INSTALL, REASONS, Status, clock_now, delivery_command, delivery_drain, delivery_order, delivery_poke,
+    ORDER_BASE, ORDER_CARRY, ORDER_INSTALL, ORDER_MAKING, REASONS, Status, clock_now, delivery_command, delivery_drain, delivery_order, delivery_poke,
     delivery_status, delivery_submit,
 )
 from libc.string cimport memcpy
@@ -228,6 +228,11 @@ cdef class Handle:
         if self.stopped:
             raise NodeClosed("this node has been closed")
         delivery_order(&self.host.delivery, ORDER_BASE, 0, instance, 0, NULL)
+
+    def making(self, bint on):
+        """A checkpoint is being made, or is not any more. While one is, a master does not let the log outgrow its budget."""
+        if not self.stopped:
+            delivery_order(&self.host.delivery, ORDER_MAKING, 0, on, 0, NULL)
 
     def install(self, uint64_t instance, uint32_t chain, bytes membership not None):
         """A checkpoint that came from another node is durable here, and the state machines have it."""

@@ -24,7 +24,7 @@ from paxos._core cimport (
     replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
 )
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, Order, Status, Submission, clock_now, delivery_carry, delivery_log, delivery_orders, delivery_ping, delivery_publish, delivery_room, delivery_take,
+    ORDER_BASE, ORDER_CARRY, ORDER_MAKING, Order, Status, Submission, clock_now, delivery_carry, delivery_log, delivery_orders, delivery_ping, delivery_publish, delivery_room, delivery_take,
 )
 from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, submit, take
 from paxos._formation cimport (
@@ -33,7 +33,7 @@ from paxos._formation cimport (
 )
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
 from paxos._membership cimport membership_read, votes
-from paxos._prune cimport prune_base, prune_install, prune_next
+from paxos._prune cimport prune_base, prune_full, prune_install, prune_next
 from paxos._state cimport PEER_BACKLOG, Group, Host
 from paxos._replica cimport Replica
 from paxos._store cimport (
@@ -217,6 +217,7 @@ cdef void pump(Host *h) noexcept nogil:
     for i in range(h.group_count):
         g = &h.groups[i]
         if g.replica != NULL:
+            g.replica.throttled = h.making and prune_full(h)
             replica_pump(g.replica, h.now)
             take(h, &g.replica.out, g)
 
@@ -356,6 +357,8 @@ cdef void obey(Host *h) noexcept nogil:
         if o.type == ORDER_CARRY:
             if h.formation.state == STATE_FORMED:
                 carry(h, o.node, o.value)
+        elif o.type == ORDER_MAKING:
+            h.making = o.instance != 0
         elif o.type == ORDER_BASE:
             prune_base(h, g, o.instance)
         elif g.replica != NULL:

@@ -237,6 +237,7 @@ class Keeper:
             self._waiting.pop()(self._newest, None)  # nothing has happened since
             return
         self._making = True
+        self._engine.making(True)
         try:
             if not self.able:
                 raise StorageError(
@@ -257,6 +258,7 @@ class Keeper:
         self._made_at = self._engine.now()
         if self._closed:
             return
+        self._engine.making(False)
         if manifest is None:
             self._look_at = self._made_at + int(MAKE_AGAIN * 1e9)
             logger.error("no checkpoint could be made: %s", error)

@@ -423,6 +423,10 @@ cdef class SimHandle(Handle):
         Handle.base(self, instance)
         world_wake(self.sim)
 
+    def making(self, bint on):
+        Handle.making(self, on)
+        world_wake(self.sim)
+
     def install(self, uint64_t instance, uint32_t chain, bytes membership not None):
         Handle.install(self, instance, chain, membership)
         world_wake(self.sim)

@@ -611,8 +611,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "deleted-before-the-checkpoint-is-durable",
         "15: the log is given up while the checkpoint is being made",
         "keeper.py",
-        "        self._making = True\n        try:\n",
-        "        self._making = True\n        self._engine.base(applied + 1)\n        try:\n",
+        "        self._engine.making(True)\n        try:\n",
+        "        self._engine.making(True)\n        self._engine.base(applied + 1)\n        try:\n",
     ),
     Mutant(
         "log-begins-without-a-write",
