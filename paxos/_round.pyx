@@ -20,7 +20,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from paxos._codec cimport out_clear
 from paxos._core cimport (
-    replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive, replica_resign,
+    replica_arriving, replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive, replica_resign,
     replica_restore, replica_seal, replica_tick,
 )
 from paxos._delivery cimport (
@@ -100,6 +100,11 @@ cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
     replica_receive(g.replica, h.now, frame)
     take(h, &g.replica.out, g)
     return ROUND_TAKEN
+
+
+cdef void round_arriving(Host *h, const Frame *frame) noexcept nogil:
+    if formation_admits(&h.formation, frame) and frame.group < h.group_count:
+        replica_arriving(h.groups[frame.group].replica, h.now, frame)
 
 
 cdef int round_hello(Host *h, const Frame *frame) noexcept nogil:
