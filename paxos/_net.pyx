@@ -39,7 +39,7 @@ cdef enum:
     COMPLAIN_EVERY = 60             # s
     SMALL_BUFFER = 4096             # before the handshake, and all that a REFUSE needs
     BUFFER = 262144
-    FLUSH_BYTES = 4194304           # sent to one peer in one go, if the network takes as much
+    FLUSH_BYTES = 16777216          # sent to one peer in one go, if the network takes as much
     OUT_RESERVE = 4194304           # of the bytes that may wait for one peer, those that large frames leave to small ones
     IOVECS = 128
     EVENTS = 128
