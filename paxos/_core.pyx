@@ -516,6 +516,12 @@ cdef class Core:
         replica_receive(self.replica, now, <const Frame *>data)
         return _effects(&self.replica.out)
 
+    def arriving(self, int64_t now, bytes frame not None):
+        """The first bytes of a large frame, of which the rest is on its way: at least its head and the fixed part of its body."""
+        if len(frame) < sizeof(Frame) + sizeof(PromiseValue):
+            raise ValueError(f"{len(frame)} bytes may not hold the fixed part of a frame")
+        replica_arriving(self.replica, now, <const Frame *><const char *>frame)
+
     def submit(self, int64_t now, uint64_t seq, values, int64_t deadline, uint32_t machine=0):
         """A proposal of this node. ``seq`` counts up from 1 without a gap."""
         cdef bytes chunk = encode_chunk(self.replica.options.node, self.replica.boot, seq, values, machine)

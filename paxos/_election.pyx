@@ -96,6 +96,7 @@ cdef void _raise(Replica *r) noexcept nogil:
     record.ballot = r.ballot
     r.promise_record = r.logged
     r.role = ROLE_PREPARING
+    r.report_until = 0
     r.counters.elections += 1
     _set_deadline(r)
     _begin_attempt(r)
