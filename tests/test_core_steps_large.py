@@ -93,8 +93,11 @@ def test_a_large_accept_that_does_not_come_is_asked_for_after_all() -> None:
 
 def test_a_later_accept_shows_that_one_before_it_is_lost() -> None:
     core = follower()
-    core.arriving(T, accept(LARGE, 1)[:200])
-    assert kinds(core.receive(T + 1, notice(1, [LARGE]))) == ["learn"]
+    core.arriving(T, accept(LARGE, 0)[:200])
+    assert kinds(core.receive(T + 1, notice(1, [LARGE]))) == []
+    # The connection broke, and what comes on the next one is this.
+    core.arriving(T + 2, accept(LARGE, 1)[:200])
+    assert kinds(core.receive(T + 3, notice(1, [LARGE]))) == ["learn"]
 
 
 def test_a_later_accept_shows_nothing_while_the_one_before_it_waits_for_its_notice() -> None:
