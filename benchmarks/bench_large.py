@@ -10,6 +10,7 @@ nodes are a majority. The master proposes large values, the follower small ones.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import struct
@@ -128,7 +129,7 @@ class Pair(Nodes):
             await asyncio.to_thread(listener.close)
         times = [begin, *(at for at in listener.heartbeats if begin < at < end), end]
         return {
-            "heartbeat_gap_ms": max(b - a for a, b in zip(times, times[1:], strict=False)) * 1000,
+            "heartbeat_gap_ms": max(b - a for a, b in itertools.pairwise(times)) * 1000,
             "heartbeats_per_s": (len(times) - 2) / (end - begin),
             "small_p50_ms": results[1]["p50_ms"],
             "small_p99_ms": results[1]["p99_ms"],

@@ -211,7 +211,9 @@ NOT_NEXT = "it does not fit what came before"
         pytest.param([GOOD[0], pieces(FRAME, 2)[1]], NOT_NEXT, id="a piece of another"),
         pytest.param(pieces(FRAME, 0)[:1], NOT_NEXT, id="transfers count from 1"),
         pytest.param(pieces(FRAME, 2)[:1], NOT_NEXT, id="and leave none out"),
-        pytest.param([GOOD[0], piece(FRAME[PIECE_BYTES:-1], 1, len(FRAME) - 1, PIECE_BYTES)], NOT_NEXT, id="a shorter total"),
+        pytest.param(
+            [GOOD[0], piece(FRAME[PIECE_BYTES:-1], 1, len(FRAME) - 1, PIECE_BYTES)], NOT_NEXT, id="a shorter total"
+        ),
         pytest.param([piece(FRAME[:1000], 1, len(FRAME) + 8, 0)], NOT_NEXT, id="total is not the frame's length"),
         pytest.param([piece(FRAME[:63], 1, len(FRAME), 0)], NOT_NEXT, id="no head in the first piece"),
         pytest.param([piece(b"x" * 1000, 1, len(FRAME), 0)], NOT_NEXT, id="no frame"),

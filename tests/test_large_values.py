@@ -93,7 +93,13 @@ class Slow:
 def two(path: Path) -> Engines:
     """Nodes 1 and 2, and node 1 is the master."""
     c = Engines(
-        path, 2, max_value=SIZE, segment_size=16 * MIB, heartbeat_ns=10**7, election_min_ns=10**9, election_max_ns=2 * 10**9
+        path,
+        2,
+        max_value=SIZE,
+        segment_size=16 * MIB,
+        heartbeat_ns=10**7,
+        election_min_ns=10**9,
+        election_max_ns=2 * 10**9,
     )
     c.start()
     c.wait_master()
