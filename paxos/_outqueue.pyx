@@ -21,7 +21,7 @@ from paxos._types cimport (
 
 cdef enum:
     PART = 65536                    # bytes from which on a part takes no further frame
-    PIECE_BYTES = 65536             # of a large frame in one piece
+    PIECE_BYTES = 130992            # of a large frame in one piece: with its head FRAME_WHOLE
     PIECE_PARTS = 3                 # its own head; the rest of the large frame's head; value
 
 

@@ -20,8 +20,8 @@ MAX_FRAME = 4 << 20
 FIRST = 262_144  # memory that a transfer begins with
 ACCEPT_HEAD = 128
 PIECE_HEAD = 80
-PIECE_BYTES = 65_536
-# A piece, its own head, and a frame that has just been begun: what may be ahead of a small frame.
+PIECE_BYTES = 130_992
+# A piece and its head: what may be ahead of a small frame.
 AHEAD = PIECE_BYTES + PIECE_HEAD
 
 

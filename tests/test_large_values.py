@@ -130,7 +130,7 @@ def test_heartbeats_pass_between_the_pieces_and_a_value_is_sent_once(tmp_path: P
             assert max(gaps) < SIZE // 4, f"bytes between two heartbeats: {gaps}"
             assert {kind for _, kind, _ in peer.frames} == {HELLO, HEARTBEAT, PIECE, ACCEPT}
             assert peer.frames[0][1] == HELLO, "first, whatever waits"
-            assert sum(kind == PIECE for _, kind, _ in peer.frames) == -(-len(accept) // 65_536)
+            assert sum(kind == PIECE for _, kind, _ in peer.frames) == -(-len(accept) // 130_992)
             peer.send(frames.ACCEPTED, ballot=peer.ballot(accept), **dict.fromkeys(("first", "last"), instance(accept)))
             c.until(lambda: seq in c.settled(1))
             assert c.settled(1)[seq] == [value]
