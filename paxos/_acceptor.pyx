@@ -9,6 +9,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from paxos._codec cimport out_effect, value_head
+from paxos._membership cimport votes
 from paxos._replica cimport (
     Replica, Slot, accept_here, frame_begin, frame_end, in_ring, record_add, send_reject, slot_of, slot_take,
 )
@@ -26,6 +27,8 @@ cdef void acceptor_prepare(Replica *r, uint32_t index, const Prepare *p) noexcep
     cdef uint64_t i, first
     cdef uint32_t count = 0
     cdef int order = ballot_compare(&p.ballot, &r.promised)
+    if not votes(r):
+        return                      # rule 10
     if order < 0:
         send_reject(r, index, &p.ballot)
         return
@@ -70,8 +73,8 @@ cdef bint acceptor_accept(Replica *r, uint32_t index, const Accept *a, Value *va
         e.instance = a.instance
         e.end = a.instance + 1
         return True
-    if not in_ring(r, a.instance):
-        return True             # too far ahead to keep: this node learns first
+    if not in_ring(r, a.instance) or not votes(r):
+        return True             # too far ahead to keep, or not yet to be voted on (rule 10): this node learns first
     s = slot_take(r, a.instance)
     if ballot_compare(&s.ballot, &a.ballot) != 0:
         accept_here(r, s, &a.ballot, value)

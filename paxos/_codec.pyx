@@ -13,8 +13,9 @@ from libc.string cimport memcpy, memset
 from paxos._types cimport (
     Accept, Accepted, Ballot, ChunkHead, Effect, EFFECT_SEND, FORMAT_VERSION, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORM,
     FRAME_FORM_OK, FRAME_FORMED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, FRAME_HEARTBEAT_REPLY, FRAME_HELLO,
-    FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE,
-    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_REFUSE, FRAME_REJECT, FRAME_WHOLE, Forward, ForwardRefused, Frame, Heartbeat, HeartbeatReply, Learn,
+    FRAME_CARRY, FRAME_JOIN, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE,
+    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_REFUSE, FRAME_REJECT, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MembershipHead, MembershipRow, RecordBase,
+    VALUE_CHANGE, Forward, ForwardRefused, Frame, Heartbeat, HeartbeatReply, Learn,
     Learned, MAX_MEMBERS, Outbox, Piece, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Record, RecordAccept,
     RecordIdentity, RecordLearn, RecordPromise, RecordWatermark, RecordWrite, Reject, SETTLE_NOT_AVAILABLE,
     SETTLE_OVERLOADED, VALUE_BATCH, VALUE_NOOP, Value,
@@ -63,6 +64,8 @@ _SIZES = {
     "Record": (sizeof(Record), 32), "RecordPromise": (sizeof(RecordPromise), 32), "RecordAccept": (sizeof(RecordAccept), 64),
     "RecordLearn": (sizeof(RecordLearn), 32), "RecordWatermark": (sizeof(RecordWatermark), 16),
     "RecordWrite": (sizeof(RecordWrite), 24), "RecordIdentity": (sizeof(RecordIdentity), 24),
+    "Kept": (sizeof(Kept), 16), "Carry": (sizeof(Carry), 8), "Join": (sizeof(Join), 16), "Change": (sizeof(Change), 40),
+    "MembershipHead": (sizeof(MembershipHead), 8), "MembershipRow": (sizeof(MembershipRow), 32), "RecordBase": (sizeof(RecordBase), 40),
 }
 for _name, (_is, _should) in _SIZES.items():
     if _is != _should:
@@ -88,10 +91,16 @@ cdef size_t _body_minimum(uint8_t type) noexcept nogil:
         return 32
     if type == FRAME_REFUSE:
         return 8
-    if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED:
+    if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED or type == FRAME_WELCOME:
         return 24
     if type == FRAME_PIECE:
         return sizeof(Piece)
+    if type == FRAME_JOIN:
+        return sizeof(Join)
+    if type == FRAME_KEPT:
+        return sizeof(Kept)
+    if type == FRAME_CARRY:
+        return sizeof(Carry)
     if type == FRAME_PREVOTE:
         return sizeof(Prevote)
     if type == FRAME_PREVOTE_REPLY:
@@ -134,7 +143,7 @@ cdef int _check_chunks(const uint8_t *data, size_t size, uint32_t *values) noexc
             return -1
         memcpy(&head, data + at, sizeof(ChunkHead))
         at += sizeof(ChunkHead)
-        if head.size > size - at or head.count == 0 or head.zero != 0:
+        if head.size > size - at or head.count == 0:
             return -1
         end = at + head.size
         for i in range(head.count):
@@ -161,6 +170,8 @@ cdef int value_check(const ValueHead *head, const uint8_t *data, size_t availabl
         return -1
     if head.kind == VALUE_NOOP:
         return 0 if head.size == 0 and head.count == 0 else -1
+    if head.kind == VALUE_CHANGE:
+        return 0 if head.size == sizeof(Change) and head.count == 0 else -1
     if head.kind != VALUE_BATCH:
         return -1
     if _check_chunks(data, head.size, &values) <= 0 or values != head.count:
@@ -203,7 +214,9 @@ cdef int _check_body(uint8_t type, const uint8_t *body, size_t size) noexcept no
         if refused.reason != SETTLE_NOT_AVAILABLE and refused.reason != SETTLE_OVERLOADED:
             return -1
         return 0 if (size - fixed) % 8 == 0 and (size - fixed) // 8 == refused.count else -1
-    if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED:
+    if type == FRAME_CARRY:
+        return 0                    # whose bytes these are checks them
+    if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED or type == FRAME_WELCOME:
         memcpy(&members, body + 20, 4)
         return 0 if 0 < members <= MAX_MEMBERS and size - fixed == members * <size_t>24 else -1
     if type == FRAME_REFUSE:

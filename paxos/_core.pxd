@@ -10,6 +10,7 @@ cdef Replica *replica_new(const Options *options, const Membership *members, uin
 cdef void replica_free(Replica *r) noexcept nogil
 
 # -- recovery: before any step, in log order. 0, or -1 where the record contradicts what came before (damage).
+cdef int replica_restore_base(Replica *r, uint64_t first, const uint8_t *body, uint32_t size) noexcept nogil   # first of all
 cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint8_t *body, uint32_t size) noexcept nogil
 
 # -- steps
@@ -25,4 +26,10 @@ cdef void replica_tick(Replica *r, int64_t now) noexcept nogil
 cdef int64_t replica_deadline(Replica *r) noexcept nogil            # when replica_tick is wanted next
 cdef void replica_peer(Replica *r, int64_t now, uint32_t index, bint up) noexcept nogil     # a hint, never needed for safety
 cdef void replica_resign(Replica *r, int64_t now, bint may_lead) noexcept nogil             # gives up mastership; may_lead: may it stand again
+# A node that goes by the id of a member, but as another incarnation, asks to be chosen in its place (design rule 10).
+cdef void replica_replace(Replica *r, int64_t now, uint32_t node, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil
+# A checkpoint was installed: every instance below is chosen. Nothing happens where that was known.
+cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil
+# The log is to begin at `first` (at most the watermark), behind whose predecessor the chain checksum is `chain`: RECORD_BASE.
+cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) noexcept nogil
 cdef void replica_seal(Replica *r) noexcept nogil                   # emits a RECORD_WATERMARK

@@ -16,12 +16,14 @@ from paxos._election cimport (
     election_promise, election_promise_value, election_report_arriving, election_start, election_tick, election_won,
 )
 from paxos._learner cimport (
-    learner_accept_arriving, learner_advance, learner_ask, learner_heard, learner_learned, learner_learned_arriving, learner_notice, learner_restore, learner_restore_value,
+    learner_accept_arriving, learner_advance, learner_ask, learner_base, learner_heard, learner_install, learner_kept,
+    learner_learned, learner_learned_arriving, learner_notice, learner_restore, learner_restore_base, learner_restore_value,
     learner_serve, learner_tick,
 )
 from paxos._proposer cimport (
     proposer_accepted, proposer_deadline, proposer_durable, proposer_elected, proposer_forward_again,
-    proposer_forward_refused, proposer_forwarded, proposer_heartbeat, proposer_pump, proposer_resend, proposer_settle_old,
+    proposer_forward_refused, proposer_forwarded, proposer_heartbeat, proposer_pump, proposer_replace, proposer_resend,
+    proposer_settle_old,
     proposer_step_down, proposer_submit, proposer_tick,
 )
 from paxos._replica cimport (
@@ -29,13 +31,13 @@ from paxos._replica cimport (
     member_index, record_add, send_reject, set_master, slot_free, slot_of, slot_take,
 )
 from paxos._types cimport (
-    ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_CHOSEN, EFFECT_FORMED, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_MASTER, EFFECT_READ,
-    EFFECT_SEND, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED,
-    FRAME_HEARTBEAT, FRAME_HEARTBEAT_REPLY, FRAME_LEARN, FRAME_LEARNED, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY,
-    FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Heartbeat, HeartbeatReply, Learn, Learned, MAX_MEMBERS, Membership, Outbox,
-    Prepare, Prevote, PrevoteReply, Promise, PromiseValue, RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK,
-    RING, RecordAccept, RecordLearn, RecordPromise, RecordWatermark, Reject, VALUE_BATCH, Value, ValueHead, ballot_compare, bit,
-    value_new, value_ref, value_unref, xzalloc,
+    ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_INSTALLED,
+    EFFECT_LOG, EFFECT_MASTER, EFFECT_MEMBERSHIP, EFFECT_READ, EFFECT_SEND, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED,
+    FRAME_HEARTBEAT, FRAME_HEARTBEAT_REPLY, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY,
+    FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Heartbeat, HeartbeatReply, Kept, Learn, Learned, MAX_MEMBERS, Membership, Outbox,
+    Prepare, Prevote, PrevoteReply, Promise, PromiseValue, RECORD_ACCEPT, RECORD_BASE, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK,
+    RING, RecordAccept, RecordLearn, RecordPromise, RecordWatermark, Reject, VALUE_BATCH, Value, ValueHead, ballot_compare, bit, is_quorum,
+    life_of, value_new, value_ref, value_unref, xzalloc,
 )
 
 
@@ -52,6 +54,8 @@ cdef Replica *replica_new(const Options *options, const Membership *members, uin
     r.inc_hi = inc_hi
     r.inc_lo = inc_lo
     r.boot = boot
+    r.outsider = r.members.members[r.self].inc_hi != inc_hi or r.members.members[r.self].inc_lo != inc_lo
+    r.was_member = not r.outsider
     r.may_lead = True
     r.random = seed if seed != 0 else 0x9E3779B97F4A7C15
     r.slots = <Slot *>xzalloc(RING * sizeof(Slot))
@@ -60,6 +64,8 @@ cdef Replica *replica_new(const Options *options, const Membership *members, uin
     r.pending_end = 1
     r.pending_scan = 1
     r.heard = <int64_t *>xzalloc(n * sizeof(int64_t))
+    r.known = <uint64_t *>xzalloc(n * sizeof(uint64_t))
+    r.kept = <uint64_t *>xzalloc(n * sizeof(uint64_t))
     r.promise_wanted = <uint32_t *>xzalloc(n * sizeof(uint32_t))
     r.promise_got = <uint32_t *>xzalloc(n * sizeof(uint32_t))
     r.origins = <Origin *>xzalloc(n * sizeof(Origin))
@@ -86,6 +92,8 @@ cdef void replica_free(Replica *r) noexcept nogil:
     free(r.slots)
     free(r.pending)
     free(r.heard)
+    free(r.known)
+    free(r.kept)
     free(r.promise_wanted)
     free(r.promise_got)
     free(r.origins)
@@ -118,6 +126,11 @@ cdef void _follow(Replica *r, const Ballot *ballot, bint settled) noexcept nogil
 
 cdef void _finish(Replica *r) noexcept nogil:
     learner_advance(r)
+    # Who was replaced stands for nothing any more. A ballot that lacks the promise of a quorum without an incarnation that
+    # was replaced must not be used where the new one counts (rule 8); alpha has kept it from that so far.
+    if r.role != ROLE_FOLLOWER and (r.outsider or (r.role == ROLE_MASTER and not is_quorum(&r.members, r.promises | bit(r.self)))):
+        _step_down(r)
+        r.election_deadline = r.now + r.options.heartbeat
     if r.role == ROLE_MASTER:
         if r.next_instance < r.chosen:
             r.next_instance = r.chosen      # others knew more chosen than the quorum that promised
@@ -196,8 +209,16 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         r.counters.refused_frames += 1
         return
     index = <uint32_t>member
-    r.heard[index] = now
-    r.down &= ~bit(index)
+    if frame.inc_hi == r.members.members[index].inc_hi and frame.inc_lo == r.members.members[index].inc_lo:
+        r.heard[index] = now
+        r.down &= ~bit(index)
+    elif frame.type != FRAME_LEARN and frame.type != FRAME_LEARNED and frame.type != FRAME_KEPT:
+        # No member, as far as is known here: it has no say (rule 10). But what it knows chosen is chosen, and can be asked for:
+        # perhaps it is this node that does not know the members yet.
+        r.counters.refused_frames += 1
+        learner_heard(r, index, frame)
+        _finish(r)
+        return
     if frame.type == FRAME_ACCEPT:
         _receive_accept(r, index, frame, data)
     elif frame.type == FRAME_ACCEPTED:
@@ -212,8 +233,10 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         learner_serve(r, index, <const Learn *>data)
     elif frame.type == FRAME_LEARNED:
         learner_learned(r, frame)
+    elif frame.type == FRAME_KEPT:
+        learner_kept(r, index, <const Kept *>data)
     elif frame.type == FRAME_PREVOTE:
-        election_prevote(r, index, <const Prevote *>data)
+        election_prevote(r, index, frame, <const Prevote *>data)
         if r.role == ROLE_MASTER:
             proposer_heartbeat(r, bit(index), False)        # it has not heard of this master, or not lately
     elif frame.type == FRAME_PREVOTE_REPLY:
@@ -245,10 +268,12 @@ cdef void replica_arriving(Replica *r, int64_t now, const Frame *frame) noexcept
     r.now = now
     if member < 0 or <uint32_t>member == r.self:
         return
-    if frame.type == FRAME_ACCEPT:
-        learner_accept_arriving(r, <uint32_t>member, (<const Accept *>data).instance, frame.length)
-    elif frame.type == FRAME_LEARNED:
+    if frame.type == FRAME_LEARNED:
         learner_learned_arriving(r, <uint32_t>member, frame.length)
+    elif frame.inc_hi != r.members.members[member].inc_hi or frame.inc_lo != r.members.members[member].inc_lo:
+        return                      # it will have no say
+    elif frame.type == FRAME_ACCEPT:
+        learner_accept_arriving(r, <uint32_t>member, (<const Accept *>data).instance, frame.length)
     elif frame.type == FRAME_PROMISE_VALUE:
         election_report_arriving(r, &(<const PromiseValue *>data).ballot, frame.length)
 
@@ -324,7 +349,38 @@ cdef void replica_seal(Replica *r) noexcept nogil:
     record.chain = r.chain
 
 
+cdef void replica_replace(Replica *r, int64_t now, uint32_t node, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil:
+    cdef int index = member_index(r, node)
+    r.now = now
+    if index >= 0:
+        proposer_replace(r, <uint32_t>index, inc_hi, inc_lo)
+    _finish(r)
+
+
+cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil:
+    r.now = now
+    if instance <= r.chosen:
+        return
+    if r.role == ROLE_MASTER:
+        _step_down(r)               # of long ago: others have gone on without it
+    learner_install(r, instance, chain, members)
+    learner_base(r, instance, chain)
+    _finish(r)
+
+
+cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) noexcept nogil:
+    r.now = now
+    if r.first_kept < first <= r.chosen:
+        learner_base(r, first, chain)
+
+
 # ---- recovery ----
+
+cdef int replica_restore_base(Replica *r, uint64_t first, const uint8_t *body, uint32_t size) noexcept nogil:
+    cdef int result = learner_restore_base(r, first, body, size)
+    out_clear(&r.out)
+    return result
+
 
 cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint8_t *body, uint32_t size) noexcept nogil:
     cdef const RecordAccept *accept = <const RecordAccept *>body
@@ -334,6 +390,12 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
     cdef Value *value
     cdef Slot *s
     cdef int result = 0
+    if type == RECORD_BASE:
+        if not r.before_base:
+            return -1               # the newest one should have been taken first (replica_restore_base)
+        if instance == r.first_kept:
+            r.before_base = False   # two of one instance do not follow each other
+        return 0
     if type == RECORD_PROMISE:
         if size != sizeof(RecordPromise):
             return -1
@@ -348,10 +410,14 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
             return -1
         if value_check(&accept.value, body + sizeof(RecordAccept), accept.value.size) < 0:
             return -1
-        if learner_restore(r, accept.chosen, accept.chain) < 0 or not in_ring(r, instance):
+        if learner_restore(r, accept.chosen, accept.chain) < 0:
             return -1
         if ballot_compare(&accept.ballot, &r.promised) > 0:
             r.promised = accept.ballot
+        if r.before_base and instance < r.first_kept:
+            return 0
+        if not in_ring(r, instance):
+            return -1
         s = slot_take(r, instance)
         if ballot_compare(&accept.ballot, &s.ballot) >= 0:      # the highest ballot wins, not the last record (rule 14)
             value_unref(s.value)
@@ -406,6 +472,12 @@ cdef list _effects(Outbox *out):
             result.append(("diverged", e.instance, e.code))
         elif e.type == EFFECT_FORMED:
             result.append(("formed",))
+        elif e.type == EFFECT_MEMBERSHIP:
+            result.append(("membership", e.code, e.instance))
+        elif e.type == EFFECT_BEHIND:
+            result.append(("behind", e.instance, e.code))
+        elif e.type == EFFECT_INSTALLED:
+            result.append(("installed", e.instance, e.after))
         else:
             raise AssertionError(f"unknown effect {e.type}")
     out_clear(out)
@@ -424,7 +496,7 @@ cdef int _membership(Membership *m, object members) except -1:
     return 0
 
 
-def encode_chunk(uint32_t origin, uint32_t boot, uint64_t seq, values, uint32_t machine=0):
+def encode_chunk(uint32_t origin, uint32_t boot, uint64_t seq, values, uint32_t machine=0, uint32_t life=0):
     """The bytes of a chunk: a header and each value behind its length."""
     cdef ChunkHead head
     body = b"".join([len(v).to_bytes(4, "little") + v for v in values])
@@ -435,6 +507,7 @@ def encode_chunk(uint32_t origin, uint32_t boot, uint64_t seq, values, uint32_t 
     head.boot = boot
     head.seq = seq
     head.machine = machine
+    head.life = life
     return (<const char *>&head)[:sizeof(ChunkHead)] + body
 
 
@@ -461,11 +534,12 @@ def encode_learned(Core core not None, uint64_t first, list values):
 
 
 cdef class Core:
-    """One group's replica, stepped by hand. Every step returns its effects, in order, as tuples:
+    """One group's replica, stepped by hand; ``incarnation`` (high, low) where it is not the member's. Every step returns its effects, in order, as tuples:
 
     ``("send", peers, after, frame)``, ``("log", number, type, instance, body)``, ``("chosen", instance, kind, count, value)``,
     ``("read", peers, first, end, max_bytes)``, ``("settled", seq, code)``, ``("master", node, round, settled)``,
-    ``("diverged", instance, node)``. ``peers`` is a bit mask over the members sorted by id; a frame may leave once record
+    ``("diverged", instance, node)``, ``("membership", member, since)``, ``("behind", first_kept, node)``,
+    ``("installed", instance, chain)``. ``peers`` is a bit mask over the members sorted by id; a frame may leave once record
     number ``after`` is durable. Times are integers in nanoseconds. Not thread-safe.
     """
     cdef Replica *replica
@@ -473,7 +547,7 @@ cdef class Core:
     def __cinit__(self, uint32_t node, members, *, uint32_t group=0, uint64_t signature=1, uint32_t boot=1, uint64_t seed=1,
                   uint32_t window=8, uint32_t batch_bytes=1 << 20, uint32_t batch_values=4096,
                   int64_t heartbeat=50_000_000, int64_t election_min=300_000_000, int64_t election_max=600_000_000,
-                  int64_t resend=100_000_000, uint64_t queue_bytes=1 << 27):
+                  int64_t resend=100_000_000, uint64_t queue_bytes=1 << 27, incarnation=None):
         cdef Options options
         cdef Membership m
         cdef uint32_t i
@@ -491,7 +565,8 @@ cdef class Core:
         options.batch_bytes, options.batch_values, options.queue_bytes = batch_bytes, batch_values, queue_bytes
         options.heartbeat, options.election_min, options.election_max = heartbeat, election_min, election_max
         options.resend = resend
-        self.replica = replica_new(&options, &m, signature, m.members[found].inc_hi, m.members[found].inc_lo, boot, seed)
+        hi, lo = (m.members[found].inc_hi, m.members[found].inc_lo) if incarnation is None else incarnation
+        self.replica = replica_new(&options, &m, signature, hi, lo, boot, seed)
 
     def __dealloc__(self):
         replica_free(self.replica)
@@ -501,6 +576,10 @@ cdef class Core:
         cdef int result = replica_restore(self.replica, type, instance, <const uint8_t *><const char *>body, <uint32_t>len(body))
         out_clear(&self.replica.out)        # what it recognises as chosen; the host has it in the log already
         return result == 0
+
+    def restore_base(self, uint64_t first, bytes body not None):
+        """Feeds the newest RECORD_BASE of the log, before any other record. False: it is malformed."""
+        return replica_restore_base(self.replica, first, <const uint8_t *><const char *>body, <uint32_t>len(body)) == 0
 
     def start(self, int64_t now):
         replica_start(self.replica, now)
@@ -524,7 +603,8 @@ cdef class Core:
 
     def submit(self, int64_t now, uint64_t seq, values, int64_t deadline, uint32_t machine=0):
         """A proposal of this node. ``seq`` counts up from 1 without a gap."""
-        cdef bytes chunk = encode_chunk(self.replica.options.node, self.replica.boot, seq, values, machine)
+        cdef bytes chunk = encode_chunk(self.replica.options.node, self.replica.boot, seq, values, machine,
+                                        life_of(self.replica.inc_lo))
         cdef Value *value
         if seq != self.replica.pending_end:
             raise ValueError(f"seq {seq} is not the next one, {self.replica.pending_end}")
@@ -556,6 +636,27 @@ cdef class Core:
         replica_resign(self.replica, now, may_lead)
         return _effects(&self.replica.out)
 
+    def replace(self, int64_t now, uint32_t node, incarnation):
+        """Another incarnation (high, low) asks for the place of a member."""
+        replica_replace(self.replica, now, node, incarnation[0], incarnation[1])
+        return _effects(&self.replica.out)
+
+    def base(self, int64_t now, uint64_t first, uint32_t chain):
+        """The log is to begin at instance ``first``, behind which the chain checksum is ``chain``."""
+        replica_base(self.replica, now, first, chain)
+        return _effects(&self.replica.out)
+
+    def install(self, int64_t now, uint64_t instance, uint32_t chain, members=None, uint32_t version=0):
+        """A checkpoint of everything below ``instance``; its membership, if it is not the present one."""
+        cdef Membership m = self.replica.members
+        if members is not None:
+            _membership(&m, [row[:3] for row in members])
+            m.version = version
+            for i, row in enumerate(sorted(members)):
+                m.since[i] = row[3]
+        replica_install(self.replica, now, instance, chain, &m)
+        return _effects(&self.replica.out)
+
     def seal(self):
         replica_seal(self.replica)
         return _effects(&self.replica.out)
@@ -575,5 +676,8 @@ cdef class Core:
             "promised": _ballot(&r.promised), "ballot": _ballot(&r.ballot), "chosen": r.chosen, "chain": r.chain,
             "accepted": accepted, "next": r.next_instance, "logged": r.logged, "durable": r.durable,
             "queued": r.queue_values, "rounds": r.counters.rounds, "proposed": r.counters.proposed_values,
+            "first_kept": r.first_kept, "outsider": bool(r.outsider), "version": r.members.version,
+            "members": [(r.members.members[i].node, r.members.members[i].inc_hi, r.members.members[i].inc_lo, r.members.since[i])
+                        for i in range(r.members.count)],
             "elections": r.counters.elections, "refused": r.counters.refused_frames, "chosen_values": r.counters.chosen_values,
         }

@@ -4,7 +4,7 @@
 Who may touch what: fields below "mutex" only while holding it; below "engine" only the engine's thread; below "GIL"
 only a thread that holds the GIL. Nobody waits for the GIL, and nothing of Python runs, while the mutex is held."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from paxos._types cimport Value
+from paxos._types cimport Membership, Value
 
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_mutex_t:
@@ -18,6 +18,9 @@ cdef enum EventType:                # first item of the tuples that drain() retu
     EVENT_FORMED = 4
     EVENT_DIVERGED = 5
     EVENT_AHEAD = 6                 # the state machine has applied what the cluster has only now chosen
+    EVENT_BEHIND = 7                # Python or the log needs instances that are deleted here, or there (a: node id)
+    EVENT_CARRY = 8                 # bytes from another node's Python side
+    EVENT_MEMBERSHIP = 9            # a: the node that is another incarnation now; b: version
 
 cdef enum:
     REASONS = 18                    # kinds of refused frames and connections, see _net
@@ -35,6 +38,19 @@ cdef struct Submission:
     uint64_t token                  # what submit() returned
     int64_t deadline
     Value *chunk
+
+cdef enum OrderType:
+    ORDER_BASE = 1                  # a checkpoint of everything below `instance` is durable here
+    ORDER_INSTALL = 2               # ... has come from elsewhere: value holds the membership
+    ORDER_MAKING = 4                # a checkpoint is being made (instance: 1), or is not any more (0)
+    ORDER_CARRY = 3                 # value is for the Python side of node `node`
+
+cdef struct Order:
+    int type
+    uint32_t node
+    uint32_t chain
+    uint64_t instance
+    Value *value                    # a reference of the order's own, or NULL
 
 cdef struct Ticket:                 # a submitted chunk whose fate Python has not been told
     uint64_t token
@@ -54,6 +70,12 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t heard_chosen           # the most that any member has spoken of
     uint32_t chain
     uint64_t delivered              # instances handed to Python's queue
+    uint64_t first_kept             # instances below it are deleted
+    uint64_t segments               # of the log, in use
+    bint outsider
+    bint votes
+    bint replaced                   # has been a member, and another incarnation is now
+    Membership membership
     uint64_t sig_hi
     uint64_t sig_lo
     uint64_t chosen_values
@@ -106,11 +128,17 @@ cdef struct Delivery:
     Submission *inbox
     size_t inbox_count
     size_t inbox_size
+    Order *orders
+    size_t order_count
+    size_t order_size
+    uint64_t order_bytes
     Wire *wires
     Status status
     # engine
     Submission *taken               # the other half of the double buffer
     size_t taken_size
+    Order *ordered
+    size_t ordered_size
     Event *fresh                    # events of this round
     size_t fresh_count
     size_t fresh_size
@@ -149,6 +177,9 @@ cdef void delivery_publish(Delivery *d, const Status *status, bint blocked) noex
 cdef void delivery_ping(Delivery *d) noexcept nogil
 # Everything submitted since the last call; valid until the next one. Ends the sleep.
 cdef size_t delivery_take(Delivery *d, Submission **taken, int *resign, bint *stop) noexcept nogil
+# Every order since the last call, in order; valid until the next one. The caller takes over the values.
+cdef size_t delivery_orders(Delivery *d, Order **taken) noexcept nogil
+cdef void delivery_carry(Delivery *d, uint32_t group, uint32_t node, Value *bytes) noexcept nogil      # takes a reference
 # Whether the engine may sleep (nothing is there); from now on it is woken.
 cdef bint delivery_sleep(Delivery *d) noexcept nogil
 cdef void delivery_wire(Delivery *d, uint64_t seq, uint64_t token) noexcept nogil
@@ -160,5 +191,11 @@ cdef bint delivery_wanted(const Delivery *d) noexcept nogil
 # -- Python's threads
 cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_t deadline)
 cdef list delivery_drain(Delivery *d, Py_ssize_t max_values)
+# False: so much is waiting already that it was dropped. Takes over the value.
+cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance, uint32_t chain, Value *value) noexcept nogil
+cdef void delivery_poke(Delivery *d) noexcept nogil             # drain() is wanted, though nothing is there
 cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil
+
+# The values of an instance as Python sees them: [(state machine, [bytes, ...]), ...], adjacent chunks of one together.
+cdef list value_runs(Value *value, uint64_t instance)

@@ -15,7 +15,7 @@ from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcpy, memset, strlen
-from paxos._types cimport CHUNK_WINDOW, VALUE_BATCH, ChunkHead, Value, value_new, value_ref, value_unref, xalloc, xrealloc, xzalloc
+from paxos._types cimport CHUNK_WINDOW, VALUE_BATCH, ChunkHead, Value, life_of, value_new, value_ref, value_unref, xalloc, xrealloc, xzalloc
 
 from paxos.errors import Overloaded, StorageError, ValueTooLarge
 
@@ -47,6 +47,7 @@ cdef enum:
     QUEUE_BYTES = 67108864          # chosen values that may wait for Python; what is beyond is read from the log again
     EVENT_WEIGHT = 64
     MAX_CONTROL = 65536             # log lines are dropped, and counted, beyond so many queued events
+    ORDER_BYTES = 16777216          # for other nodes' Python sides that may wait for the engine
     COALESCE = 4096                 # beyond so many queued events a new master replaces the one that is queued
 
 
@@ -134,6 +135,8 @@ cdef void delivery_free(Delivery *d) noexcept nogil:
     cdef uint64_t n
     for i in range(d.inbox_count):
         value_unref(d.inbox[i].chunk)
+    for i in range(d.order_count):
+        value_unref(d.orders[i].value)
     for i in range(d.fresh_count):
         value_unref(d.fresh[i].value)
         free(d.fresh[i].text)
@@ -144,6 +147,8 @@ cdef void delivery_free(Delivery *d) noexcept nogil:
         n += 1
     free(d.inbox)
     free(d.taken)
+    free(d.orders)
+    free(d.ordered)
     free(d.fresh)
     free(d.ring)
     free(d.wires)
@@ -180,6 +185,13 @@ cdef void delivery_chosen(Delivery *d, uint32_t group, uint64_t instance, uint32
     e.a = chain
     e.value = value_ref(value)
     d.fresh_bytes += EVENT_WEIGHT + (value.size if value != NULL else 0)
+
+
+cdef void delivery_carry(Delivery *d, uint32_t group, uint32_t node, Value *bytes) noexcept nogil:
+    cdef Event *e = delivery_event(d, EVENT_CARRY, group)
+    e.a = node
+    e.value = value_ref(bytes)
+    d.fresh_bytes += EVENT_WEIGHT + bytes.size
 
 
 cdef bint delivery_room(const Delivery *d) noexcept nogil:
@@ -291,11 +303,29 @@ cdef size_t delivery_take(Delivery *d, Submission **taken, int *resign, bint *st
     return count
 
 
+cdef size_t delivery_orders(Delivery *d, Order **taken) noexcept nogil:
+    cdef Order *orders
+    cdef size_t count, size
+    lock(d)
+    orders = d.orders
+    count = d.order_count
+    size = d.order_size
+    d.orders = d.ordered
+    d.order_size = d.ordered_size
+    d.order_count = 0
+    d.order_bytes = 0
+    unlock(d)
+    d.ordered = orders
+    d.ordered_size = size
+    taken[0] = orders
+    return count
+
+
 cdef bint delivery_sleep(Delivery *d) noexcept nogil:
     cdef bint idle
     lock(d)
     # Python may have made room since the engine last looked; then nobody would wake it for what waits in the log.
-    idle = (d.inbox_count == 0 and not d.stop and d.resign == 0
+    idle = (d.inbox_count == 0 and d.order_count == 0 and not d.stop and d.resign == 0
             and (d.seen_bytes < QUEUE_BYTES or d.bytes >= QUEUE_BYTES / 2))
     d.sleeping = idle
     unlock(d)
@@ -384,7 +414,7 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
     head.boot = d.boot
     head.seq = 0                    # the engine fills it in when the chunk goes to the replica
     head.machine = machine
-    head.zero = 0
+    head.life = life_of(d.inc_lo)
     d.tickets[token % CHUNK_WINDOW].token = token
     d.tickets[token % CHUNK_WINDOW].bytes = size
     d.pending_chunks += 1
@@ -404,6 +434,46 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
     if wake:
         signal(d.wake_engine)
     return token
+
+
+cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance, uint32_t chain, Value *value) noexcept nogil:
+    cdef Order *o
+    cdef bint wake
+    lock(d)
+    if type == ORDER_CARRY and d.order_bytes + value.size > ORDER_BYTES:
+        unlock(d)
+        value_unref(value)
+        return False
+    if d.order_count == d.order_size:
+        d.order_size = d.order_size * 2 if d.order_size else 16
+        d.orders = <Order *>xrealloc(d.orders, d.order_size * sizeof(Order))
+    o = &d.orders[d.order_count]
+    d.order_count += 1
+    o.type = type
+    o.node = node
+    o.instance = instance
+    o.chain = chain
+    o.value = value
+    if value != NULL:
+        d.order_bytes += value.size
+    wake = d.sleeping
+    d.sleeping = False
+    unlock(d)
+    if wake:
+        signal(d.wake_engine)
+    return True
+
+
+cdef void delivery_poke(Delivery *d) noexcept nogil:
+    cdef bint wake
+    lock(d)
+    wake = not d.signalled
+    if wake:
+        d.signalled = True
+        d.signalled_at = clock_now(&d.clock)
+    unlock(d)
+    if wake:
+        signal(d.wake_python)
 
 
 cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil:
@@ -426,48 +496,76 @@ cdef void delivery_status(Delivery *d, Status *status) noexcept nogil:
     unlock(d)
 
 
+cdef const uint8_t *chunk_values(const ChunkHead *head, const uint8_t *p, uint64_t instance, list values) except NULL:
+    """The entries of the chunk whose bytes are at p, appended to `values`; where the next chunk begins."""
+    cdef uint32_t left = head.size
+    cdef uint32_t length, i
+    for i in range(head.count):
+        if left < 4:
+            raise StorageError(f"a chunk of instance {instance} ends within an entry")
+        memcpy(&length, p, 4)
+        if length > left - 4:
+            raise StorageError(f"a chunk of instance {instance} ends within an entry")
+        values.append(PyBytes_FromStringAndSize(<const char *>p + 4, length))
+        p += 4 + <size_t>length
+        left -= 4 + length
+    return p + left
+
+
+cdef const uint8_t *chunk_head(ChunkHead *head, const uint8_t *p, const uint8_t *end, uint64_t instance) except NULL:
+    """The head of the chunk at p; where its bytes begin."""
+    if <size_t>(end - p) < sizeof(ChunkHead):
+        raise StorageError(f"the value of instance {instance} ends within a chunk")
+    memcpy(head, p, sizeof(ChunkHead))
+    p += sizeof(ChunkHead)
+    if head.size > <size_t>(end - p):
+        raise StorageError(f"the value of instance {instance} ends within a chunk")
+    return p
+
+
+cdef list value_runs(Value *value, uint64_t instance):
+    cdef list runs = []
+    cdef list values = None
+    cdef const uint8_t *p = value.data
+    cdef const uint8_t *end = p + value.size
+    cdef ChunkHead head
+    cdef uint32_t machine = 0
+    if value.kind != VALUE_BATCH:
+        return runs
+    while p < end:
+        p = chunk_head(&head, p, end, instance)
+        if values is None or machine != head.machine:
+            machine = head.machine
+            values = []
+            runs.append((machine, values))
+        p = chunk_values(&head, p, instance, values)
+    return runs
+
+
 cdef tuple decode(Delivery *d, const Event *e):
     """An instance as runs of values per state machine, and what of it this process had handed in."""
     cdef list runs = []
     cdef list settled = []
     cdef list values = None
     cdef const uint8_t *p
-    cdef size_t left
+    cdef const uint8_t *end
     cdef ChunkHead head
     cdef uint32_t machine = 0
-    cdef uint32_t length
-    cdef uint32_t i
     cdef Py_ssize_t start
     cdef uint64_t token
     if e.value == NULL or e.value.kind != VALUE_BATCH:
         return (EVENT_CHOSEN, e.group, e.instance, e.a, runs, settled)
     p = e.value.data
-    left = e.value.size
-    while left:
-        if left < sizeof(ChunkHead):
-            raise StorageError(f"the value of instance {e.instance} ends within a chunk")
-        memcpy(&head, p, sizeof(ChunkHead))
-        p += sizeof(ChunkHead)
-        left -= sizeof(ChunkHead)
-        if head.size > left:
-            raise StorageError(f"the value of instance {e.instance} ends within a chunk")
-        left -= head.size
+    end = p + e.value.size
+    while p < end:
+        p = chunk_head(&head, p, end, e.instance)
         if values is None or machine != head.machine:
             machine = head.machine
             values = []
             runs.append((machine, values))
         start = len(values)
-        for i in range(head.count):
-            if head.size < 4:
-                raise StorageError(f"a chunk of instance {e.instance} ends within an entry")
-            memcpy(&length, p, 4)
-            if length > head.size - 4:
-                raise StorageError(f"a chunk of instance {e.instance} ends within an entry")
-            values.append(PyBytes_FromStringAndSize(<const char *>p + 4, length))
-            p += 4 + <size_t>length
-            head.size -= 4 + length
-        p += head.size
-        if head.origin == d.node and head.boot == d.boot:
+        p = chunk_values(&head, p, e.instance, values)
+        if head.origin == d.node and head.boot == d.boot and head.life == life_of(d.inc_lo):
             token = delivery_token(d, head.seq)
             if settle(d, token):
                 settled.append((token, len(runs) - 1, start, head.count))
@@ -488,6 +586,12 @@ cdef object to_python(Delivery *d, const Event *e):
         return (EVENT_FORMED,)
     if e.type == EVENT_AHEAD:
         return (EVENT_AHEAD, e.group, e.instance)
+    if e.type == EVENT_BEHIND:
+        return (EVENT_BEHIND, e.group, e.instance, e.a)
+    if e.type == EVENT_CARRY:
+        return (EVENT_CARRY, e.group, e.a, PyBytes_FromStringAndSize(<const char *>e.value.data, e.value.size))
+    if e.type == EVENT_MEMBERSHIP:
+        return (EVENT_MEMBERSHIP, e.group, e.a, e.b)
     return (EVENT_DIVERGED, e.group, e.instance, e.a)
 
 
@@ -517,6 +621,9 @@ cdef list delivery_drain(Delivery *d, Py_ssize_t max_values):
         if e.type == EVENT_CHOSEN:
             d.bytes -= EVENT_WEIGHT + (e.value.size if e.value != NULL else 0)
             values += e.value.count if e.value != NULL and e.value.count else 1
+        elif e.type == EVENT_CARRY:
+            d.bytes -= EVENT_WEIGHT + e.value.size
+            values += 1
         else:
             values += 1
     if d.head == d.tail and d.signalled:

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What the log asks of a disk: a table of calls on the files of one directory. The real one makes system calls, retried and
+"""What log and checkpoints ask of a disk: a table of calls on the files of one directory. The real one makes system calls, retried and
 completed; the simulated one forgets, tears and fails. Every answer is 0 or an errno, unless said otherwise."""
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
@@ -17,6 +17,7 @@ cdef struct Disk:
     # All of it. `direct`: the file was opened with DISK_DIRECT, and data, size and offset are multiples of BLOCK.
     int (*write)(Disk *d, int fd, const uint8_t *data, size_t size, uint64_t offset, bint direct) noexcept nogil
     int (*read)(Disk *d, int fd, uint8_t *out, size_t size, uint64_t offset) noexcept nogil     # EBADMSG: the file is shorter
+    int (*size)(Disk *d, int fd, uint64_t *out) noexcept nogil
     int (*sync)(Disk *d, int fd) noexcept nogil
     int (*sync_directory)(Disk *d) noexcept nogil
     int (*rename)(Disk *d, const char *old, const char *new) noexcept nogil

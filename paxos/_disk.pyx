@@ -1,7 +1,8 @@
 # cython: language_level=3
-"""System calls of the log, retried and completed."""
+"""System calls of log and checkpoints, retried and completed."""
 from libc.errno cimport EBADMSG, EINTR, EIO, errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from posix.stat cimport fstat, struct_stat
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.types cimport mode_t, off_t
 
@@ -78,8 +79,16 @@ cdef int _read(Disk *d, int fd, uint8_t *out, size_t size, uint64_t offset) noex
                 continue
             return errno
         if n == 0:
-            return EBADMSG          # a segment is never shorter than its size
+            return EBADMSG          # nobody reads beyond what a file should hold
         done += n
+    return 0
+
+
+cdef int _size(Disk *d, int fd, uint64_t *out) noexcept nogil:
+    cdef struct_stat st
+    if fstat(fd, &st) != 0:
+        return errno
+    out[0] = <uint64_t>st.st_size
     return 0
 
 
@@ -122,6 +131,7 @@ cdef void disk_real(Disk *d, int directory) noexcept nogil:
     d.close = _close
     d.write = _write
     d.read = _read
+    d.size = _size
     d.sync = _sync
     d.sync_directory = _sync_directory
     d.rename = _rename

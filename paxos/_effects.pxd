@@ -11,6 +11,7 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil
 cdef void held_release(Host *h, HeldQueue *q, uint64_t durable) noexcept nogil
 cdef void held_free(HeldQueue *q) noexcept nogil
 
+cdef void members_changed(Host *h, Group *g) noexcept nogil
 cdef void make_replica(Host *h, Group *g) noexcept nogil
 cdef void begin(Host *h, Group *g) noexcept nogil               # first steps of a replica; again: nothing
 cdef void submit(Host *h, const Submission *s) noexcept nogil

@@ -8,14 +8,15 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport out_clear
 from paxos._core cimport replica_new, replica_peer, replica_resign, replica_start, replica_submit
 from paxos._delivery cimport (
-    EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_SETTLED, Event, Submission, delivery_event, delivery_token,
+    EVENT_BEHIND, EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_MEMBERSHIP, EVENT_SETTLED, Event, Submission, delivery_event, delivery_token,
     delivery_wire,
 )
 from paxos._history cimport history_chosen
 from paxos._state cimport HeldSend, ReadJob
-from paxos._store cimport index_set, index_set_chain, store_append
+from paxos._store cimport highs_note, index_set, index_set_chain, store_append
 from paxos._types cimport (
-    EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_LOG, EFFECT_MASTER, EFFECT_READ, EFFECT_SEND, EFFECT_SETTLED,
+    EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MEMBERSHIP, EFFECT_READ,
+    EFFECT_SEND, EFFECT_SETTLED,
     RECORD_ACCEPT, RECORD_LEARN, SETTLE_NOT_AVAILABLE, ChunkHead, Effect, Outbox, bit, value_ref, value_unref, xrealloc,
 )
 
@@ -83,6 +84,7 @@ cdef void append(Host *h, uint32_t group, const Effect *e, const uint8_t *head, 
     g.unsealed = True
     if e.code == RECORD_ACCEPT or e.code == RECORD_LEARN:
         index_set(&g.index, e.instance, position)
+        highs_note(&g.highs, position / h.store.writer.segment_size, e.instance)
 
 
 cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
@@ -133,10 +135,25 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
             event = delivery_event(&h.delivery, EVENT_DIVERGED, group)
             event.instance = e.instance
             event.a = e.code
+        elif e.type == EFFECT_MEMBERSHIP:
+            members_changed(h, g)
+            event = delivery_event(&h.delivery, EVENT_MEMBERSHIP, group)
+            event.a = h.formation.members.members[e.code].node
+            event.b = g.replica.members.version
+        elif e.type == EFFECT_BEHIND:
+            event = delivery_event(&h.delivery, EVENT_BEHIND, group)
+            event.instance = e.instance
+            event.a = e.code
         elif e.type == EFFECT_FORMED:
             delivery_event(&h.delivery, EVENT_FORMED, 0)
             form(h)
     out_clear(out)
+
+
+cdef void members_changed(Host *h, Group *g) noexcept nogil:
+    """Node and replica mean the same by a member's incarnation."""
+    h.formation.members = g.replica.members
+    h.formation.was_member = g.replica.was_member
 
 
 @cython.overflowcheck(False)     # meant to wrap
@@ -147,7 +164,7 @@ cdef uint64_t next_seed(uint64_t seed) noexcept nogil:
 cdef void make_replica(Host *h, Group *g) noexcept nogil:
     h.options.group = g.id
     h.seed = next_seed(h.seed)
-    g.replica = replica_new(&h.options, &h.formation.members, h.formation.sig_lo, h.formation.inc_hi, h.formation.inc_lo,
+    g.replica = replica_new(&h.options, &h.formation.first, h.formation.sig_lo, h.formation.inc_hi, h.formation.inc_lo,
                             h.boot, h.seed if h.seed else 1)
 
 
@@ -162,6 +179,8 @@ cdef void begin(Host *h, Group *g) noexcept nogil:
     g.reported = g.replica.durable
     replica_start(g.replica, h.now)
     take(h, &g.replica.out, g)
+    if g.cursor < g.replica.first_kept:
+        delivery_event(&h.delivery, EVENT_BEHIND, g.id).instance = g.replica.first_kept
     if not h.may_lead or h.stuck_since:
         replica_resign(g.replica, h.now, False)
         take(h, &g.replica.out, g)

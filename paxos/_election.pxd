@@ -5,7 +5,7 @@ from paxos._types cimport Ballot, Frame, Prevote, PrevoteReply, Promise, Promise
 
 cdef void election_start(Replica *r) noexcept nogil
 cdef void election_tick(Replica *r) noexcept nogil
-cdef void election_prevote(Replica *r, uint32_t index, const Prevote *body) noexcept nogil
+cdef void election_prevote(Replica *r, uint32_t index, const Frame *frame, const Prevote *body) noexcept nogil
 cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply *body) noexcept nogil
 cdef void election_promise_value(Replica *r, uint32_t index, const PromiseValue *body, Value *value) noexcept nogil
 cdef void election_promise(Replica *r, uint32_t index, const Frame *frame, const Promise *body) noexcept nogil

@@ -13,6 +13,7 @@ candidate learns first and asks again from there (rule 3), with a new attempt nu
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from paxos._membership cimport votes
 from paxos._replica cimport (
     ROLE_ASKING, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, draw, frame_begin, frame_end, in_ring, others,
     patience, record_add, set_master, slot_of, slot_take,
@@ -106,7 +107,7 @@ cdef void election_tick(Replica *r) noexcept nogil:
     if r.role == ROLE_MASTER or r.now < r.election_deadline:
         if r.role == ROLE_PREPARING and r.now - r.prepare_sent >= r.options.resend:
             _send_prepare(r)
-    elif not r.may_lead:
+    elif not r.may_lead or not votes(r):
         r.role = ROLE_FOLLOWER
         _set_deadline(r)
     else:
@@ -115,15 +116,18 @@ cdef void election_tick(Replica *r) noexcept nogil:
             _raise(r)
 
 
-cdef void election_prevote(Replica *r, uint32_t index, const Prevote *body) noexcept nogil:
+cdef void election_prevote(Replica *r, uint32_t index, const Frame *frame, const Prevote *body) noexcept nogil:
     cdef PrevoteReply *reply
     cdef bint hears_master = r.role == ROLE_MASTER or (
         r.master != 0 and r.heard_master + r.options.election_min > r.now) or (
         r.role == ROLE_PREPARING and r.now < r.report_until)
+    if not votes(r):
+        return
     reply = <PrevoteReply *>frame_begin(r, FRAME_PREVOTE_REPLY, bit(index), 0, sizeof(PrevoteReply))
     reply.ballot = body.ballot
     reply.promised = r.promised
-    reply.granted = not hears_master
+    # Who would have to fetch a checkpoint first is no candidate: until it has, nothing could be proposed.
+    reply.granted = not hears_master and frame.chosen >= r.first_kept
     frame_end(r, NULL)
 
 

@@ -14,6 +14,9 @@ EVENT_LOG: Final = 3
 EVENT_FORMED: Final = 4
 EVENT_DIVERGED: Final = 5
 EVENT_AHEAD: Final = 6
+EVENT_BEHIND: Final = 7
+EVENT_CARRY: Final = 8
+EVENT_MEMBERSHIP: Final = 9
 
 @final
 class Engine(Handle):
@@ -42,6 +45,9 @@ class Engine(Handle):
         direct: bool = True,
         max_pending: int = 16384,
         max_pending_bytes: int = ...,
+        log_budget: int = ...,
+        log_hold: int = 0,
+        quarantine: bool = True,
     ) -> None: ...
     def start(self, applied: int) -> int:
         """Starts the thread. ``applied``: the last instance that the state machine has, -1 for none; what follows it is

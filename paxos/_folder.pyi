@@ -2,6 +2,8 @@
 
 from typing_extensions import Buffer, disjoint_base
 
+from paxos._files import Files
+
 __test__: dict[str, str]
 
 def damage(path: str, offset: int, why: str) -> str:
@@ -23,4 +25,9 @@ class Folder:
     def view(self, name: str) -> Buffer: ...
     def settle(self, name: str) -> None: ...
     def remove(self, name: str) -> None: ...
+    def quarantine(self, why: str) -> str:
+        """Sets the whole log aside, durably, with a note that says why. Where it is now."""
+    def files(self) -> Files:
+        """The files in ``checkpoints/``; close() closes them, and what is open of them. Needs no open(), and so no lock: a child
+        process that writes a checkpoint for the holder of the lock has a Folder of its own."""
     def entropy(self, size: int) -> bytes: ...

@@ -50,7 +50,9 @@ cdef struct Formation:
     uint64_t fresh_hi               # random, from the host: the signature if this node forms the cluster
     uint64_t fresh_lo
     int state
-    Membership members              # configured ids; incarnations as heard or as formed
+    Membership members              # configured ids; incarnations as heard, as formed, and as the host says since
+    Membership first                # as formed
+    bint was_member                 # this incarnation had a place, and has been replaced: it asks for none
     uint32_t config_crc
     uint32_t empty                  # members heard to be empty (by index)
     uint32_t formed_ok              # members that hold the formation record durably
@@ -70,7 +72,11 @@ cdef void formation_start(Formation *f, int64_t now) noexcept nogil
 cdef void formation_hello(Formation *f, uint32_t index, uint8_t *out) noexcept nogil
 # Any frame of node level. For HELLO the answer says whether the connection may go on (RefuseReason).
 cdef int formation_receive(Formation *f, int64_t now, const Frame *frame) noexcept nogil
-# Whether a group-level frame comes from a member in its present incarnation and of this cluster.
+# Whether a group-level frame comes from a node of this cluster. In which incarnation is the replica's to judge.
 cdef bint formation_admits(const Formation *f, const Frame *frame) noexcept nogil
 cdef void formation_durable(Formation *f, int64_t now, uint64_t logged) noexcept nogil
-cdef void formation_tick(Formation *f, int64_t now) noexcept nogil          # every 100 ms until formed
+# The formation is written to the log once more: what holds it may be deleted.
+cdef void formation_rewrite(Formation *f) noexcept nogil
+# Whether this node has no place in its cluster and asks for one.
+cdef bint formation_outside(const Formation *f) noexcept nogil
+cdef void formation_tick(Formation *f, int64_t now) noexcept nogil          # every 100 ms until formed, and while outside

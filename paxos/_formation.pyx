@@ -6,7 +6,9 @@
 
 The record fixes signature, alpha, members and their incarnations. The node with the lowest id is the only one that makes it, and
 makes it durable before anybody hears of it, so that after a crash it goes on with the same one. Nobody votes before FORMED. An
-empty node that meets a formed cluster stays empty: it is not the member it claims to be (a wiped disk has a new incarnation).
+empty node that meets a formed cluster is not the member it claims to be (a wiped disk has a new incarnation): it asks to JOIN, is
+told the formation in a WELCOME, logs it, and is part of the cluster, but no member of it. As such it learns, and asks on until the
+group has chosen it in the old incarnation's place (see _membership).
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -14,7 +16,7 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport FRAME_OK, crc32c, frame_check, out_clear, out_effect, out_free, out_head
 from paxos._types cimport (
     ALPHA, EFFECT_FORMED, EFFECT_LOG, EFFECT_SEND, Effect, FORMAT_VERSION, FRAME_FORM, FRAME_FORM_OK, FRAME_FORMED,
-    FRAME_HELLO, FRAME_MAGIC, Frame, MAX_MEMBERS, Member, Membership, RECORD_FORMATION, RECORD_FORMED, bit,
+    FRAME_HELLO, FRAME_JOIN, FRAME_MAGIC, FRAME_WELCOME, Frame, Join, MAX_MEMBERS, Member, Membership, RECORD_FORMATION, RECORD_FORMED, bit,
 )
 
 cdef enum:
@@ -87,7 +89,7 @@ cdef void _write_form(const Formation *f, uint8_t *at) noexcept nogil:
     form.alpha = ALPHA
     form.count = f.members.count
     memcpy(at, &form, sizeof(Form))
-    memcpy(at + sizeof(Form), f.members.members, f.members.count * sizeof(Member))
+    memcpy(at + sizeof(Form), f.first.members, f.first.count * sizeof(Member))
 
 
 cdef void _send_form(Formation *f, uint8_t type, uint32_t peers) noexcept nogil:
@@ -104,22 +106,31 @@ cdef void _send_form(Formation *f, uint8_t type, uint32_t peers) noexcept nogil:
     (<Frame *>at).crc = crc32c(0, at + 12, sizeof(Frame) + _form_size(f) - 12)
 
 
-cdef void _log_formation(Formation *f) noexcept nogil:
+cdef void _log_record(Formation *f) noexcept nogil:
     cdef Effect *e = out_effect(&f.out, EFFECT_LOG)
     f.logged += 1
-    f.record = f.logged
     e.code = RECORD_FORMATION
     e.after = f.logged
     _write_form(f, <uint8_t *>out_head(&f.out, e, _form_size(f)))
+
+
+cdef void _log_formation(Formation *f) noexcept nogil:
+    f.first = f.members
+    _log_record(f)
+    f.record = f.logged
     f.state = STATE_FORMING
 
 
-cdef void _formed(Formation *f) noexcept nogil:
+cdef void _log_formed(Formation *f) noexcept nogil:
     cdef Effect *e = out_effect(&f.out, EFFECT_LOG)
     f.logged += 1
     e.code = RECORD_FORMED
     e.after = f.logged
     out_head(&f.out, e, 0)
+
+
+cdef void _formed(Formation *f) noexcept nogil:
+    _log_formed(f)
     f.state = STATE_FORMED
     out_effect(&f.out, EFFECT_FORMED)
 
@@ -179,9 +190,10 @@ cdef int _receive_hello(Formation *f, const Frame *frame, const Hello *hello) no
         f.empty |= bit(<uint32_t>index)
         _try_to_form(f)
         return REFUSE_NONE
+    # (Of another incarnation, and empty: it is going to ask for a place.)
     if hello.state != STATE_EMPTY and (hello.sig_hi != f.sig_hi or hello.sig_lo != f.sig_lo):
         return REFUSE_OTHER_CLUSTER
-    if frame.inc_hi != member.inc_hi or frame.inc_lo != member.inc_lo:
+    if f.state == STATE_FORMING and (frame.inc_hi != member.inc_hi or frame.inc_lo != member.inc_lo):
         return REFUSE_OTHER_INCARNATION
     if f.state == STATE_FORMING and hello.state == STATE_FORMED:
         _formed(f)
@@ -195,8 +207,9 @@ cdef bint _is_this_form(const Formation *f, const uint8_t *body) noexcept nogil:
             and form.count == f.members.count)
 
 
-cdef bint _adopt(Formation *f, const uint8_t *body) noexcept nogil:
-    """Takes signature and members of a formation over, if it is one of just the configured nodes and of this incarnation."""
+cdef bint _adopt(Formation *f, const uint8_t *body, bint member) noexcept nogil:
+    """Takes signature and members of a formation over, if it is one of just the configured nodes, and this incarnation is, or
+    is not, one of its members."""
     cdef Form form
     cdef Membership members
     cdef uint32_t i
@@ -208,7 +221,7 @@ cdef bint _adopt(Formation *f, const uint8_t *body) noexcept nogil:
     for i in range(form.count):
         if members.members[i].node != f.members.members[i].node:
             return False
-    if members.members[f.self].inc_hi != f.inc_hi or members.members[f.self].inc_lo != f.inc_lo:
+    if (members.members[f.self].inc_hi == f.inc_hi and members.members[f.self].inc_lo == f.inc_lo) != member:
         return False
     f.members = members
     f.sig_hi = form.sig_hi
@@ -224,7 +237,7 @@ cdef int formation_receive(Formation *f, int64_t now, const Frame *frame) noexce
     if index < 0 or <uint32_t>index == f.self:
         return REFUSE_NONE
     if frame.type == FRAME_FORM:
-        if index == 0 and f.state == STATE_EMPTY and _adopt(f, body):
+        if index == 0 and f.state == STATE_EMPTY and _adopt(f, body, True):
             f.formed_ok = 0
             _log_formation(f)
         if _is_this_form(f, body):
@@ -239,6 +252,13 @@ cdef int formation_receive(Formation *f, int64_t now, const Frame *frame) noexce
             _try_to_finish(f)
     elif frame.type == FRAME_FORMED and f.state == STATE_FORMING and _is_this_form(f, body):
         _formed(f)
+    elif frame.type == FRAME_JOIN and frame.signature == 0 and f.state == STATE_FORMED and f.durable >= f.record:
+        # Who asks without having lost its incarnation has lost what it promised all the same, and gets no second start under it.
+        if frame.inc_hi != f.members.members[index].inc_hi or frame.inc_lo != f.members.members[index].inc_lo:
+            _send_form(f, FRAME_WELCOME, bit(<uint32_t>index))
+    elif frame.type == FRAME_WELCOME and f.state == STATE_EMPTY and f.met_formed & bit(<uint32_t>index) and _adopt(f, body, False):
+        _log_formation(f)
+        _formed(f)
     return REFUSE_NONE
 
 
@@ -252,8 +272,30 @@ cdef void _try_to_finish(Formation *f) noexcept nogil:
 
 cdef bint formation_admits(const Formation *f, const Frame *frame) noexcept nogil:
     cdef int index = _index(f, frame.sender)
-    return (f.state == STATE_FORMED and index >= 0 and <uint32_t>index != f.self and frame.signature == f.sig_lo
-            and frame.inc_hi == f.members.members[index].inc_hi and frame.inc_lo == f.members.members[index].inc_lo)
+    return f.state == STATE_FORMED and index >= 0 and <uint32_t>index != f.self and frame.signature == f.sig_lo
+
+
+cdef void formation_rewrite(Formation *f) noexcept nogil:
+    _log_record(f)
+    _log_formed(f)
+
+
+cdef bint formation_outside(const Formation *f) noexcept nogil:
+    return f.state == STATE_FORMED and not f.was_member and (
+        f.members.members[f.self].inc_hi != f.inc_hi or f.members.members[f.self].inc_lo != f.inc_lo)
+
+
+cdef void _ask_to_join(Formation *f) noexcept nogil:
+    cdef uint32_t peers = f.met_formed if f.state == STATE_EMPTY else _everybody(f) & ~bit(f.self)
+    cdef Effect *e = out_effect(&f.out, EFFECT_SEND)
+    cdef uint8_t *at = <uint8_t *>out_head(&f.out, e, sizeof(Frame) + sizeof(Join))
+    cdef Join *body = <Join *>(at + sizeof(Frame))
+    e.peers = peers
+    e.after = f.record
+    _header(f, <Frame *>at, FRAME_JOIN, sizeof(Frame) + sizeof(Join))
+    body.inc_hi = f.inc_hi
+    body.inc_lo = f.inc_lo
+    (<Frame *>at).crc = crc32c(0, at + 12, sizeof(Frame) + sizeof(Join) - 12)
 
 
 cdef void formation_durable(Formation *f, int64_t now, uint64_t logged) noexcept nogil:
@@ -268,7 +310,12 @@ cdef void formation_durable(Formation *f, int64_t now, uint64_t logged) noexcept
 
 
 cdef void formation_tick(Formation *f, int64_t now) noexcept nogil:
-    if f.state != STATE_FORMING or f.durable < f.record or now < f.next_send:
+    if now < f.next_send or f.durable < f.record:
+        return
+    if formation_outside(f) or (f.state == STATE_EMPTY and f.met_formed):
+        f.next_send = now + RETRY
+        _ask_to_join(f)
+    if f.state != STATE_FORMING:
         return
     f.next_send = now + RETRY
     if _is_coordinator(f):
@@ -294,8 +341,9 @@ cdef int formation_restore(Formation *f, uint8_t type, const uint8_t *body, uint
     f.members.count = form.count
     memcpy(f.members.members, body + sizeof(Form), form.count * sizeof(Member))
     index = _index(f, f.node)
-    if index < 0 or f.members.members[index].inc_hi != f.inc_hi or f.members.members[index].inc_lo != f.inc_lo:
+    if index < 0:
         return -1
+    f.first = f.members
     f.self = <uint32_t>index
     f.sig_hi = form.sig_hi
     f.sig_lo = form.sig_lo
@@ -368,7 +416,7 @@ cdef class FormationCore:
         return code, self._take()
 
     def admits(self, bytes frame not None):
-        """Whether a group-level frame comes from a member of this cluster in its present incarnation."""
+        """Whether a group-level frame comes from a node of this cluster."""
         if len(frame) < <Py_ssize_t>sizeof(Frame):
             raise ValueError("shorter than a frame's header")
         return bool(formation_admits(&self.f, <const Frame *><const char *>frame))

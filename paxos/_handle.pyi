@@ -5,6 +5,8 @@ from typing import Literal, NoReturn, TypeAlias, TypedDict
 
 from typing_extensions import disjoint_base
 
+from paxos._files import Files
+
 __test__: dict[str, str]
 
 # (0, group, instance, chain checksum behind it, runs, settled).
@@ -22,7 +24,13 @@ _Formed: TypeAlias = tuple[Literal[4]]
 _Diverged: TypeAlias = tuple[Literal[5], int, int, int]
 # (6, group, instance): what this process has handed in stands in an instance that its state machine says it has had before
 _Ahead: TypeAlias = tuple[Literal[6], int, int]
-_Event: TypeAlias = _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead
+# (7, group, first_kept, node id (0: this one)): instances below first_kept are deleted there, and wanted here
+_Behind: TypeAlias = tuple[Literal[7], int, int, int]
+# (8, group, node id, bytes): what that node has handed to send()
+_Carry: TypeAlias = tuple[Literal[8], int, int, bytes]
+# (9, group, node id, version): another incarnation of that node is a member now
+_Membership: TypeAlias = tuple[Literal[9], int, int, int]
+_Event: TypeAlias = _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership
 
 class _Status(TypedDict):
     """A node at one moment; counters count from this start on. ``commits``: values chosen, from instance 0 on."""
@@ -40,6 +48,13 @@ class _Status(TypedDict):
     heard_chosen: int
     chain: int
     delivered: int
+    first_kept: int
+    log_segments: int
+    segment_bytes: int
+    outsider: bool
+    votes: bool
+    replaced: bool
+    membership_version: int
     commits: int
     log_mode: str
     fsyncs: int
@@ -57,6 +72,8 @@ class _Status(TypedDict):
     rounds: int
     proposed_values: int
     elections: int
+    quarantined: str | None
+    damage: str | None
     pending_chunks: int
     pending_bytes: int
     peers: dict[int, bool]
@@ -76,6 +93,25 @@ class Handle:
     def drain(self, max_values: int) -> list[_Event]:
         """What happened, in order: events until ``max_values`` values are reached. Never blocks. Where more is left, fileno()
         stays readable. Every call is a sign of life: without one for ``stuck_limit_ns`` the node leaves the mastership."""
+    def found(self) -> tuple[bool, str, int, int]:
+        """Before start(): what the log holds, as (formed, signature, first instance kept, instances known chosen)."""
+    def log_used(self) -> int:
+        """Bytes of the segments in use, as of the last round."""
+    def files(self) -> Files:
+        """The files of the checkpoints beside this node's log."""
+    def base(self, instance: int) -> None:
+        """A checkpoint of everything below ``instance`` is durable here: the log below it may go."""
+    def making(self, on: bool) -> None:
+        """A checkpoint is being made, or is not any more. While one is, a master does not let the log outgrow its budget."""
+    def install(self, instance: int, chain: int, membership: bytes) -> None:
+        """A checkpoint that came from elsewhere is durable here, and the state machines have it. StorageError where the
+        membership is not one of this cluster's nodes."""
+    def membership(self) -> bytes:
+        """The present membership, for the manifest of a checkpoint."""
+    def send(self, node: int, data: bytes) -> bool:
+        """Hands bytes to the Python side of another node, unless they are lost on the way. False: too much waits already."""
+    def poke(self) -> None:
+        """Has drain() called soon. On any thread."""
     def resign(self, may_lead: bool) -> None:
         """False: gives the mastership up, and stands for no election until True is said."""
     def status(self) -> _Status:

@@ -1,19 +1,24 @@
 # cython: language_level=3
 """What the engine and the simulator have in common as Python objects: options, opening and replaying the log, and the calls that
 only touch the queues between a node and Python."""
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
-    REASONS, Status, clock_now, delivery_command, delivery_drain, delivery_status, delivery_submit,
+    ORDER_BASE, ORDER_CARRY, ORDER_INSTALL, ORDER_MAKING, REASONS, Status, clock_now, delivery_command, delivery_drain, delivery_order, delivery_poke,
+    delivery_status, delivery_submit,
 )
-from paxos._formation cimport formation_init
-from paxos._round cimport host_free, host_restore, host_restored
+from libc.string cimport memcpy
+from paxos._formation cimport STATE_FORMED, formation_init
+from paxos._log cimport RecordRef
+from paxos._membership cimport MEMBERSHIP_MAX, membership_read, membership_size, membership_write
+from paxos._round cimport host_free, host_restore, host_restore_first, host_restored
+from paxos._folder cimport Folder
 from paxos._segments cimport LogStore
 from paxos._state cimport TAIL, Group, Host
 from paxos._store cimport index_chain
-from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Value, xzalloc
+from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membership, Value, value_new, xzalloc
 
-from paxos.errors import ConfigError, DamagedLog, NodeClosed
+from paxos.errors import ConfigError, DamagedLog, NodeClosed, StorageError
 
 cdef tuple ROLES = ("follower", "asking", "preparing", "master")
 cdef tuple REASON_NAMES = (
@@ -25,6 +30,7 @@ if len(REASON_NAMES) != REASONS:
 
 cdef enum:
     FRAME_ROOM = 1114112            # what a frame may hold beside its largest value: 1 MiB of others, and heads
+    CARRY_MAX = 1114112 - 4096      # bytes for another node's Python side; every node takes such a frame
     RECORD_ROOM = 65536             # what a segment holds beside its largest record
 
 
@@ -39,7 +45,8 @@ cdef class Handle:
 
     cdef int configure(self, object node_id, object nodes, object window, object batch_bytes, object batch_values,
                        object heartbeat_ns, object election_min_ns, object election_max_ns, object stuck_limit_ns,
-                       object max_value, object segment_size, object max_pending, object max_pending_bytes) except -1:
+                       object max_value, object segment_size, object max_pending, object max_pending_bytes, object log_budget,
+                       object log_hold) except -1:
         cdef Host *h = self.host
         cdef uint64_t largest
         in_bounds("node_id", node_id, 1, 0xFFFFFFFE)
@@ -53,6 +60,10 @@ cdef class Handle:
         in_bounds("max_value", max_value, 1, 64 << 20)
         in_bounds("max_pending", max_pending, 1, CHUNK_WINDOW - 2)
         in_bounds("max_pending_bytes", max_pending_bytes, 1, 1 << 40)
+        in_bounds("log_budget", log_budget, 1, 1 << 62)
+        in_bounds("log_hold", log_hold, 0, 1 << 62)
+        h.budget = log_budget
+        h.hold = log_hold
         if not 1 <= len(nodes) <= MAX_MEMBERS:
             raise ConfigError(f"a cluster has 1 to {MAX_MEMBERS} nodes, not {len(nodes)}")
         if node_id not in nodes:
@@ -83,6 +94,36 @@ cdef class Handle:
         h.may_lead = True
         return 0
 
+    cdef int recover(self, object directory, object segment_size, bint direct, bint quarantine, uint64_t seed, uint64_t fresh_hi,
+                     uint64_t fresh_lo) except -1:
+        cdef Host *h = self.host
+        folder = directory if isinstance(directory, Folder) else Folder(directory)
+        try:
+            self.open_log(folder, segment_size, direct)
+            self.replay(seed, fresh_hi, fresh_lo)
+            return 0
+        except DamagedLog as error:
+            why = str(error)
+            if self.log is not None:
+                self.log.close()
+                self.log = None
+            h.store = NULL
+            host_free(h)
+            h.pruning = False
+            h.formation_segment = 0
+            if not quarantine or self.configured.count == 1:
+                alone = "no other node has the data: restore a backup, or repair the disk" if self.configured.count == 1 else (
+                    "with the option quarantine=True the log is set aside, and the node gets well from the others")
+                raise DamagedLog(f"{why}. Nothing was changed on disk; {alone}") from error
+        folder.open()
+        try:
+            self.quarantined = folder.quarantine(why)
+        finally:
+            folder.close()
+        self.damage = why
+        self.open_log(folder, segment_size, direct)
+        return self.replay(seed, fresh_hi, fresh_lo)
+
     cdef int open_log(self, object directory, object segment_size, bint direct) except -1:
         cdef uint64_t largest = self.host.delivery.max_chunk + sizeof(ChunkHead)
         self.log = LogStore(directory, self.host.options.node, segment_size=segment_size, direct=direct)
@@ -93,6 +134,7 @@ cdef class Handle:
                               f"values of {kept - RECORD_ROOM - sizeof(ChunkHead) - 4} bytes at most: lower max_value and "
                               "batch_bytes to that")
         self.log_mode = self.log.mode
+        self.segment_bytes = kept
         return 0
 
     cdef int replay(self, uint64_t seed, uint64_t fresh_hi, uint64_t fresh_lo) except -1:
@@ -112,15 +154,25 @@ cdef class Handle:
         formation_init(&h.formation, h.options.node, self.log.incarnation_hi, self.log.incarnation_lo, h.boot, &self.configured,
                        fresh_hi, fresh_lo)
         for n in range(self.log.record_count):
-            if host_restore(h, self.log.records[n].type, self.log.records[n].group, self.log.records[n].instance,
-                            self.log.records[n].body, self.log.records[n].size, self.log.records[n].position) != 0:
-                raise DamagedLog(
-                    f"the log in {self.log.directory} contradicts itself: the record at position "
-                    f"{self.log.records[n].position} (type {self.log.records[n].type}, instance "
-                    f"{self.log.records[n].instance}) does not fit what came before. Keep the "
-                    "directory for analysis, and start the node again from an empty one")
+            self.restore_one(n, &self.log.records[n], 0)
+        for n in range(self.log.record_count):      # the newest first
+            self.restore_one(self.log.record_count - 1 - n, &self.log.records[self.log.record_count - 1 - n], 1)
+        for n in range(self.log.record_count):
+            self.restore_one(n, &self.log.records[n], 2)
         self.log.release_replay()
         host_restored(h)
+        return 0
+
+    cdef int restore_one(self, size_t n, const RecordRef *r, int go) except -1:
+        cdef int bad
+        if go == 2:
+            bad = host_restore(self.host, r.type, r.group, r.instance, r.body, r.size, r.position)
+        else:
+            bad = host_restore_first(self.host, r.type, r.group, r.instance, r.body, r.size, r.position, go == 1)
+        if bad:
+            raise DamagedLog(
+                f"the log in {self.log.directory} contradicts itself: the record at position {r.position} (type {r.type}, "
+                f"instance {r.instance}) does not fit what came before")
         return 0
 
     cdef object set_applied(self, int64_t applied):
@@ -152,6 +204,73 @@ cdef class Handle:
     def drain(self, Py_ssize_t max_values):
         return delivery_drain(&self.host.delivery, max_values)
 
+    # -- for catch-up and checkpoints
+
+    def found(self):
+        """Before start(): what the log holds, as (formed, signature, first_kept, chosen)."""
+        cdef Host *h = self.host
+        cdef bint there = h.groups[0].replica != NULL
+        return (h.formation.state == STATE_FORMED, f"{h.formation.sig_hi:016x}{h.formation.sig_lo:016x}",
+                h.groups[0].replica.first_kept if there else 0, h.groups[0].replica.chosen if there else 0)
+
+    def log_used(self):
+        """Bytes of the segments in use, as of the last round."""
+        cdef Status s
+        delivery_status(&self.host.delivery, &s)
+        return s.segments * self.segment_bytes
+
+    def files(self):
+        """The files of the checkpoints beside this node's log."""
+        return self.log.files()
+
+    def base(self, uint64_t instance):
+        """A checkpoint of everything below ``instance`` is durable here: the log below it may go."""
+        if self.stopped:
+            raise NodeClosed("this node has been closed")
+        delivery_order(&self.host.delivery, ORDER_BASE, 0, instance, 0, NULL)
+
+    def making(self, bint on):
+        """A checkpoint is being made, or is not any more. While one is, a master does not let the log outgrow its budget."""
+        if not self.stopped:
+            delivery_order(&self.host.delivery, ORDER_MAKING, 0, on, 0, NULL)
+
+    def install(self, uint64_t instance, uint32_t chain, bytes membership not None):
+        """A checkpoint that came from another node is durable here, and the state machines have it."""
+        cdef Membership m = self.configured
+        cdef Value *value
+        if self.stopped:
+            raise NodeClosed("this node has been closed")
+        if membership_read(&m, <const uint8_t *><const char *>membership, len(membership)) != 0:
+            raise StorageError(f"the membership in the checkpoint of instance {instance} is malformed, or of other nodes than this cluster's")
+        value = value_new(0, 0, <uint32_t>len(membership))
+        memcpy(value.data, <const char *>membership, len(membership))
+        delivery_order(&self.host.delivery, ORDER_INSTALL, 0, instance, chain, value)
+
+    def membership(self):
+        """The present membership, as bytes for a checkpoint's manifest."""
+        cdef Status s
+        cdef uint8_t out[MEMBERSHIP_MAX]
+        delivery_status(&self.host.delivery, &s)
+        membership_write(&s.membership, out)
+        return (<const char *>out)[:membership_size(&s.membership)]
+
+    def send(self, uint32_t node, const uint8_t[::1] data not None):
+        """Hands bytes to the Python side of another node, unless they are lost. False: too much is waiting already."""
+        cdef Value *value
+        cdef size_t size = data.shape[0]
+        if self.stopped:
+            raise NodeClosed("this node has been closed")
+        if size > CARRY_MAX:
+            raise ValueError(f"{size} bytes: at most {CARRY_MAX} are carried at once")
+        value = value_new(0, 0, <uint32_t>size)
+        if size:
+            memcpy(value.data, &data[0], size)
+        return bool(delivery_order(&self.host.delivery, ORDER_CARRY, node, 0, 0, value))
+
+    def poke(self):
+        """Has drain() called soon. On any thread."""
+        delivery_poke(&self.host.delivery)
+
     def resign(self, bint may_lead):
         if self.stopped:
             raise NodeClosed("this node has been closed")
@@ -169,13 +288,15 @@ cdef class Handle:
             "formed": bool(s.formed), "role": ROLES[s.role], "master_id": s.master, "master_round": s.master_round,
             "established": bool(s.established), "chosen": s.chosen, "heard_chosen": s.heard_chosen,
             "chain": s.chain, "delivered": s.delivered,
+            "first_kept": s.first_kept, "log_segments": s.segments, "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "votes": bool(s.votes), "replaced": bool(s.replaced),
+            "membership_version": s.membership.version,
             "commits": s.chosen_values, "log_mode": self.log_mode, "fsyncs": s.syncs, "log_writes": s.writes,
             "log_bytes": s.log_bytes, "log_records": s.log_records, "log_ns": s.log_time,
             "frames_sent": s.frames_sent, "frames_received": s.frames_received, "bytes_sent": s.bytes_sent,
             "bytes_received": s.bytes_received, "frames_dropped": s.frames_dropped,
             "frames_refused": {REASON_NAMES[i]: s.refused[i] for i in range(REASONS)},
             "core_refused": s.core_refused, "rounds": s.rounds, "proposed_values": s.proposed_values,
-            "elections": s.elections, "pending_chunks": h.delivery.pending_chunks,
+            "elections": s.elections, "quarantined": self.quarantined, "damage": self.damage, "pending_chunks": h.delivery.pending_chunks,
             "pending_bytes": h.delivery.pending_bytes,
             "peers": {s.nodes[i]: bool(s.connected >> i & 1) for i in range(s.members) if s.nodes[i] != h.options.node},
         }

@@ -12,7 +12,7 @@ from paxos._state cimport PEER_BACKLOG, TAIL, ReadJob
 from paxos._store cimport index_chain, index_get, store_read
 from paxos._types cimport (
     FORMAT_VERSION, FRAME_LEARNED, FRAME_MAGIC, RECORD_ACCEPT, RECORD_LEARN, ChunkHead, Frame, Learned, Record, RecordAccept,
-    RecordLearn, VALUE_BATCH, Value, ValueHead, bit, value_ref, value_unref, xrealloc,
+    RecordLearn, VALUE_BATCH, Value, ValueHead, bit, life_of, value_ref, value_unref, xrealloc,
 )
 
 cdef enum:
@@ -63,7 +63,7 @@ cdef bint handed_in_here(const Host *h, const Value *value) noexcept nogil:
     cdef size_t at = 0
     while at < value.size:
         memcpy(&head, value.data + at, sizeof(ChunkHead))
-        if head.origin == h.options.node and head.boot == h.boot:
+        if head.origin == h.options.node and head.boot == h.boot and head.life == life_of(h.formation.inc_lo):
             return True
         at += sizeof(ChunkHead) + head.size
     return False
@@ -116,8 +116,9 @@ cdef uint8_t *read_value(Host *h, Group *g, uint64_t instance, uint64_t position
 
 
 cdef bint history_behind(const Group *g) noexcept nogil:
-    """Whether Python's next instance is chosen but no longer in memory."""
-    return g.replica != NULL and g.cursor < g.replica.chosen and (g.tail_count == 0 or g.cursor < g.tail_first)
+    """Whether Python's next instance is chosen but no longer in memory. (One that is deleted comes with a checkpoint or never.)"""
+    return (g.replica != NULL and g.cursor < g.replica.chosen and g.cursor >= g.replica.first_kept
+            and (g.tail_count == 0 or g.cursor < g.tail_first))
 
 
 cdef void history_refill(Host *h, Group *g) noexcept nogil:

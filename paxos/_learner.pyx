@@ -4,19 +4,22 @@
 The watermark `chosen` = n says that instances 0..n-1 are chosen and their values known here. It moves in three ways only:
 over a slot that this node, as master, saw accepted by a quorum (slot.chosen); by a notice of the master, which names a range
 and the ballot under which it was chosen, over values that this node accepted at that ballot or a higher one (design rule 5);
-by values fetched from a node that knows them chosen. The chain checksum moves with it (rule 19).
+by values fetched from a node that knows them chosen. The chain checksum moves with it (rule 19). A checkpoint sets it, and
+with it all that the deleted values would have told: the chain checksum there, and the membership.
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from paxos._codec cimport chain_next, out_effect, value_copy, value_head
+from paxos._membership cimport membership_chosen, membership_install, membership_read, membership_size, membership_write
 from paxos._replica cimport (
     CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, patience, record_add, slot_at, slot_free, slot_of,
     slot_take,
 )
 from paxos._types cimport (
-    Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_READ, Effect, FRAME_LEARN, Frame, Learn,
-    Learned, RECORD_LEARN, RecordLearn, VALUE_BATCH, Value, ValueHead, ballot_compare, bit, value_ref, value_unref,
+    Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_INSTALLED, EFFECT_READ, Effect,
+    FRAME_KEPT, FRAME_LEARN, Frame, Kept, Learn, Learned, Membership, RECORD_BASE, RECORD_LEARN, RING, RecordBase, RecordLearn,
+    VALUE_BATCH, VALUE_CHANGE, Value, ValueHead, ballot_compare, bit, life_of, value_ref, value_unref,
 )
 
 cdef enum:
@@ -32,7 +35,7 @@ cdef void _settle_chunks(Replica *r, const Value *value) noexcept nogil:
     while at < value.size:
         memcpy(&head, value.data + at, sizeof(ChunkHead))
         at += sizeof(ChunkHead) + head.size
-        if head.origin == r.options.node and head.boot == r.boot:
+        if head.origin == r.options.node and head.boot == r.boot and head.life == life_of(r.inc_lo):
             p = &r.pending[head.seq % CHUNK_WINDOW]
             if p.state != CHUNK_FREE and p.seq == head.seq:
                 value_unref(p.bytes)
@@ -57,6 +60,8 @@ cdef void _choose(Replica *r, Slot *s) noexcept nogil:
     _tell(r, value)
     if value.kind == VALUE_BATCH:
         _settle_chunks(r, value)
+    elif value.kind == VALUE_CHANGE:
+        membership_chosen(r, s.instance, value)
     r.counters.chosen_instances += 1
     r.counters.chosen_values += value.count
     if s.own:
@@ -85,6 +90,7 @@ cdef void learner_notice(Replica *r, const Ballot *ballot, uint64_t own_from, ui
 cdef void learner_heard(Replica *r, uint32_t index, const Frame *frame) noexcept nogil:
     """Every frame tells how far its sender is, and the chain checksum there."""
     cdef Effect *e
+    r.known[index] = frame.chosen
     if frame.chosen > r.heard_chosen or (frame.chosen == r.heard_chosen and frame.chosen > r.chosen and not r.learning):
         r.heard_chosen = frame.chosen
         r.heard_from = index
@@ -115,13 +121,31 @@ cdef void learner_learned_arriving(Replica *r, uint32_t index, uint32_t size) no
 
 cdef void learner_serve(Replica *r, uint32_t index, const Learn *body) noexcept nogil:
     cdef Effect *e
-    if body.first >= r.chosen or body.first < r.first_kept or body.end <= body.first:
+    cdef Kept *kept
+    if body.first >= r.chosen or body.end <= body.first:
+        return
+    if body.first < r.first_kept:
+        kept = <Kept *>frame_begin(r, FRAME_KEPT, bit(index), 0, sizeof(Kept))
+        kept.asked = body.first
+        kept.first_kept = r.first_kept
+        frame_end(r, NULL)
         return
     e = out_effect(&r.out, EFFECT_READ)
     e.peers = bit(index)
     e.instance = body.first
     e.end = body.end if body.end < r.chosen else r.chosen
     e.after = body.max_bytes
+
+
+cdef void learner_kept(Replica *r, uint32_t index, const Kept *body) noexcept nogil:
+    """That member has deleted what comes next here. Others are asked in turn, and the host knows what else could help."""
+    cdef Effect *e
+    r.kept[index] = body.first_kept
+    if body.asked != r.chosen or body.first_kept <= r.chosen:
+        return
+    e = out_effect(&r.out, EFFECT_BEHIND)
+    e.code = r.members.members[index].node
+    e.instance = body.first_kept
 
 
 cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil:
@@ -165,6 +189,18 @@ cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil:
     r.learning = False
 
 
+cdef uint32_t _source(const Replica *r) noexcept nogil:
+    """Whom to ask. Who is far behind leaves the master to its clients, if another knows enough and has it still."""
+    cdef uint32_t i
+    if r.heard_chosen - r.chosen <= RING or r.members.members[r.heard_from].node != r.master:
+        return r.heard_from
+    for i in range(r.members.count):
+        if (i != r.self and i != r.heard_from and not r.down & bit(i) and r.known[i] > r.chosen + RING
+                and r.kept[i] <= r.chosen):
+            return i
+    return r.heard_from
+
+
 cdef void learner_ask(Replica *r) noexcept nogil:
     cdef Learn *body
     if r.learning or r.heard_chosen <= r.chosen:
@@ -172,7 +208,7 @@ cdef void learner_ask(Replica *r) noexcept nogil:
     if r.now < r.accept_until and r.master == r.accept_from:
         return                  # it is on its way, or waits here for the next notice
     r.learning = True
-    r.learn_peer = r.heard_from
+    r.learn_peer = _source(r)
     r.learn_deadline = r.now + r.options.resend + draw(r, 0, r.options.resend // 4)
     body = <Learn *>frame_begin(r, FRAME_LEARN, bit(r.learn_peer), 0, sizeof(Learn))
     body.first = r.chosen
@@ -195,6 +231,8 @@ cdef void learner_tick(Replica *r) noexcept nogil:
 
 cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept nogil:
     cdef Slot *s
+    if r.before_base and chosen < r.first_kept:
+        return 0                    # from before the log was cut off there
     if chosen < r.chosen:
         return -1
     while r.chosen < chosen:
@@ -205,6 +243,8 @@ cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept n
         _tell(r, s.value)
         r.counters.chosen_instances += 1
         r.counters.chosen_values += s.value.count
+        if s.value.kind == VALUE_CHANGE:
+            membership_chosen(r, r.chosen, s.value)
         slot_free(s)
         r.chosen += 1
     return 0 if r.chain == chain else -1
@@ -212,6 +252,8 @@ cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept n
 
 cdef int learner_restore_value(Replica *r, uint64_t instance, Value *value) noexcept nogil:
     cdef Slot *s
+    if r.before_base and instance < r.first_kept:
+        return 0
     if instance != r.chosen:
         return -1
     s = slot_take(r, instance)
@@ -221,6 +263,57 @@ cdef int learner_restore_value(Replica *r, uint64_t instance, Value *value) noex
     _tell(r, value)
     r.counters.chosen_instances += 1
     r.counters.chosen_values += value.count
+    if value.kind == VALUE_CHANGE:
+        membership_chosen(r, instance, value)
     slot_free(s)
     r.chosen += 1
+    return 0
+
+
+# ---- where the log begins ----
+
+cdef void learner_install(Replica *r, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil:
+    """Instances below are chosen, and what they did is in a checkpoint. The acceptor keeps what it has from there on (rule 15)."""
+    cdef Effect *e
+    cdef Slot *s
+    cdef uint64_t i
+    for i in range(r.chosen, min(instance, r.chosen + RING)):
+        s = slot_of(r, i)
+        if s != NULL:
+            slot_free(s)
+    r.chosen = instance
+    r.chain = chain
+    e = out_effect(&r.out, EFFECT_INSTALLED)
+    e.instance = instance
+    e.after = chain
+    membership_install(r, members)
+    r.learning = False
+
+
+cdef void learner_base(Replica *r, uint64_t first, uint32_t chain) noexcept nogil:
+    """The log may be deleted below `first`: what would be lost with it is written once more (rule 15)."""
+    cdef RecordBase *record = <RecordBase *>record_add(r, RECORD_BASE, first, sizeof(RecordBase) + membership_size(&r.members), NULL)
+    record.promised = r.promised
+    record.chain = chain
+    record.was_member = r.was_member
+    membership_write(&r.members, <uint8_t *>record + sizeof(RecordBase))
+    r.first_kept = first
+
+
+cdef int learner_restore_base(Replica *r, uint64_t first, const uint8_t *body, uint32_t size) noexcept nogil:
+    cdef RecordBase base
+    cdef Membership members
+    if size < sizeof(RecordBase):
+        return -1
+    memcpy(&base, body, sizeof(RecordBase))
+    members = r.members
+    if base.was_member > 1 or membership_read(&members, body + sizeof(RecordBase), size - sizeof(RecordBase)) != 0:
+        return -1
+    membership_install(r, &members)
+    r.was_member = r.was_member or base.was_member
+    r.promised = base.promised
+    r.chosen = first
+    r.chain = base.chain
+    r.first_kept = first
+    r.before_base = True
     return 0

@@ -6,7 +6,7 @@ RECORD_WRITE record, holds the records of every group that became ready, and is 
 A position is segment_number * segment_size + offset; it only grows.
 """
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from paxos._types cimport FORMAT_VERSION, BLOCK, Record, RECORD_WATERMARK, RECORD_WRITE
+from paxos._types cimport FORMAT_VERSION, BLOCK, Record, RECORD_BASE, RECORD_WRITE
 
 cdef extern from *:
     """
@@ -98,4 +98,4 @@ cdef inline size_t log_blocks(size_t size) noexcept nogil:
     return (size + (BLOCK - 1)) & ~(<size_t>(BLOCK - 1))
 
 cdef inline bint log_known(const Record *r) noexcept nogil:
-    return r.version == FORMAT_VERSION and RECORD_WRITE <= r.type <= RECORD_WATERMARK
+    return r.version == FORMAT_VERSION and RECORD_WRITE <= r.type <= RECORD_BASE

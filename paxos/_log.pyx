@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 
 from paxos._codec cimport crc32c
 from paxos._types cimport (
-    BLOCK, FORMAT_VERSION, Record, RECORD_WATERMARK, RECORD_WRITE, RecordWrite, SEGMENT_MAGIC, xrealloc,
+    BLOCK, FORMAT_VERSION, Record, RECORD_WRITE, RecordWrite, SEGMENT_MAGIC, xrealloc,
 )
 
 cdef extern from "<stdlib.h>" nogil:

@@ -9,7 +9,7 @@ then. What is begun is ended: the order of bytes is
 A piece is cut when it is its turn, and its checksum made then: its bytes stay where they are, in the head's copy and in the
 value that the lanes of all peers share.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memmove, memset
 from paxos._codec cimport crc32c

@@ -5,7 +5,7 @@ A connection carries one such frame at a time, and its pieces in order. So each 
 byte; the first one must show the head of a frame of a group, of the size announced. Memory is taken as bytes come, never on
 the word of a head alone, and at most `max_frame`. The whole is checked like any frame, by its own crc.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from paxos._codec cimport (

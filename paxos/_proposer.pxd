@@ -5,6 +5,8 @@ from paxos._types cimport Accepted, Ballot, Frame, Value
 
 cdef void proposer_submit(Replica *r, uint64_t seq, Value *chunk, int64_t deadline) noexcept nogil
 cdef void proposer_elected(Replica *r) noexcept nogil           # a quorum has promised: take over
+# A node with the id of that member, but another incarnation, asks to take its place.
+cdef void proposer_replace(Replica *r, uint32_t index, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil
 cdef void proposer_accepted(Replica *r, uint32_t index, const Accepted *body) noexcept nogil
 cdef void proposer_durable(Replica *r) noexcept nogil           # counts own acceptances that became durable
 cdef void proposer_step_down(Replica *r) noexcept nogil

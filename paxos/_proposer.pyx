@@ -18,14 +18,15 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from paxos._codec cimport out_effect, value_head
+from paxos._membership cimport membership_settled
 from paxos._replica cimport (
     CHUNK_FORWARDED, CHUNK_FREE, CHUNK_PROPOSED, CHUNK_QUEUED, Chunk, Origin, Pending, ROLE_MASTER, Replica, Slot,
     accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, set_master, slot_free, slot_of, slot_take,
 )
 from paxos._types cimport (
-    ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
-    FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, Forward, ForwardRefused, Frame, Heartbeat, RING, SETTLE_NOT_AVAILABLE,
-    SETTLE_OVERLOADED, SETTLE_UNKNOWN, VALUE_BATCH, VALUE_NOOP, Value, ballot_compare, bit, is_quorum, value_new, value_ref,
+    ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, Change, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
+    FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, Forward, ForwardRefused, Frame, Heartbeat, Member, RING, SETTLE_NOT_AVAILABLE,
+    SETTLE_OVERLOADED, SETTLE_UNKNOWN, VALUE_BATCH, VALUE_CHANGE, VALUE_NOOP, Value, ballot_compare, bit, is_quorum, life_of, value_new, value_ref,
     value_unref, xalloc, xzalloc,
 )
 
@@ -189,6 +190,7 @@ cdef void proposer_elected(Replica *r) noexcept nogil:
     r.own_from = r.chosen
     r.next_instance = r.chosen
     r.takeover_end = r.chosen
+    r.change_at = 0
     for i in range(r.chosen, r.chosen + RING):
         s = slot_of(r, i)
         if s != NULL:
@@ -223,8 +225,38 @@ cdef void _propose_waiting(Replica *r) noexcept nogil:
         r.next_instance += 1
     if r.next_instance <= r.takeover_end:
         return
-    while r.queue_head != NULL and r.next_instance < r.chosen + r.options.window:
+    while r.queue_head != NULL and not r.throttled and r.next_instance < r.chosen + r.options.window:
         _propose_batch(r)
+    # An idle group is carried on to where the newest change of its membership is in force (rule 7).
+    while r.next_instance < membership_settled(r) and r.next_instance < r.chosen + r.options.window:
+        noop = value_new(VALUE_NOOP, 0, 0)
+        _propose(r, r.next_instance, noop)
+        value_unref(noop)
+        r.next_instance += 1
+
+
+cdef void proposer_replace(Replica *r, uint32_t index, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil:
+    # Refused while the old incarnation is heard: then two processes go by one id. The one that is there keeps its place.
+    cdef Member *m = &r.members.members[index]
+    cdef Change change
+    cdef Value *value
+    if (r.role != ROLE_MASTER or not r.master_settled or index == r.self or r.change_at > r.chosen
+            or (m.inc_hi == inc_hi and m.inc_lo == inc_lo)
+            or r.now - r.heard[index] < r.options.election_max
+            or r.next_instance >= r.chosen + r.options.window):
+        return
+    change.node = m.node
+    change.version = r.members.version
+    change.old_hi = m.inc_hi
+    change.old_lo = m.inc_lo
+    change.new_hi = inc_hi
+    change.new_lo = inc_lo
+    value = value_new(VALUE_CHANGE, 0, sizeof(Change))
+    memcpy(value.data, &change, sizeof(Change))
+    _propose(r, r.next_instance, value)
+    value_unref(value)
+    r.next_instance += 1
+    r.change_at = r.next_instance
 
 
 cdef void _count(Replica *r, Slot *s, uint32_t index) noexcept nogil:
@@ -302,6 +334,7 @@ cdef void proposer_step_down(Replica *r) noexcept nogil:
                                                  sizeof(ForwardRefused) + 8)
             body.ballot = r.ballot
             body.boot = c.boot
+            body.life = (<const ChunkHead *>c.bytes.data).life
             body.reason = SETTLE_NOT_AVAILABLE
             body.count = 1
             memcpy(<uint8_t *>body + sizeof(ForwardRefused), &c.seq, 8)
@@ -387,7 +420,7 @@ cdef uint64_t _forward(Replica *r, uint64_t first, uint64_t end, int state) noex
 cdef bint _has_remote_master(Replica *r) noexcept nogil:
     """Whether there is somebody to forward to. What cannot reach him had better stay here, where it is certainly not executed."""
     cdef int index = member_index(r, r.master)
-    return (r.role != ROLE_MASTER and r.master != 0 and index >= 0 and <uint32_t>index != r.self
+    return (not r.outsider and r.role != ROLE_MASTER and r.master != 0 and index >= 0 and <uint32_t>index != r.self
             and not r.down & bit(<uint32_t>index))
 
 
@@ -516,7 +549,7 @@ cdef void proposer_forwarded(Replica *r, uint32_t index, const Frame *frame) noe
     reason = SETTLE_OVERLOADED if r.role == ROLE_MASTER else SETTLE_NOT_AVAILABLE
     while at < end:
         memcpy(&head, data + at, sizeof(ChunkHead))
-        if head.origin != frame.sender or head.boot != body.boot:
+        if head.origin != frame.sender or head.boot != body.boot or head.life != life_of(frame.inc_lo):
             r.counters.refused_frames += 1
             break
         if _take(r, o, head.seq):
@@ -534,6 +567,7 @@ cdef void proposer_forwarded(Replica *r, uint32_t index, const Frame *frame) noe
                                                 sizeof(ForwardRefused) + count * <size_t>8)
         refusal.ballot = r.ballot
         refusal.boot = body.boot
+        refusal.life = life_of(frame.inc_lo)
         refusal.reason = reason
         refusal.count = count
         memcpy(<uint8_t *>refusal + sizeof(ForwardRefused), refused, count * <size_t>8)
@@ -548,7 +582,7 @@ cdef void proposer_forward_refused(Replica *r, const Frame *frame) noexcept nogi
     cdef uint32_t i
     cdef Pending *p
     memcpy(&body, data, sizeof(ForwardRefused))
-    if body.boot != r.boot:
+    if body.boot != r.boot or body.life != life_of(r.inc_lo):
         return
     for i in range(body.count):
         memcpy(&seq, data + sizeof(ForwardRefused) + i * <size_t>8, 8)

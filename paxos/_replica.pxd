@@ -79,6 +79,8 @@ cdef struct Replica:
     uint64_t signature
     uint64_t inc_hi
     uint64_t inc_lo
+    bint outsider                   # this incarnation is no member (yet, or any more)
+    bint was_member                 # ... but has been
     bint may_lead                   # cleared while the Python side is stuck or applying has stopped
     Outbox out
     uint64_t random                 # state of the seeded generator
@@ -92,6 +94,7 @@ cdef struct Replica:
     uint64_t chosen                 # n: instances 0..n-1 are chosen and known here
     uint32_t chain
     uint64_t first_kept
+    bint before_base                # recovery: the newest RECORD_BASE has been taken, and its place in the log is still to come
     uint64_t heard_chosen           # highest n any member has spoken of
     uint32_t heard_from
     bint learning                   # a Learn is out
@@ -99,6 +102,8 @@ cdef struct Replica:
     uint32_t learn_peer
     int64_t accept_until            # until then the large Accept of `accept_from` (node) that tells what is chosen is waited for
     uint32_t accept_from
+    uint64_t *known                 # per member: the watermark of its last frame
+    uint64_t *kept                  # per member: the first instance it said it keeps
     bint diverged
     Slot *slots
     # election
@@ -124,6 +129,8 @@ cdef struct Replica:
     uint64_t own_from               # first instance proposed under it
     uint64_t takeover_end           # instances below it come from the promises; one no-op follows, then new values
     uint64_t next_instance
+    bint throttled                  # new values wait: the log is at its budget, and a checkpoint is being made
+    uint64_t change_at              # instance of the change of membership last proposed under the own ballot, +1
     uint64_t noticed                # watermark that the others have been told
     int64_t notice_due              # when they are to be told, if no Accept goes out before; 0: nothing to tell
     int64_t *heard                  # per member: last frame

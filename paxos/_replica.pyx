@@ -6,7 +6,8 @@ from libc.string cimport memset
 
 from paxos._codec cimport crc32c, out_effect, out_head, value_head
 from paxos._types cimport (
-    Ballot, EFFECT_LOG, EFFECT_MASTER, EFFECT_SEND, Effect, FORMAT_VERSION, FRAME_MAGIC, FRAME_REJECT, Frame,
+    Ballot, EFFECT_LOG, EFFECT_MASTER, EFFECT_SEND, Effect, FORMAT_VERSION, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC,
+    FRAME_REJECT, Frame,
     RECORD_ACCEPT, RecordAccept, Reject, Value, ballot_compare, bit, value_ref, value_unref,
 )
 
@@ -52,7 +53,9 @@ cdef int member_index(const Replica *r, uint32_t node) noexcept nogil:
 cdef void *frame_begin(Replica *r, uint8_t type, uint32_t peers, uint64_t after, size_t body) noexcept nogil:
     cdef Effect *e = out_effect(&r.out, EFFECT_SEND)
     cdef Frame *frame = <Frame *>out_head(&r.out, e, sizeof(Frame) + body)
-    e.peers = peers
+    # Who is no member asks for chosen values and hands them on; in all else it has no say, and is not listened to.
+    if not r.outsider or type == FRAME_LEARN or type == FRAME_LEARNED or type == FRAME_KEPT:
+        e.peers = peers
     e.after = after
     frame.magic = FRAME_MAGIC
     frame.version = FORMAT_VERSION

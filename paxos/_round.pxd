@@ -11,6 +11,9 @@ cdef enum RoundFrame:               # what became of a frame
     ROUND_TOO_LARGE = 3             # a value in it fits no segment of this log
 
 # -- before the first round. 0, or -1: the record contradicts what came before.
+# Recovery, in two goes: first the formation (oldest first) and the newest RECORD_BASE of each group, then every record in log order.
+cdef int host_restore_first(Host *h, uint8_t type, uint32_t group, uint64_t instance, const uint8_t *body, uint32_t size,
+                            uint64_t position, bint newest) noexcept nogil
 cdef int host_restore(Host *h, uint8_t type, uint32_t group, uint64_t instance, const uint8_t *body, uint32_t size,
                       uint64_t position) noexcept nogil
 cdef void host_restored(Host *h) noexcept nogil                 # behind the last record

@@ -18,26 +18,32 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
-from paxos._codec cimport out_clear
+from paxos._codec cimport crc32c, out_clear
 from paxos._core cimport (
-    replica_arriving, replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive, replica_resign,
-    replica_restore, replica_seal, replica_tick,
+    replica_arriving, replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive,
+    replica_replace, replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
 )
 from paxos._delivery cimport (
-    Status, Submission, clock_now, delivery_log, delivery_ping, delivery_publish, delivery_room, delivery_take,
+    ORDER_BASE, ORDER_CARRY, ORDER_MAKING, Order, Status, Submission, clock_now, delivery_carry, delivery_log, delivery_orders, delivery_ping, delivery_publish, delivery_room, delivery_take,
 )
-from paxos._effects cimport begin, expire, held_free, held_release, make_replica, submit, take
+from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, submit, take
 from paxos._formation cimport (
-    STATE_EMPTY, STATE_FORMED, formation_admits, formation_durable, formation_free, formation_receive, formation_restore,
-    formation_start, formation_tick,
+    REFUSE_NONE, REFUSE_OTHER_INCARNATION, STATE_EMPTY, STATE_FORMED, formation_admits, formation_durable, formation_free,
+    formation_outside, formation_receive, formation_restore, formation_start, formation_tick,
 )
-from paxos._history cimport history_behind, history_free, history_refill, history_serve
+from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
+from paxos._membership cimport membership_read, votes
+from paxos._prune cimport prune_base, prune_full, prune_install, prune_next
 from paxos._state cimport PEER_BACKLOG, Group, Host
-from paxos._store cimport index_free, index_set, index_set_chain, store_flush, store_pending
+from paxos._replica cimport Replica
+from paxos._store cimport (
+    highs_free, highs_note, index_free, index_set, index_set_chain, store_flush, store_pending, store_recycle,
+)
 from paxos._types cimport (
-    BLOCK, FRAME_ACCEPT, FRAME_FORWARD, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE, RECORD_ACCEPT, RECORD_FORMATION,
-    RECORD_FORMED, RECORD_IDENTITY, RECORD_LEARN, Accept, ChunkHead, Forward, Frame, Learned, PromiseValue, ValueHead,
-    value_unref,
+    BLOCK, FRAME_ACCEPT, FRAME_CARRY, FRAME_FORWARD, FRAME_JOIN, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE,
+    EFFECT_CHOSEN, RECORD_ACCEPT, RECORD_BASE, RECORD_FORMATION, RECORD_FORMED, RECORD_IDENTITY, RECORD_LEARN, Accept, Carry, ChunkHead, Forward,
+    Frame, Learned, Membership, PromiseValue,
+    Value, ValueHead, bit, value_new, value_unref,
 )
 
 cdef enum:
@@ -82,11 +88,36 @@ cdef bint fits_log(const Host *h, const Frame *frame) noexcept nogil:
     return True
 
 
+cdef void replace(Host *h, const Frame *frame) noexcept nogil:
+    """Another incarnation of a member, which holds the formation durably, asks all groups for its place."""
+    cdef uint32_t k
+    cdef Group *g
+    for k in range(h.group_count):
+        g = &h.groups[k]
+        if g.replica != NULL:
+            replica_replace(g.replica, h.now, frame.sender, frame.inc_hi, frame.inc_lo)
+            take(h, &g.replica.out, g)
+
+
+cdef void carried(Host *h, const Frame *frame) noexcept nogil:
+    """For Python. Dropped while it is behind: who wants an answer asks again."""
+    cdef size_t before = sizeof(Frame) + sizeof(Carry)
+    cdef Value *bytes
+    if not delivery_room(&h.delivery):
+        return
+    bytes = value_new(0, 0, <uint32_t>(frame.length - before))
+    memcpy(bytes.data, <const uint8_t *>frame + before, frame.length - before)
+    delivery_carry(&h.delivery, frame.group, frame.sender, bytes)
+    value_unref(bytes)
+
+
 cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
     cdef Group *g
     if frame.type < FRAME_PREVOTE:
         formation_receive(&h.formation, h.now, frame)
         take(h, &h.formation.out, NULL)
+        if frame.type == FRAME_JOIN and frame.signature != 0 and formation_admits(&h.formation, frame):
+            replace(h, frame)
         return ROUND_TAKEN
     if h.formation.state != STATE_FORMED:
         return ROUND_TAKEN          # the others know already that the cluster is formed; the news is on its way here
@@ -97,25 +128,43 @@ cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
     if not fits_log(h, frame):
         return ROUND_TOO_LARGE
     g = &h.groups[frame.group]
+    if frame.type == FRAME_CARRY:
+        carried(h, frame)
+        return ROUND_TAKEN
     replica_receive(g.replica, h.now, frame)
     take(h, &g.replica.out, g)
     return ROUND_TAKEN
 
 
 cdef void round_arriving(Host *h, const Frame *frame) noexcept nogil:
-    if formation_admits(&h.formation, frame) and frame.group < h.group_count:
+    if (formation_admits(&h.formation, frame) and frame.group < h.group_count
+            and h.groups[frame.group].replica != NULL):
         replica_arriving(h.groups[frame.group].replica, h.now, frame)
+
+
+cdef bint old_is_heard(const Host *h, const Frame *frame) noexcept nogil:
+    """Whether the member whose id this one goes by is alive: then it keeps its place, and its connections."""
+    cdef uint32_t i
+    cdef const Replica *r = h.groups[0].replica
+    if r == NULL:
+        return False
+    for i in range(r.members.count):
+        if r.members.members[i].node == frame.sender:
+            return ((r.members.members[i].inc_hi != frame.inc_hi or r.members.members[i].inc_lo != frame.inc_lo)
+                    and r.heard[i] != 0 and h.now - r.heard[i] < h.options.election_max)
+    return False
 
 
 cdef int round_hello(Host *h, const Frame *frame) noexcept nogil:
     cdef char text[256]
     cdef int reason = formation_receive(&h.formation, h.now, frame)
     take(h, &h.formation.out, NULL)
-    if h.formation.state == STATE_EMPTY and h.formation.met_formed != h.met_formed:
+    if reason == REFUSE_NONE and old_is_heard(h, frame):
+        return REFUSE_OTHER_INCARNATION
+    if h.formation.state == STATE_EMPTY and h.formation.met_formed and not h.met_formed:
         h.met_formed = h.formation.met_formed
-        snprintf(text, sizeof(text), "this node has an empty data directory, but the others belong to a cluster that is formed: it "
-                 "may have lost what it promised, so it neither votes nor takes proposals, and waits. If its own directory still "
-                 "exists, start it with that one")
+        snprintf(text, sizeof(text), "this node has an empty data directory, and the others belong to a cluster that is formed: it "
+                 "asks to be taken in as a new incarnation of node %u, and votes only when it has learned everything", h.options.node)
         delivery_log(&h.delivery, 50, text)
     return reason
 
@@ -174,6 +223,7 @@ cdef void pump(Host *h) noexcept nogil:
     for i in range(h.group_count):
         g = &h.groups[i]
         if g.replica != NULL:
+            g.replica.throttled = h.making and prune_full(h)
             replica_pump(g.replica, h.now)
             take(h, &g.replica.out, g)
 
@@ -182,7 +232,8 @@ cdef void flush(Host *h) noexcept nogil:
     """One durable write for everything logged, and the steps that were waiting for it."""
     cdef uint32_t i
     cdef Group *g
-    cdef int error = store_flush(h.store)
+    cdef uint64_t oldest = prune_next(h)
+    cdef int error = store_recycle(h.store, oldest) if oldest else store_flush(h.store)
     if error:
         h.outside.fatal(h, "writing the log failed", error)
     h.now = clock_now(&h.delivery.clock)
@@ -217,7 +268,8 @@ cdef void seal(Host *h) noexcept nogil:
 
 cdef bint round_writes(Host *h) noexcept nogil:
     cdef Status status
-    if not store_pending(h.store):
+    # Where nothing else is due, a write of its own says where the log begins.
+    if not store_pending(h.store) and not prune_next(h):
         return False
     if h.delivery.fresh_count:
         # Python works while the disk does. The status goes along: it must never be older than the events.
@@ -259,11 +311,17 @@ cdef void fill_status(Host *h, Status *s) noexcept nogil:
         s.proposed_values = g.replica.counters.proposed_values
         s.elections = g.replica.counters.elections
         s.core_refused = g.replica.counters.refused_frames
+        s.first_kept = g.replica.first_kept
+        s.outsider = g.replica.outsider
+        s.votes = votes(g.replica)
+        s.replaced = g.replica.outsider and g.replica.was_member
+        s.membership = g.replica.members
     s.syncs = h.store.syncs
     s.writes = h.store.writes
     s.log_bytes = h.store.bytes
     s.log_records = h.store.records
     s.log_time = h.store.time
+    s.segments = h.store.writer.segment - h.store.writer.oldest + 1
     s.members = h.formation.members.count
     for i in range(s.members):
         s.nodes[i] = h.formation.members.members[i].node
@@ -277,6 +335,45 @@ cdef void round_begin(Host *h, int64_t now) noexcept nogil:
     h.now = now
 
 
+cdef void carry(Host *h, uint32_t node, Value *bytes) noexcept nogil:
+    cdef uint8_t out[72]
+    cdef Frame f
+    cdef uint32_t i
+    cdef int64_t waiting
+    frame_head(h, &f, FRAME_CARRY, sizeof(out) + bytes.size)
+    memset(out, 0, sizeof(out))
+    memcpy(out, &f, sizeof(Frame))
+    f.crc = crc32c(crc32c(0, out + 12, sizeof(out) - 12), bytes.data, bytes.size)
+    memcpy(out, &f, sizeof(Frame))
+    for i in range(h.formation.members.count):
+        waiting = h.link.waiting(h.link.context, i)
+        if h.formation.members.members[i].node == node and 0 <= waiting <= PEER_BACKLOG:
+            h.link.send(h.link.context, bit(i), out, sizeof(out), bytes)
+
+
+cdef void obey(Host *h) noexcept nogil:
+    """What Python's side of catch-up and checkpoints has ordered."""
+    cdef Order *orders = NULL
+    cdef Order *o
+    cdef Membership members
+    cdef Group *g = &h.groups[0]
+    cdef size_t n
+    for n in range(delivery_orders(&h.delivery, &orders)):
+        o = &orders[n]
+        if o.type == ORDER_CARRY:
+            if h.formation.state == STATE_FORMED:
+                carry(h, o.node, o.value)
+        elif o.type == ORDER_MAKING:
+            h.making = o.instance != 0
+        elif o.type == ORDER_BASE:
+            prune_base(h, g, o.instance)
+        elif g.replica != NULL:
+            members = g.replica.members
+            if membership_read(&members, o.value.data, o.value.size) == 0:      # (Python has checked it)
+                prune_install(h, g, o.instance, o.chain, &members)
+        value_unref(o.value)
+
+
 cdef bint round_steps(Host *h) noexcept nogil:
     cdef Submission *taken = NULL
     cdef Group *g
@@ -284,6 +381,7 @@ cdef bint round_steps(Host *h) noexcept nogil:
     cdef bint stop = False
     cdef size_t n, submitted
     cdef uint32_t k
+    obey(h)
     submitted = delivery_take(&h.delivery, &taken, &command, &stop)
     for n in range(submitted):
         submit(h, &taken[n])
@@ -298,7 +396,7 @@ cdef bint round_steps(Host *h) noexcept nogil:
         resign(h, h.may_lead and not h.stuck_since)
     watch_python(h)
     expire(h)
-    if h.formation.state != STATE_FORMED and h.now >= h.formation_due:
+    if (h.formation.state != STATE_FORMED or formation_outside(&h.formation)) and h.now >= h.formation_due:
         h.formation_due = h.now + FORMATION_TICK * <int64_t>MILLISECOND
         formation_tick(&h.formation, h.now)
         take(h, &h.formation.out, NULL)
@@ -343,8 +441,10 @@ cdef int64_t round_deadline(Host *h) noexcept nogil:
     cdef Group *g
     if store_pending(h.store):
         return h.now
-    if h.formation.state != STATE_FORMED:
+    if h.formation.state != STATE_FORMED or formation_outside(&h.formation):
         when = min(when, h.formation_due)
+    if h.pruning:
+        return h.now
     if h.seal_due:
         when = min(when, h.seal_due)
     for n in range(h.waiting_count):
@@ -366,6 +466,29 @@ cdef int64_t round_deadline(Host *h) noexcept nogil:
 
 # ---- start and end ----
 
+cdef int host_restore_first(Host *h, uint8_t type, uint32_t group, uint64_t instance, const uint8_t *body, uint32_t size,
+                            uint64_t position, bint newest) noexcept nogil:
+    """The formation, wherever it stands; and then (`newest`) the newest RECORD_BASE of a group."""
+    cdef Group *g
+    cdef uint64_t segment = position / h.store.writer.segment_size
+    if not newest:
+        if type != RECORD_FORMATION and type != RECORD_FORMED:
+            return 0
+        h.formation_segment = segment
+        return formation_restore(&h.formation, type, body, size)
+    if type != RECORD_BASE:
+        return 0
+    if group >= h.group_count or h.formation.state != STATE_FORMED:
+        return -1
+    g = &h.groups[group]
+    if g.replica != NULL:
+        return 0
+    make_replica(h, g)
+    g.base_segment = segment
+    h.pruning = True                # what a crash left undone
+    return replica_restore_base(g.replica, instance, body, size)
+
+
 cdef int host_restore(Host *h, uint8_t type, uint32_t group, uint64_t instance, const uint8_t *body, uint32_t size,
                       uint64_t position) noexcept nogil:
     cdef Group *g
@@ -373,7 +496,7 @@ cdef int host_restore(Host *h, uint8_t type, uint32_t group, uint64_t instance, 
     if type == RECORD_IDENTITY:
         return 0                    # the log's own; it has checked it
     if type == RECORD_FORMATION or type == RECORD_FORMED:
-        return formation_restore(&h.formation, type, body, size)
+        return 0                    # host_restore_first has been there
     if group >= h.group_count or h.formation.state != STATE_FORMED:
         return -1
     g = &h.groups[group]
@@ -381,10 +504,12 @@ cdef int host_restore(Host *h, uint8_t type, uint32_t group, uint64_t instance, 
         make_replica(h, g)
     if replica_restore(g.replica, type, instance, body, size) != 0:
         return -1
-    if type == RECORD_ACCEPT or type == RECORD_LEARN:
+    if (type == RECORD_ACCEPT or type == RECORD_LEARN) and instance >= g.replica.first_kept:
         index_set(&g.index, instance, position)
+        highs_note(&g.highs, position / h.store.writer.segment_size, instance)
     for i in range(g.replica.out.count):
-        index_set_chain(&g.index, g.replica.out.effects[i].instance, <uint32_t>g.replica.out.effects[i].after)
+        if g.replica.out.effects[i].type == EFFECT_CHOSEN:
+            index_set_chain(&g.index, g.replica.out.effects[i].instance, <uint32_t>g.replica.out.effects[i].after)
     out_clear(&g.replica.out)
     return 0
 
@@ -396,6 +521,7 @@ cdef void host_restored(Host *h) noexcept nogil:
     for i in range(h.group_count):
         if h.groups[i].replica == NULL:
             make_replica(h, &h.groups[i])
+        members_changed(h, &h.groups[i])
 
 
 cdef void round_start(Host *h, int64_t now) noexcept nogil:
@@ -420,6 +546,7 @@ cdef void host_free(Host *h) noexcept nogil:
         history_free(g)
         held_free(&g.held)
         index_free(&g.index)
+        highs_free(&g.highs)
         if g.replica != NULL:
             replica_free(g.replica)
     free(h.groups)

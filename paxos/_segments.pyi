@@ -4,6 +4,7 @@ from typing import Self, final
 
 from typing_extensions import Buffer
 
+from paxos._files import Files
 from paxos._folder import Folder
 
 DEFAULT_SEGMENT_SIZE: int
@@ -31,6 +32,8 @@ class LogStore:
     def position(self) -> tuple[int, int]: ...
     @property
     def pending(self) -> bool: ...
+    def files(self) -> Files:
+        """The files of the checkpoints beside this log."""
     def make_spare(self) -> bool: ...
     def release_replay(self) -> None: ...
     def close(self) -> None: ...

@@ -283,6 +283,10 @@ cdef class LogStore:
         with nogil:
             spares_prepare(&f.spares)
 
+    def files(self):
+        """The files of the checkpoints beside this log."""
+        return self._folder.files()
+
     def make_spare(self):
         """Makes a spare if one is wanted, as the preparer thread would. Whether it did."""
         return bool(spares_make(&(<Files *>self._opened().files).spares, False))

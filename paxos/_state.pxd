@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from paxos._delivery cimport Delivery, Status, Submission
 from paxos._formation cimport Formation
 from paxos._replica cimport Options, Replica
-from paxos._store cimport Index, Store
+from paxos._store cimport Highs, Index, Store
 from paxos._types cimport Effect, Value
 
 cdef enum:
@@ -58,6 +58,8 @@ cdef struct Group:
     uint64_t tail_count
     uint64_t tail_bytes
     ReadJob reads[31]
+    Highs highs
+    uint64_t base_segment           # older ones hold nothing that the newest RECORD_BASE does not; 0: there is none
 
 cdef struct Host
 
@@ -86,6 +88,11 @@ cdef struct Host:
     int64_t formation_due
     int64_t seal_due                # 0: the log is sealed, or nothing is in it
     bint sealing                    # the pending write is a seal
+    uint64_t formation_segment      # the formation stands in this segment or a newer one
+    bint making                     # Python makes a checkpoint: when it is durable, log can be given back
+    bint pruning                    # there may be segments to be given back
+    uint64_t hold                   # instances below a checkpoint that are kept for nodes that are behind
+    uint64_t budget                 # bytes of log beyond which that, and who is being served, no longer counts
     int64_t awake                   # the thread has run without a gap since then
     int64_t stuck_limit
     int64_t stuck_since             # 0: Python takes what it is given

@@ -28,6 +28,12 @@ cdef struct Index:                  # instance -> position of the record that ho
     uint64_t *positions
     uint32_t *chains                # chain checksum behind each instance that is chosen
 
+cdef struct Highs:                  # segment -> one past the highest instance with a value in it
+    uint64_t first                  # segment of highs[0]
+    size_t count
+    size_t capacity
+    uint64_t *highs
+
 cdef struct Store:
     LogWriter writer
     Disk *disk                      # the directory that holds the segments
@@ -63,6 +69,13 @@ cdef void index_set_chain(Index *x, uint64_t instance, uint32_t chain) noexcept 
 cdef uint32_t index_chain(const Index *x, uint64_t instance) noexcept nogil
 cdef void index_trim(Index *x, uint64_t first) noexcept nogil      # forgets every instance below first
 cdef void index_free(Index *x) noexcept nogil
+
+cdef void highs_note(Highs *x, uint64_t segment, uint64_t instance) noexcept nogil
+# Whether every value in that segment, and in those before it, is of an instance below `first`. Forgets what is before it.
+cdef bint highs_below(Highs *x, uint64_t segment, uint64_t first) noexcept nogil
+# One past the highest instance with a value in that segment; 0: none is known.
+cdef uint64_t highs_at(const Highs *x, uint64_t segment) noexcept nogil
+cdef void highs_free(Highs *x) noexcept nogil
 
 # For LogStore. One durable write into an open segment; the file of a name, opened as the mode wants it; a spare made
 # segment `number` (header durable, then the name, then the directory); the cached descriptor of a segment closed.

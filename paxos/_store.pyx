@@ -4,7 +4,7 @@
 Belongs to one thread, and needs no GIL. After the first failed write or sync every further one fails with the same errno:
 what the file then holds is not known, and only recovery may judge it.
 """
-from libc.errno cimport EBADMSG, EINVAL, EMSGSIZE, ENOENT, ENOMEM
+from libc.errno cimport EBADMSG, EINVAL, EMSGSIZE, ENOENT, ENOMEM, EOVERFLOW
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove, memset
@@ -128,6 +128,9 @@ cdef int store_flush(Store *s) noexcept nogil:
     length = log_close_write(&s.writer)
     if length == 0:
         return 0
+    if s.writer.offset + length + BLOCK > s.writer.segment_size:
+        f.failed = EOVERFLOW        # the last block is for LOG_END: log_fits() was not asked
+        return EOVERFLOW
     error = store_write(s, s.current, s.writer.buffer, length, s.writer.offset)
     if error:
         return error
@@ -334,6 +337,39 @@ cdef void index_free(Index *x) noexcept nogil:
     free(x.positions)
     free(x.chains)
     memset(x, 0, sizeof(Index))
+
+
+# ---- what pins a segment ----
+
+cdef void highs_note(Highs *x, uint64_t segment, uint64_t instance) noexcept nogil:
+    cdef uint64_t at
+    if x.count == 0:
+        x.first = segment
+    at = segment - x.first          # segments are written in order
+    if at >= x.capacity:
+        x.capacity = max(<size_t>16, 2 * <size_t>at)
+        x.highs = <uint64_t *>xrealloc(x.highs, x.capacity * sizeof(uint64_t))
+    if at >= x.count:
+        memset(x.highs + x.count, 0, (at + 1 - x.count) * sizeof(uint64_t))
+        x.count = at + 1
+    x.highs[at] = max(x.highs[at], instance + 1)
+
+
+cdef bint highs_below(Highs *x, uint64_t segment, uint64_t first) noexcept nogil:
+    while x.count and x.first < segment:
+        x.count -= 1
+        memmove(x.highs, x.highs + 1, x.count * sizeof(uint64_t))
+        x.first += 1
+    return x.count == 0 or x.first > segment or x.highs[0] <= first
+
+
+cdef uint64_t highs_at(const Highs *x, uint64_t segment) noexcept nogil:
+    return x.highs[segment - x.first] if segment >= x.first and segment - x.first < x.count else 0
+
+
+cdef void highs_free(Highs *x) noexcept nogil:
+    free(x.highs)
+    memset(x, 0, sizeof(Highs))
 
 
 cdef class PositionIndex:

@@ -67,7 +67,7 @@ cdef extern from *:
 
     typedef struct { uint32_t size, count, kind, zero; } px_value_head;                           /* 16 */
     /* A batch value is a row of chunks; a chunk is what one propose() or propose_many() handed in. */
-    typedef struct { uint32_t size, count, origin, boot; uint64_t seq; uint32_t machine, zero; } px_chunk_head;  /* 32; size: bytes behind */
+    typedef struct { uint32_t size, count, origin, boot; uint64_t seq; uint32_t machine, life; } px_chunk_head;  /* 32; size: bytes behind */
 
     typedef struct { uint64_t transfer; uint32_t total, offset; } px_piece;                       /* 16; bytes of a frame follow */
     typedef struct { px_ballot ballot; } px_prevote;
@@ -83,7 +83,16 @@ cdef extern from *:
     typedef struct { uint64_t first, end; uint32_t max_bytes, zero; } px_learn;
     typedef struct { uint64_t first; uint32_t count, zero; } px_learned;
     typedef struct { px_ballot ballot; uint32_t boot, count; } px_forward;
-    typedef struct { px_ballot ballot; uint32_t boot, reason, count, zero; } px_forward_refused;
+    typedef struct { px_ballot ballot; uint32_t boot, reason, count, life; } px_forward_refused;
+    typedef struct { uint64_t asked, first_kept; } px_kept;
+    typedef struct { uint64_t zero; } px_carry;     /* bytes of one Python side for another follow */
+    typedef struct { uint64_t inc_hi, inc_lo; } px_join;
+
+    /* The value of an instance that puts another incarnation into a member's place. Void unless version and old one fit. */
+    typedef struct { uint32_t node, version; uint64_t old_hi, old_lo, new_hi, new_lo; } px_change;   /* 40 */
+    /* A membership as bytes: this head, then `count` rows. In records and in manifests of checkpoints. */
+    typedef struct { uint32_t version, count; } px_membership_head;
+    typedef struct { uint32_t node, zero; uint64_t inc_hi, inc_lo, since; } px_membership_row;      /* 32 */
 
     /* ---- in the log: a record is this header and a body; see docs/formats-log.md ---- */
     typedef struct {
@@ -101,6 +110,7 @@ cdef extern from *:
     typedef struct { uint64_t chosen; uint32_t chain, zero; } px_record_watermark;
     typedef struct { uint64_t durable; uint32_t boot, length; uint32_t records, oldest; } px_record_write;
     typedef struct { uint64_t inc_hi, inc_lo; uint32_t node, boot; } px_record_identity;
+    typedef struct { px_ballot promised; uint32_t chain, was_member; } px_record_base;   /* then a membership as bytes */
     """
     ctypedef struct Ballot "px_ballot":
         uint64_t round
@@ -141,7 +151,7 @@ cdef extern from *:
         uint32_t boot
         uint64_t seq
         uint32_t machine
-        uint32_t zero
+        uint32_t life               # of the incarnation that handed it in: a new one counts boots and chunks from 1 again
     ctypedef struct Piece "px_piece":
         uint64_t transfer
         uint32_t total
@@ -208,7 +218,31 @@ cdef extern from *:
         uint32_t boot
         uint32_t reason
         uint32_t count
+        uint32_t life
+    ctypedef struct Kept "px_kept":
+        uint64_t asked
+        uint64_t first_kept
+    ctypedef struct Carry "px_carry":
+        uint64_t zero
+    ctypedef struct Join "px_join":
+        uint64_t inc_hi
+        uint64_t inc_lo
+    ctypedef struct Change "px_change":
+        uint32_t node
+        uint32_t version
+        uint64_t old_hi
+        uint64_t old_lo
+        uint64_t new_hi
+        uint64_t new_lo
+    ctypedef struct MembershipHead "px_membership_head":
+        uint32_t version
+        uint32_t count
+    ctypedef struct MembershipRow "px_membership_row":
+        uint32_t node
         uint32_t zero
+        uint64_t inc_hi
+        uint64_t inc_lo
+        uint64_t since
     ctypedef struct Record "px_record":
         uint32_t crc
         uint32_t previous
@@ -247,6 +281,10 @@ cdef extern from *:
         uint64_t inc_lo
         uint32_t node
         uint32_t boot
+    ctypedef struct RecordBase "px_record_base":
+        Ballot promised
+        uint32_t chain
+        uint32_t was_member
 
     void *xalloc "px_alloc"(size_t size) noexcept nogil
     void *xzalloc "px_zalloc"(size_t size) noexcept nogil
@@ -271,6 +309,7 @@ cdef enum:
 cdef enum ValueKind:
     VALUE_NOOP = 0
     VALUE_BATCH = 1                 # a row of chunks
+    VALUE_CHANGE = 2                # of the membership: a px_change
 
 cdef enum FrameType:
     FRAME_HELLO = 1                 # node level (group 0): who is there; see _formation
@@ -279,6 +318,8 @@ cdef enum FrameType:
     FRAME_FORM_OK = 4
     FRAME_FORMED = 5
     FRAME_PIECE = 6                 # of a larger frame of a group; see _pieces
+    FRAME_JOIN = 7                  # of a node whose incarnation is no member; see _formation
+    FRAME_WELCOME = 8
     FRAME_PREVOTE = 16              # group level: see _core
     FRAME_PREVOTE_REPLY = 17
     FRAME_PREPARE = 18
@@ -293,6 +334,8 @@ cdef enum FrameType:
     FRAME_LEARNED = 27
     FRAME_FORWARD = 28
     FRAME_FORWARD_REFUSED = 29
+    FRAME_KEPT = 30                 # to a LEARN that asks for instances which are deleted here
+    FRAME_CARRY = 31                # between the Python sides; the core never sees it
 
 cdef enum RecordType:
     RECORD_WRITE = 1                # first record of every write: how far the log was durable when it was issued
@@ -303,6 +346,7 @@ cdef enum RecordType:
     RECORD_ACCEPT = 6
     RECORD_LEARN = 7                # a chosen value that was fetched from another node
     RECORD_WATERMARK = 8
+    RECORD_BASE = 9                 # the log begins at `instance`: all that is needed of what was deleted before it
 
 cdef enum Settle:                   # what became of a chunk of this node that will not be applied here
     SETTLE_NOT_AVAILABLE = 1        # certain: never left this node, deadline passed
@@ -319,6 +363,9 @@ cdef enum EffectType:
     EFFECT_MASTER = 6               # the master is node `code` (0: none known) under ballot round `instance`; end=1: established
     EFFECT_DIVERGED = 7             # chain checksum at `instance` differs from that of node `code`
     EFFECT_FORMED = 8               # node level: the cluster is formed
+    EFFECT_MEMBERSHIP = 9           # member `code` is another incarnation from now on (its votes count from `instance` on)
+    EFFECT_BEHIND = 10              # node `code` has deleted what comes next here; it keeps instances from `instance` on
+    EFFECT_INSTALLED = 11           # the watermark was set to `instance`, chain checksum `after`, by a checkpoint
 
 cdef struct Effect:
     int type
@@ -347,8 +394,13 @@ cdef struct Member:
 
 cdef struct Membership:
     uint32_t count
-    uint32_t version
+    uint32_t version                # changes chosen so far
     Member members[31]
+    uint64_t since[31]              # the votes of this incarnation count from this instance on
+
+cdef inline uint32_t life_of(uint64_t inc_lo) noexcept nogil:
+    """What of an incarnation stands in a chunk: by that and the boot a process knows its own."""
+    return <uint32_t>inc_lo
 
 cdef inline uint32_t bit(uint32_t index) noexcept nogil:
     return (<uint32_t>1) << index

@@ -40,6 +40,26 @@ class Options:
     """Proposals of this node that may be under way; more are refused with ``Overloaded``."""
     max_pending_bytes: int = 128 << 20
     """... and their size."""
+    log_budget: int = 1 << 30
+    """Bytes that the log may take. At half of it, or a little more, a checkpoint is made by itself, and log below it deleted."""
+    log_hold: int = 0
+    """Instances below a checkpoint that stay in the log, within the budget, for nodes that come back from a short absence."""
+    quarantine: bool = True
+    """Set a log that is found damaged at the start aside, and get well from the other nodes as a new incarnation. Otherwise the
+    node refuses to start (as it does where it is alone)."""
+    checkpoint_instances: int = 0
+    """A checkpoint is also made after so many instances (0: not for that reason)."""
+    checkpoint_seconds: float = 0.0
+    """... and after so much time, if anything was applied (0: not for that reason)."""
+    checkpoints_kept: int = 2
+    """Checkpoints kept on disk, the newest included; the older ones are the reserve should it not verify."""
+    checkpoint_rate: int = 0
+    """Bytes a second at which a checkpoint is written, to leave the disk to the log (0: as fast as it goes)."""
+    fetch_rate: int = 0
+    """Bytes a second at which a checkpoint is fetched from another node (0: as fast as it goes)."""
+    mirror: bool = True
+    """Make checkpoints in a child process, from a second copy of the state machine, so that applying never waits. Otherwise, and
+    where the state machine cannot be made in another process, its ``snapshot()`` is called between two instances."""
 
     def __post_init__(self) -> None:
         def check(name: str, low: float, high: float) -> None:
@@ -57,6 +77,13 @@ class Options:
         check("segment_bytes", 64 << 10, 1 << 30)
         check("max_pending", 1, 65534)
         check("max_pending_bytes", 1, 1 << 40)
+        check("log_budget", 4 * self.segment_bytes, 1 << 50)
+        check("log_hold", 0, 1 << 50)
+        check("checkpoint_instances", 0, 1 << 50)
+        check("checkpoint_seconds", 0, 10**9)
+        check("checkpoints_kept", 1, 1000)
+        check("checkpoint_rate", 0, 1 << 50)
+        check("fetch_rate", 0, 1 << 50)
         if self.segment_bytes % 4096:
             raise ConfigError(f"option segment_bytes={self.segment_bytes} must be a multiple of 4096")
         if self.election_timeout < 3 * self.heartbeat:
@@ -96,6 +123,15 @@ class NodeOptions(TypedDict, total=False):
     direct_io: bool
     max_pending: int
     max_pending_bytes: int
+    log_budget: int
+    log_hold: int
+    quarantine: bool
+    checkpoint_instances: int
+    checkpoint_seconds: float
+    checkpoints_kept: int
+    checkpoint_rate: int
+    fetch_rate: int
+    mirror: bool
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -7,7 +7,9 @@ it say *certainly not*; :class:`OutcomeUnknown` says *nobody here can tell*; the
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointFailed",
     "ConfigError",
+    "DamagedCheckpoint",
     "DamagedLog",
     "DirectoryInUse",
     "NodeClosed",
@@ -84,9 +86,17 @@ class DamagedLog(StorageError):
     """Data that was acknowledged as durable does not verify. Nothing has been changed on disk."""
 
 
+class DamagedCheckpoint(StorageError):
+    """A checkpoint, or what was sent of one, does not verify. The message names the file and the offset."""
+
+
 class DirectoryInUse(StorageError):
     """Another living process holds the data directory."""
 
 
 class WrongDirectory(StorageError):
     """The data directory belongs to another node."""
+
+
+class CheckpointFailed(PaxosError):
+    """A checkpoint was not made. The node goes on without it, and keeps its log; the message says why."""

@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from paxos._engine import (
     EVENT_AHEAD,
+    EVENT_BEHIND,
+    EVENT_CARRY,
     EVENT_CHOSEN,
     EVENT_DIVERGED,
     EVENT_FORMED,
     EVENT_LOG,
     EVENT_MASTER,
+    EVENT_MEMBERSHIP,
     EVENT_SETTLED,
 )
 from paxos._handle import Handle
@@ -41,6 +44,9 @@ from paxos.statemachine import StateMachine, StateMachineFactory
 
 if TYPE_CHECKING:
     from paxos._handle import _Event
+    from paxos.background import Background
+    from paxos.keeper import Keeper
+    from paxos.manifest import Manifest
 
 __all__ = ["Completion", "Group", "NodeStatus"]
 
@@ -103,6 +109,16 @@ class NodeStatus:
     bytes_received: int
     frames_refused: dict[str, int]
     """Frames and connections turned away, by reason."""
+    first_kept: int
+    """The log begins here: instances below it are in a checkpoint."""
+    log_segments: int
+    """Segments of the log in use; with the spares that is what it takes of the disk."""
+    checkpoint: int
+    """The newest checkpoint here holds all instances below this one; 0: there is none."""
+    installed: int
+    """Checkpoints of other nodes that were installed since this start."""
+    votes: bool
+    """Whether this node has a vote. One that has lost its log has none until it is taken in anew and knows everything."""
     pending: int
     """Proposals of this node that are under way."""
     peers: dict[int, bool]
@@ -194,11 +210,69 @@ class Group:
         self._events: deque[_Event] = deque()  # taken from the engine, not handled yet
         self.applied = min(self._last.values())
         self.checksum = 0
+        self._chained = False  # whether that is the chain checksum behind `applied`, and not just unknown
         self.error: BaseException | None = None
         self.closed = False
+        self.hollow = False  # the log no longer has what the state machines need next
         self.master_id = 0
         self.settled = False
         self.on_ready: Callable[[], None] | None = None
+        self._keeper: Keeper | None = None
+        self._background: Background | None = None
+        self._wanted: deque[Completion] = deque()  # checkpoints asked for
+
+    # -- checkpoints
+
+    @property
+    def machines(self) -> dict[int, StateMachine]:
+        """The state machines by id."""
+        return self._machines
+
+    @property
+    def keeper(self) -> Keeper:
+        """Who keeps this group's checkpoints; there from ``start`` on."""
+        assert self._keeper is not None, "the group has not been started"
+        return self._keeper
+
+    def start(self, keeper: Keeper, background: Background, start: Callable[[int], int]) -> None:
+        """Restores from a checkpoint what the log cannot give back, and starts the engine: ``start(applied)`` answers the chain
+        checksum there, if that is known."""
+        self._keeper, self._background = keeper, background
+        keeper.applied = lambda: (self.applied, self.checksum if self._chained else None)
+        keeper.last = lambda: {id_: max(instance, self.applied) for id_, instance in self._last.items()}
+        keeper.stopped = lambda: self.error is not None
+        keeper.restored = self._restored
+        keeper.failed = lambda error: self._fail(self.applied + 1, error)
+        status = self._engine.status()
+        if status["quarantined"] is not None:
+            logger.critical(
+                "%s. The log was set aside in %s; nothing was deleted. This node gets well from the others, and votes again when "
+                "it is chosen in place of what it was, and knows everything",
+                status["damage"], status["quarantined"],
+            )  # fmt: skip
+        formed, _, first_kept, chosen = self._engine.found()
+        manifest = keeper.open(self._last)
+        if manifest is not None:
+            self._restored(manifest)
+        if self.applied + 1 < first_kept:
+            self._engine.resign(False)  # until a checkpoint of another node has been installed
+            self.hollow = True
+        checksum = start(self.applied)
+        if checksum:
+            self.checksum, self._chained = checksum, True
+        if manifest is not None and formed and manifest.instance > chosen:
+            # Installed, and the process ended before the log knew.
+            self._engine.install(manifest.instance, manifest.chain, manifest.membership)
+
+    def _restored(self, manifest: Manifest) -> None:
+        """The state machines have what is in a checkpoint."""
+        last = manifest.instance - 1
+        self._last = {id_: max(instance, last) for id_, instance in self._last.items()}
+        if min(self._last.values()) == last:
+            self.applied, self.checksum, self._chained = last, manifest.chain, True
+        if self.hollow:
+            self.hollow = False
+            self._engine.resign(True)
 
     # -- proposals
 
@@ -286,18 +360,52 @@ class Group:
                 logger.log(event[1], "%s", event[2])
             elif event[0] == EVENT_FORMED:
                 logger.info("the cluster is formed")
+                if self._keeper is not None:
+                    self._keeper.formed()
             elif event[0] == EVENT_AHEAD:
                 self._ahead(event[2])
+            elif event[0] == EVENT_BEHIND:
+                if self._keeper is not None and self.error is None:
+                    self._keeper.behind(event[2])
+            elif event[0] == EVENT_CARRY:
+                if self._keeper is not None:
+                    self._keeper.receive(event[2], event[3])
+            elif event[0] == EVENT_MEMBERSHIP:
+                self._on_membership(event[2], event[3])
             elif event[0] == EVENT_DIVERGED:
                 logger.critical(
                     "values differ between nodes: chain checksum at instance %d is not that of node %d",
                     event[2],
                     event[3],
                 )
+        if self._background is not None:
+            self._background.deliver()
+        if self._wanted:
+            self._make_wanted()
+        if self._keeper is not None:
+            self._keeper.look()
+
+    def _on_membership(self, node: int, version: int) -> None:
+        status = self._engine.status()
+        if node == status["node_id"] and status["replaced"]:
+            logger.critical(
+                "another process, with a data directory of its own, has taken the place of node %d: this one has no vote any "
+                "more. Stop it; if it should have kept its place, stop the other one, and give it another id",
+                node,
+            )
+        else:
+            logger.warning(
+                "node %d has a new data directory: it was chosen in place of the old one (change %d)", node, version
+            )
 
     def _apply(
         self, instance: int, chain: int, runs: list[tuple[int, list[bytes]]], settled: list[tuple[int, int, int, int]]
     ) -> None:
+        if instance <= self.applied:
+            # A checkpoint was faster. What it did is done; what it answered nobody here has seen.
+            for seq, *_ in settled:
+                self._settle(seq, SETTLE_UNKNOWN)
+            return
         try:
             if instance != self.applied + 1:
                 raise RuntimeError(f"instance {instance} was delivered behind instance {self.applied}")
@@ -310,6 +418,7 @@ class Group:
             return
         self.applied = instance
         self.checksum = chain
+        self._chained = True
         if not settled:
             return
         with self._lock:
@@ -427,9 +536,38 @@ class Group:
                 ),
             )
 
+    def checkpoint(self, completion: Completion) -> None:
+        """Has a checkpoint made, at the next turn of the applying thread. On any thread."""
+        self._wanted.append(completion)
+        self._engine.poke()
+
+    def _make_wanted(self) -> None:
+        while self._wanted:
+            completion = self._wanted.popleft()
+
+            def done(
+                manifest: Manifest | None, error: BaseException | None, completion: Completion = completion
+            ) -> None:
+                if manifest is not None:
+                    _complete(completion, manifest.instance)
+                elif error is not None:
+                    _complete_with(completion, error)
+
+            self.keeper.make(done)
+
+    def stop(self) -> None:
+        """Ends what goes on in the background, and waits for that. Again: nothing."""
+        if self._keeper is not None:
+            self._keeper.close()
+        if self._background is not None:
+            self._background.close()
+
     def close(self) -> None:
         """Settles what is still waiting as unknown. The engine has been stopped."""
         self.closed = True
+        self.stop()
+        while self._wanted:
+            _complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
         self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))
 
     # -- what others see
@@ -441,7 +579,10 @@ class Group:
             applied=self.applied + 1, commits=s["commits"], checksum=self.checksum, fsyncs=s["fsyncs"],
             log_writes=s["log_writes"], log_bytes=s["log_bytes"],
             log_records=s["log_records"], log_seconds=s["log_ns"] / 1e9,
-            log_mode=s["log_mode"], elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
+            log_mode=s["log_mode"], first_kept=s["first_kept"], log_segments=s["log_segments"],
+            checkpoint=self._keeper.newest if self._keeper is not None else 0,
+            installed=self._keeper.installed if self._keeper is not None else 0, votes=s["votes"],
+            elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
             frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
             bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],
             peers=s["peers"], state_machine_error=repr(self.error) if self.error is not None else None,

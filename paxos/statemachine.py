@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
-__all__ = ["StateMachine", "StateMachineFactory"]
+from paxos.errors import ConfigError
+
+__all__ = ["SnapshotReader", "SnapshotWriter", "StateMachine", "StateMachineFactory", "has_files", "has_snapshot"]
+
+
+class SnapshotWriter(Protocol):
+    """Where a state machine writes its state to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Takes all of ``data``."""
+
+
+class SnapshotReader(Protocol):
+    """What a state machine reads its state from."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next ``size`` bytes; fewer, or none, only where the state ends."""
 
 
 class StateMachine:
@@ -39,6 +57,62 @@ class StateMachine:
         and is replayed from the start. One that lost data and went back says so here, and gets what it lost again.
         """
         return -1
+
+    # What follows is optional: two ways to put the state into a checkpoint. With neither of them the log is kept, and
+    # replayed, from the beginning.
+
+    def snapshot(self, writer: SnapshotWriter) -> None:
+        """Writes the whole state. Comes with :meth:`restore`.
+
+        Equal states are to give equal bytes on every node: sort what comes out of dicts and sets. Give the format a version, so
+        that a later release can read it; do not pickle. Write piece by piece rather than all in one ``bytes``.
+
+        Where the factory can be imported by another process, a copy of the state machine in a child process is asked, which
+        has been fed from the same log; else this one, and nothing is applied until it returns.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no snapshot()")
+
+    def restore(self, reader: SnapshotReader) -> None:
+        """Replaces the whole state by one that :meth:`snapshot` wrote, perhaps on another node or under an older release.
+
+        Afterwards everything is as behind the last instance of the checkpoint, and so is :meth:`last_applied` of a durable state
+        machine. What cannot be read is an exception, and leaves the state as it was, or this object is not used any more.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no restore()")
+
+    def snapshot_files(self, directory: Path) -> None:
+        """Fills an empty directory with the files of the state. Comes with :meth:`restore_files`; where there is
+        :meth:`snapshot` as well, this one is asked.
+
+        For a state that lies in files. Nothing is applied until it returns, so it should not copy: hard links to files that never
+        change again, or what a database has for the purpose. The directory is on the file system of the data directory, and is
+        removed when its files have been copied. Only plain files and directories may be in it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no snapshot_files()")
+
+    def restore_files(self, directory: Path) -> None:
+        """Replaces the whole state by the files that :meth:`snapshot_files` left, in a directory that may be taken apart."""
+        raise NotImplementedError(f"{type(self).__name__} has no restore_files()")
+
+
+def _has(machine: StateMachine, write: str, read: str) -> bool:
+    own = [getattr(type(machine), name) is not getattr(StateMachine, name) for name in (write, read)]
+    if own[0] != own[1]:
+        there, missing = (write, read) if own[0] else (read, write)
+        raise ConfigError(
+            f"{type(machine).__name__} has {there}() but no {missing}(): what the one writes the other must read; define both"
+        )
+    return own[0]
+
+
+def has_snapshot(machine: StateMachine) -> bool:
+    """Whether it has ``snapshot`` and ``restore``. ConfigError where it has only one of them."""
+    return _has(machine, "snapshot", "restore")
+
+
+def has_files(machine: StateMachine) -> bool:
+    """Whether it has ``snapshot_files`` and ``restore_files``. ConfigError where it has only one of them."""
+    return _has(machine, "snapshot_files", "restore_files")
 
 
 StateMachineFactory = Callable[[], StateMachine] | Mapping[int, Callable[[], StateMachine]]

@@ -30,9 +30,8 @@ LARGE = chunk(2, 1, [bytes(MIB)])
 SMALL = chunk(2, 1, [bytes(65_000)])
 
 
-def accept(data: bytes, instance: int, chosen: int = 0, at: int = 0, sender: int = 2) -> bytes:
-    return frame(ACCEPT, sender, ballot=ballot(1, sender), instance=instance, own_from=0, data=data, value=(1, 1),
-                 chosen=chosen, chain=at)  # fmt: skip
+def accept(data: bytes, instance: int, sender: int = 2, inc: tuple[int, int] | None = None) -> bytes:
+    return frame(ACCEPT, sender, ballot=ballot(1, sender), instance=instance, data=data, value=(1, 1), inc=inc)
 
 
 def beat(core: Core, now: int) -> Effects:
@@ -115,6 +114,9 @@ def test_only_the_present_master_is_waited_for() -> None:
     core = follower()
     core.arriving(T, accept(LARGE, 0, sender=3)[:200])
     assert kinds(core.receive(T + 1, notice(1, [LARGE]))) == ["learn"]
+    core = follower()
+    core.arriving(T, accept(LARGE, 0, inc=(8, 8))[:200])
+    assert kinds(core.receive(T + 1, notice(1, [LARGE]))) == ["learn"], "another incarnation of it"
     core = follower()
     core.arriving(T, accept(LARGE, 0)[:200])
     other = frame(HEARTBEAT, 3, ballot=ballot(2, 3), settled=1, chosen=1, chain=1)

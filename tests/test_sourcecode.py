@@ -23,6 +23,7 @@ CORE_LAYERS: list[set[str]] = [
     {"_types"},
     {"_codec"},
     {"_replica"},
+    {"_membership"},
     {"_acceptor", "_proposer", "_learner", "_election", "_formation"},
     {"_core"},
 ]

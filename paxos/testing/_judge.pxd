@@ -19,7 +19,11 @@ cdef struct Ledger:                 # of one node
     Ballot promised                 # highest durable promise
     uint64_t end                    # of what was written: what stands before it and comes again is recovery's
     bint sealed                     # the newest write is a seal
-    bint wiped                      # its disk was emptied: it must not vote any more
+    bint lost                       # it has lost what it promised: it must not vote before it is taken in anew, and knows enough
+    Ballot promised_before          # ... by the incarnation that was lost
+    uint64_t inc_hi                 # the incarnation that was chosen in its place, and from where on that counts
+    uint64_t inc_lo
+    uint64_t since
     Ballot prepared                 # highest ballot a Prepare or Accept of it has named
     uint32_t prepared_life
     Vote *votes                     # by instance
@@ -33,6 +37,7 @@ cdef struct Named:                  # the value an Accept has named for an insta
 cdef struct Judge:
     uint32_t nodes
     uint32_t quorum
+    uint32_t changes                # of the membership that were chosen and hold
     uint64_t ballots                # that somebody has stood for
     Ledger ledgers[31]
     Value **chosen                  # by instance
@@ -54,7 +59,9 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
 cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t chain, Value *value) noexcept nogil
 # A replica as it comes up from its log; NULL: the log knows of no cluster.
 cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept nogil
-# A node has lost its disk.
-cdef void judge_wiped(Judge *j, uint32_t index) noexcept nogil
+# A node comes up as another incarnation: with its log it has lost what it promised and accepted.
+cdef void judge_lost(Judge *j, uint32_t index) noexcept nogil
+# A node takes a checkpoint's word for everything below an instance.
+cdef void judge_installed(Judge *j, uint32_t index, uint64_t instance, uint32_t chain) noexcept nogil
 # Somebody is told that his value stands in an instance.
 cdef void judge_acknowledged(Judge *j, uint64_t instance) noexcept nogil

@@ -7,7 +7,9 @@
 - A Promise, Accepted, Reject, Prepare or Accept leaves only when what it stands on is durable at its sender (rules 1 and 2).
 - A ballot is used for values only when a majority has durably promised it (rule 8).
 - Nothing is promised or accepted below a durable promise (rule 1).
-- A node that lost its disk does not vote (rule 10).
+- A node that lost its log does not vote until it is chosen as another incarnation, and knows all that is chosen below the
+  instance from which on that counts (rule 10); from there on a ballot stands on no promise that was lost (rule 8).
+- Where a log begins, and what a checkpoint is taken for, agrees with what was chosen (rules 15 and 19).
 - A restart brings back every durable promise and acceptance (rule 14), and uses no ballot of an earlier life (rule 1).
 - A ballot belongs to one life of one node, and names one value per instance (rules 1 and 4).
 - No instance is proposed that is not within alpha of what its proposer knows chosen (rule 7).
@@ -24,8 +26,8 @@ from paxos._codec cimport crc32c
 from paxos._log cimport RECORD_HEAD, log_aligned
 from paxos._replica cimport Replica, Slot, slot_of
 from paxos._types cimport (
-    ALPHA, Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_HEARTBEAT, FRAME_PREPARE, FRAME_PROMISE, FRAME_REJECT, Frame, Prepare, Promise,
-    RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
+    ALPHA, Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, Change, FRAME_HEARTBEAT, FRAME_PREPARE, FRAME_PROMISE, FRAME_REJECT, Frame, Prepare, Promise,
+    RECORD_BASE, RecordBase, VALUE_CHANGE, RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
     Reject, Value, ballot_compare, value_ref, value_unref, xrealloc,
 )
 
@@ -90,8 +92,17 @@ cdef void persisted_record(Judge *j, uint32_t index, bint again, const Record *r
     cdef RecordPromise promise
     cdef RecordAccept accept
     cdef RecordLearn learn
+    cdef RecordBase base
     cdef Vote *v
-    if r.type == RECORD_PROMISE:
+    if r.type == RECORD_BASE:
+        memcpy(&base, body, sizeof(base))
+        if ballot_compare(&base.promised, &l.promised) < 0 and not again:
+            found(j, "the log was to begin with a promise below one that had been made", index, r.instance)
+        elif ballot_compare(&base.promised, &l.promised) > 0:
+            l.promised = base.promised
+        if r.instance > j.chosen_count or (r.instance > 0 and base.chain != j.chains[r.instance - 1]):
+            found(j, "the log was to begin behind another series than was chosen", index, r.instance)
+    elif r.type == RECORD_PROMISE:
         memcpy(&promise, body, sizeof(promise))
         if ballot_compare(&promise.ballot, &l.promised) > 0:
             l.promised = promise.ballot
@@ -143,8 +154,6 @@ cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept no
     cdef Ledger *l = &j.ledgers[index]
     cdef Slot *s
     cdef uint64_t i
-    if l.wiped:
-        return
     if r == NULL:
         if l.promised.round != 0:
             found(j, "a restart forgot the cluster", index, 0)
@@ -205,11 +214,13 @@ cdef void accept_sent(Judge *j, uint32_t index, const Accept *a, Value *value, c
         n.crc = crc
 
 
-cdef uint32_t promisers(const Judge *j, const Ballot *ballot) noexcept nogil:
-    """Nodes that have durably promised this ballot or a higher one."""
+cdef uint32_t promisers(const Judge *j, const Ballot *ballot, uint64_t instance) noexcept nogil:
+    """Nodes that have durably promised this ballot or a higher one, as an incarnation that counts at that instance."""
     cdef uint32_t i, count = 0
     for i in range(j.nodes):
         if ballot_compare(&j.ledgers[i].promised, ballot) >= 0:
+            count += 1
+        elif ballot_compare(&j.ledgers[i].promised_before, ballot) >= 0 and (not j.ledgers[i].since or instance < j.ledgers[i].since):
             count += 1
     return count
 
@@ -222,8 +233,9 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
     cdef uint64_t i
     if f.chosen > j.chosen_count:
         found(j, "a frame names a watermark above what anybody knows chosen", index, f.chosen)
-    if l.wiped and FRAME_PREPARE <= f.type <= FRAME_HEARTBEAT:
-        found(j, "a node that lost its disk took part in votes (rule 10)", index, 0)
+    if (l.lost and FRAME_PREPARE <= f.type <= FRAME_HEARTBEAT
+            and (f.inc_hi != l.inc_hi or f.inc_lo != l.inc_lo or f.chosen < l.since)):
+        found(j, "a node that lost its log took part in votes before it was taken in, or knew enough (rule 10)", index, f.chosen)
     if f.type == FRAME_PROMISE:
         if ballot_compare(&l.promised, &(<const Promise *>body).ballot) < 0:
             found(j, "a promise left before it was durable", index, 0)
@@ -240,7 +252,7 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
         own_ballot(j, index, life, &(<const Prepare *>body).ballot, (<const Prepare *>body).first)
     elif f.type == FRAME_ACCEPT:
         own_ballot(j, index, life, &(<const Accept *>body).ballot, (<const Accept *>body).instance)
-        if promisers(j, &(<const Accept *>body).ballot) < j.quorum:
+        if promisers(j, &(<const Accept *>body).ballot, (<const Accept *>body).instance) < j.quorum:
             found(j, "a ballot was used that no majority has promised durably", index, (<const Accept *>body).instance)
         accept_sent(j, index, <const Accept *>body, value, body + sizeof(Accept))
         if (<const Accept *>body).instance >= f.chosen + ALPHA:
@@ -286,6 +298,23 @@ cdef bint by_quorum(const Judge *j, uint64_t instance) noexcept nogil:
     return False
 
 
+cdef void changed(Judge *j, uint64_t instance, const Value *value) noexcept nogil:
+    """A change of the membership. (Ids of simulated nodes are 1, 2, …)"""
+    cdef Change change
+    cdef Ledger *l
+    memcpy(&change, value.data, sizeof(change))
+    if change.version != j.changes:
+        return
+    if not 0 < change.node <= j.nodes:
+        found(j, "a change of the membership names a node that is none", 0, instance)
+        return
+    j.changes += 1
+    l = &j.ledgers[change.node - 1]
+    l.inc_hi = change.new_hi
+    l.inc_lo = change.new_lo
+    l.since = instance + ALPHA
+
+
 cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t chain, Value *value) noexcept nogil:
     cdef Value *known
     if instance < j.chosen_count:
@@ -306,12 +335,30 @@ cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t cha
     j.chosen[instance] = value_ref(value)
     j.chains[instance] = chain
     j.chosen_count += 1
+    if value.kind == VALUE_CHANGE:
+        changed(j, instance, value)
     if not by_quorum(j, instance):
         found(j, "a value was taken for chosen that no majority has durably accepted under one ballot", index, instance)
 
 
-cdef void judge_wiped(Judge *j, uint32_t index) noexcept nogil:
-    j.ledgers[index].wiped = True
+cdef void judge_lost(Judge *j, uint32_t index) noexcept nogil:
+    cdef Ledger *l = &j.ledgers[index]
+    cdef uint64_t i
+    l.lost = True
+    if ballot_compare(&l.promised, &l.promised_before) > 0:
+        l.promised_before = l.promised
+    memset(&l.promised, 0, sizeof(Ballot))
+    memset(&l.prepared, 0, sizeof(Ballot))
+    l.end = 0
+    l.since = 0
+    # What it accepted has counted, and may have made a value chosen; but nobody expects it to know of that.
+    for i in range(l.vote_count):
+        memset(&l.votes[i].ballot, 0, sizeof(Ballot))
+
+
+cdef void judge_installed(Judge *j, uint32_t index, uint64_t instance, uint32_t chain) noexcept nogil:
+    if instance > j.chosen_count or chain != j.chains[instance - 1]:
+        found(j, "a checkpoint of another series than was chosen was installed", index, instance)
 
 
 cdef void judge_acknowledged(Judge *j, uint64_t instance) noexcept nogil:

@@ -150,7 +150,7 @@ cdef void get_core(Tape *t, Book *b, Replica *r) noexcept nogil:
     r.prepare_from = get(t)
     r.highest_round = get(t)
     for i in range(NODES):
-        r.heard[i] = 0
+        r.heard[i], r.known[i], r.kept[i] = 0, 0, 0
         r.promise_wanted[i] = get(t)
         r.promise_got[i] = get(t)
         r.origins[i].boot = get(t)

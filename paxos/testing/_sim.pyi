@@ -34,6 +34,10 @@ class World:
     def crash(self, index: int, *, power: bool = False, within: int = -1) -> None:
         """Ends the process of a node: at once, or in the call to its disk that comes after ``within`` others. With
         ``power`` all that was not synced may go, in whole or in part; without, the page cache stays."""
+    def votes(self, index: int) -> bool:
+        """Whether a node runs, is a member, and knows enough to vote."""
+    def incarnation(self, index: int) -> tuple[int, int]:
+        """Of the last start."""
     def up(self, index: int) -> bool: ...
     def life(self, index: int) -> int: ...
     def pause(self, index: int, duration: int) -> None:
@@ -136,6 +140,9 @@ class SimHandle(Handle):
         segment_size: int = ...,
         max_pending: int = 16384,
         max_pending_bytes: int = ...,
+        log_budget: int = ...,
+        log_hold: int = 0,
+        quarantine: bool = True,
     ) -> None: ...
     def start(self, applied: int) -> int: ...
     def stop(self) -> None:

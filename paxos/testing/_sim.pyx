@@ -9,16 +9,17 @@ from paxos._codec cimport crc32c
 from paxos._delivery cimport delivery_command, delivery_free, delivery_init
 from paxos._formation cimport STATE_FORMED, Hello
 from paxos._handle cimport Handle
+from paxos._membership cimport votes
 from paxos._replica cimport Replica
 from paxos._state cimport Host
 from paxos._types cimport FORMAT_VERSION, FRAME_MAGIC, Forward, Frame, bit, xzalloc
-from paxos.testing._judge cimport judge_acknowledged, judge_wiped
+from paxos.testing._judge cimport judge_acknowledged, judge_lost
 from paxos.testing._random cimport random_between, random_next
 from paxos.testing._simdisk cimport SimFolder, simdisk_flip, simdisk_wipe
 from paxos.testing._world cimport (
     EVENT_CALL, EVENT_DOWN, EVENT_FRAME, EVENT_RESUME, RUN_CALL, RUN_ENDED, RUN_FAILED, RUN_PYTHON, RUN_UNTIL, SimNode,
     World as CWorld, world_ended,
-    world_free, world_host, world_init, world_local, world_push, world_run, world_stand, world_start, world_wake,
+    world_free, world_host, world_init, world_local, world_push, world_run, world_stand, world_start, world_wake, world_watch,
 )
 
 from paxos.errors import NodeClosed
@@ -26,7 +27,7 @@ from paxos.errors import NodeClosed
 FRAME_NAMES = {
     1: "HELLO", 2: "REFUSE", 3: "FORM", 4: "FORM_OK", 5: "FORMED", 16: "PREVOTE", 17: "PREVOTE_REPLY", 18: "PREPARE",
     19: "PROMISE_VALUE", 20: "PROMISE", 21: "REJECT", 22: "ACCEPT", 23: "ACCEPTED", 24: "HEARTBEAT", 25: "HEARTBEAT_REPLY",
-    26: "LEARN", 27: "LEARNED", 28: "FORWARD", 29: "FORWARD_REFUSED",
+    26: "LEARN", 27: "LEARNED", 28: "FORWARD", 29: "FORWARD_REFUSED", 30: "KEPT", 31: "CARRY", 7: "JOIN", 8: "WELCOME",
 }
 
 
@@ -88,6 +89,8 @@ cdef class World:
                 raise Violation(self.w.judge.why.decode())
             if end == RUN_PYTHON:
                 self.on_python(which)
+                if self.w.nodes[which].host != NULL and self.w.nodes[which].disk.dead:
+                    self.ended(which)       # in one of the calls to its disk that Python made
             elif end == RUN_CALL:
                 call = self.calls.pop(which, None)
                 if call is not None:
@@ -117,6 +120,13 @@ cdef class World:
         n.disk.dead = True
         if self.handles[index] is not None:
             self.ended(index)
+
+    def votes(self, index):
+        cdef SimNode *n = self.node(index)
+        return n.host != NULL and n.host.groups[0].replica != NULL and votes(n.host.groups[0].replica)
+
+    def incarnation(self, index):
+        return self.node(index).inc_hi, self.node(index).inc_lo
 
     def up(self, index):
         return self.node(index).host != NULL
@@ -216,7 +226,6 @@ cdef class World:
         if n.host != NULL:
             raise RuntimeError("the disk of a running node cannot be taken away")
         simdisk_wipe(&n.disk)
-        judge_wiped(&self.w.judge, index)
 
     def network(self, *, delay=None, loss=None, duplicate=None, corrupt=None, late=None):
         if delay is not None:
@@ -335,7 +344,7 @@ cdef class SimHandle(Handle):
     def __init__(self, World world not None, index, *, window=8, batch_bytes=1 << 16, batch_values=4096,
                  heartbeat_ns=50_000_000, election_min_ns=300_000_000, election_max_ns=600_000_000,
                  stuck_limit_ns=10_000_000_000, max_value=1 << 16, segment_size=1 << 18, max_pending=16384,
-                 max_pending_bytes=128 << 20):
+                 max_pending_bytes=128 << 20, log_budget=1 << 22, log_hold=0, quarantine=True):
         cdef SimNode *n = world.node(index)
         cdef SimFolder folder
         if n.host != NULL:
@@ -344,13 +353,19 @@ cdef class SimHandle(Handle):
         world_host(n, self.host)
         self.configure(index + 1, range(1, world.w.node_count + 1), window, batch_bytes, batch_values, heartbeat_ns,
                        election_min_ns, election_max_ns, stuck_limit_ns, max_value, segment_size, max_pending,
-                       max_pending_bytes)
+                       max_pending_bytes, log_budget, log_hold)
         folder = SimFolder.__new__(SimFolder)
         folder.sim = &n.disk
+        folder.owner = world
         folder.__init__(f"node{index + 1}")
         try:
-            self.open_log(folder, segment_size, True)
-            self.replay(random_next(&world.w.random), random_next(&world.w.random), random_next(&world.w.random))
+            self.recover(folder, segment_size, True, quarantine, random_next(&world.w.random), random_next(&world.w.random),
+                         random_next(&world.w.random))
+            if n.inc_hi != self.log.incarnation_hi or n.inc_lo != self.log.incarnation_lo:
+                if n.inc_hi or n.inc_lo:
+                    judge_lost(&world.w.judge, n.index)
+                    world_watch(n)          # whoever had put something else there
+                n.inc_hi, n.inc_lo = self.log.incarnation_hi, self.log.incarnation_lo
         except BaseException:
             self.leave()
             world_ended(n, n.disk.dead and n.disk.loses_power)
@@ -402,6 +417,27 @@ cdef class SimHandle(Handle):
 
     def resign(self, bint may_lead):
         Handle.resign(self, may_lead)
+        world_wake(self.sim)
+
+    def base(self, uint64_t instance):
+        Handle.base(self, instance)
+        world_wake(self.sim)
+
+    def making(self, bint on):
+        Handle.making(self, on)
+        world_wake(self.sim)
+
+    def install(self, uint64_t instance, uint32_t chain, bytes membership not None):
+        Handle.install(self, instance, chain, membership)
+        world_wake(self.sim)
+
+    def send(self, uint32_t node, const uint8_t[::1] data not None):
+        taken = Handle.send(self, node, data)
+        world_wake(self.sim)
+        return taken
+
+    def poke(self):
+        Handle.poke(self)
         world_wake(self.sim)
 
     def status(self):

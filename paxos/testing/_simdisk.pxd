@@ -46,6 +46,7 @@ cdef struct SimDisk:
     size_t file_count
     size_t file_size
     SimFile *open[64]
+    uint32_t life                   # counts the processes that have used it: part of their descriptors
     bint direct[64]
     Change *changes
     size_t change_count

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""A disk in memory for the log: what was written is seen at once, and survives only when it was synced.
+"""A disk in memory for log and checkpoints: what was written is seen at once, and survives only when it was synced.
 
 A direct write is durable when it returns, and torn by sectors if the process dies in it. Any other write is kept beside what
 it overwrote until its file is synced; a loss of power takes it back, sector by sector, as the dice fall. Names likewise: a
@@ -7,13 +7,14 @@ file that was made, renamed or removed is so for good when the directory is sync
 newest changes. A sync that fails leaves what it was for in the page cache and never on the disk (ATC 2020, "Can
 Applications Recover from fsync Failures?").
 """
-from libc.errno cimport EBADMSG, EEXIST, EINVAL, EIO, EMFILE, ENOENT, ENOSPC
+from libc.errno cimport EBADF, EBADMSG, EEXIST, EINVAL, EIO, EMFILE, ENOENT, ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset, strcmp, strncpy
 
 from paxos._disk cimport DISK_CREATE, DISK_DIRECT, DISK_NEW, Disk
+from paxos._files cimport files_on
 from paxos._types cimport xalloc, xrealloc, xzalloc
 from paxos.testing._random cimport random_between, random_chance, random_next
 
@@ -54,6 +55,15 @@ cdef void changed(SimDisk *d, int kind, SimFile *file, SimFile *replaced, const 
         strncpy(c.old, old, NAME_SIZE - 1)
 
 
+cdef inline int descriptor(const SimDisk *d, int i) noexcept nogil:
+    """Another one in each life, so that what a dead process left behind cannot reach into the files of the next."""
+    return <int>(d.life & 0xFFFFFF) * MAX_OPEN + i
+
+
+cdef SimFile *opened(SimDisk *d, int fd) noexcept nogil:
+    return d.open[fd % MAX_OPEN] if fd >= 0 and descriptor(d, fd % MAX_OPEN) == fd else NULL
+
+
 cdef int _open(Disk *disk, const char *name, int flags, int *fd) noexcept nogil:
     cdef SimDisk *d = <SimDisk *>disk.context
     cdef SimFile *f = find(d, name)
@@ -82,13 +92,16 @@ cdef int _open(Disk *disk, const char *name, int flags, int *fd) noexcept nogil:
         if d.open[i] == NULL:
             d.open[i] = f
             d.direct[i] = flags & DISK_DIRECT
-            fd[0] = i
+            fd[0] = descriptor(d, i)
             return 0
     return EMFILE
 
 
 cdef int _close(Disk *disk, int fd) noexcept nogil:
-    (<SimDisk *>disk.context).open[fd] = NULL
+    cdef SimDisk *d = <SimDisk *>disk.context
+    if opened(d, fd) == NULL:
+        return EBADF
+    d.open[fd % MAX_OPEN] = NULL
     return 0
 
 
@@ -136,11 +149,14 @@ cdef void settle_older(SimFile *f, size_t count, uint64_t offset, uint64_t size)
 
 cdef int _write(Disk *disk, int fd, const uint8_t *data, size_t size, uint64_t offset, bint direct) noexcept nogil:
     cdef SimDisk *d = <SimDisk *>disk.context
-    cdef SimFile *f = d.open[fd]
+    cdef SimFile *f = opened(d, fd)
     cdef Unsynced *u
     cdef bint gone = d.dead
-    cdef bint ends = dies(d)
+    cdef bint ends
     cdef uint64_t there
+    if f == NULL:
+        return EBADF
+    ends = dies(d)
     if gone:
         return EIO
     if d.full and offset + size > f.size:
@@ -177,7 +193,9 @@ cdef int _write(Disk *disk, int fd, const uint8_t *data, size_t size, uint64_t o
 
 cdef int _read(Disk *disk, int fd, uint8_t *out, size_t size, uint64_t offset) noexcept nogil:
     cdef SimDisk *d = <SimDisk *>disk.context
-    cdef SimFile *f = d.open[fd]
+    cdef SimFile *f = opened(d, fd)
+    if f == NULL:
+        return EBADF
     if d.read_fails:
         d.read_fails = False
         return EIO
@@ -187,11 +205,21 @@ cdef int _read(Disk *disk, int fd, uint8_t *out, size_t size, uint64_t offset) n
     return 0
 
 
+cdef int _size(Disk *disk, int fd, uint64_t *out) noexcept nogil:
+    cdef SimFile *f = opened(<SimDisk *>disk.context, fd)
+    if f == NULL:
+        return EBADF
+    out[0] = f.size
+    return 0
+
+
 cdef int _sync(Disk *disk, int fd) noexcept nogil:
     cdef SimDisk *d = <SimDisk *>disk.context
-    cdef SimFile *f = d.open[fd]
+    cdef SimFile *f = opened(d, fd)
     cdef Unsynced *u
     cdef size_t i, kept = 0
+    if f == NULL:
+        return EBADF
     if dies(d):
         return EIO
     if d.fails:
@@ -276,6 +304,7 @@ cdef void simdisk_init(SimDisk *d, uint64_t seed, const int64_t *now) noexcept n
     d.disk.close = _close
     d.disk.write = _write
     d.disk.read = _read
+    d.disk.size = _size
     d.disk.sync = _sync
     d.disk.sync_directory = _sync_directory
     d.disk.rename = _rename
@@ -352,6 +381,7 @@ cdef void simdisk_process_ended(SimDisk *d, bint power) noexcept nogil:
     cdef uint64_t keep
     cdef double lost = <double>random_between(&d.random, 0, 4) / 4
     memset(d.open, 0, sizeof(d.open))
+    d.life += 1
     d.dies_in = -1
     d.dead = False
     d.fails = False
@@ -392,6 +422,7 @@ cdef void simdisk_wipe(SimDisk *d) noexcept nogil:
         free_file(d.files[i])
     d.file_count = 0
     d.change_count = 0
+    memset(d.open, 0, sizeof(d.open))
 
 
 cdef class SimFolder(Folder):
@@ -410,7 +441,32 @@ cdef class SimFolder(Folder):
             raise OSError(EIO, "the process ended", self.path)
 
     def close(self):
-        """Nothing is held."""
+        """Closes the files of checkpoints; nothing else is held."""
+        self.close_files()
+
+    def quarantine(self, str why not None):
+        """Sets the segments aside, under other names."""
+        cdef bytes old, new
+        cdef int error = 0
+        number = 0
+        while any(name.startswith(f"q{number:03d}-") for name in self.names()):
+            number += 1
+        for name in sorted(name for name in self.names() if name.endswith(".seg")):
+            old, new = name.encode(), f"q{number:03d}-{name[:16]}.old".encode()
+            error = error or self.disk.rename(&self.disk, old, new)
+        error = error or self.disk.sync_directory(&self.disk)
+        if error:
+            raise OSError(error, "the process ended", self.path)
+        return f"{self.path}/quarantine/{number:03d}"
+
+    def files(self):
+        """The files of checkpoints. They lie beside those of the log."""
+        cdef Disk disk
+        if self.checkpoints is None:
+            disk = self.sim.disk
+            disk.directory = -1
+            self.checkpoints = files_on(&disk, self.path + "/checkpoints", self.names, self.owner)
+        return self.checkpoints
 
     def names(self):
         """Every file."""
@@ -506,9 +562,11 @@ cdef class MemoryDisk:
     def ended(self, bint power):
         simdisk_process_ended(self.disk, power)
 
-    def fail(self, bint directory=False):
+    def fail(self, bint directory=False, *, bint read=False):
         if directory:
             self.disk.directory_fails = True
+        elif read:
+            self.disk.read_fails = True
         else:
             self.disk.fails = True
 

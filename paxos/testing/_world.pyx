@@ -21,11 +21,11 @@ from paxos._round cimport (
 )
 from paxos._state cimport Group, Host
 from paxos._types cimport (
-    EFFECT_CHOSEN, EFFECT_MASTER, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, PrevoteReply,
+    EFFECT_CHOSEN, EFFECT_INSTALLED, EFFECT_MASTER, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, PrevoteReply,
     Value, bit, xalloc, xrealloc, xzalloc,
 )
 from paxos.testing._judge cimport (
-    judge_chosen, judge_free, judge_init, judge_persisted, judge_restored, judge_sent,
+    judge_chosen, judge_free, judge_init, judge_installed, judge_persisted, judge_restored, judge_sent,
 )
 from paxos.testing._random cimport random_between, random_chance, random_next
 from paxos.testing._simdisk cimport simdisk_free, simdisk_init, simdisk_process_ended
@@ -247,6 +247,8 @@ cdef void watch(void *context, Host *h, Group *g, const Effect *e) noexcept nogi
     if e.type == EFFECT_CHOSEN:
         judge_chosen(&n.world.judge, n.index, e.instance, <uint32_t>e.after, e.value)
         mark(n.world, n.world.now, MARK_CHOSEN, n.index, 0, e.instance, e.value.count)
+    elif e.type == EFFECT_INSTALLED:
+        judge_installed(&n.world.judge, n.index, e.instance, <uint32_t>e.after)
     elif e.type == EFFECT_MASTER:
         mark(n.world, n.world.now, MARK_MASTER, n.index, 0, e.code, e.instance)
 
@@ -256,6 +258,11 @@ cdef void persisted(void *context, const char *name, uint64_t offset, const uint
     if strstr(name, ".seg") != NULL and offset != 0:
         n.last_write = (<uint64_t>strtoull(name, NULL, 16) << 32) | offset
         judge_persisted(&n.world.judge, n.index, n.last_write, data, size)
+
+
+cdef void world_watch(SimNode *n) noexcept nogil:
+    n.disk.persisted = persisted
+    n.disk.context = n
 
 
 cdef void world_host(SimNode *n, Host *h) noexcept nogil:
@@ -546,8 +553,7 @@ cdef void world_init(World *w, uint32_t nodes, uint64_t seed) noexcept nogil:
         n.python_low = 20 * MICROSECOND
         n.python_high = 100 * MICROSECOND
         simdisk_init(&n.disk, random_next(&w.random), &w.now)
-        n.disk.persisted = persisted
-        n.disk.context = n
+        world_watch(n)
 
 
 cdef void world_free(World *w) noexcept nogil:

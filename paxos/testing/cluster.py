@@ -6,13 +6,19 @@ Only time, network, disk and the places where a process may end are simulated (`
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
+from paxos.checkpoint import CheckpointStore
 from paxos.errors import DamagedLog, PaxosError, StorageError
 from paxos.group import Completion, Group
-from paxos.statemachine import StateMachine
+from paxos.keeper import CheckpointPolicy, Keeper
+from paxos.making import InlineMaker
+from paxos.manifest import Manifest
+from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine, has_snapshot
 from paxos.testing._sim import SimHandle, Violation, World
 
 __all__ = ["MS", "SECOND", "Cluster", "Diverged", "Replica", "Violation"]
@@ -56,6 +62,60 @@ class _Watched(StateMachine):
         return results
 
 
+class _WatchedSnapshots(_Watched):
+    """... that can be brought back from a checkpoint."""
+
+    def snapshot(self, writer: SnapshotWriter) -> None:
+        self.inner.snapshot(writer)
+
+    def restore(self, reader: SnapshotReader) -> None:
+        self.inner.restore(reader)
+        self.applied = self.cluster.restoring[self.node]
+
+
+class _Background:
+    """Work is done at once, as far as the world can tell, and simulated time goes by for the rest."""
+
+    def __init__(self, world: World, handle: SimHandle) -> None:
+        self.world = world
+        self.handle = handle
+        self.due: deque[Callable[[], object]] = deque()
+        self.closed = False
+
+    def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]) -> None:
+        try:
+            result, error = work(), None
+        except Exception as caught:
+            result, error = None, caught
+        self._bring(lambda: done(result, error))
+
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
+        self.world.call_at(self.world.now + int(seconds * SECOND), lambda: self._bring(call))
+
+    def _bring(self, call: Callable[[], object]) -> None:
+        if not self.closed:
+            self.due.append(call)
+            self.handle.poke()
+
+    def deliver(self) -> None:
+        while self.due:
+            self.due.popleft()()
+
+    def close(self) -> None:
+        self.closed = True
+        self.due.clear()
+
+
+class _Keeper(Keeper):
+    """Says what it restores from, to those who watch."""
+
+    restoring: Callable[[int], None]
+
+    def _restore(self, manifest: Manifest, machines: list[int]) -> None:
+        self.restoring(manifest.instance - 1)
+        super()._restore(manifest, machines)
+
+
 class Replica:
     """One node: its present life, if it has one, and what the last one left."""
 
@@ -90,7 +150,10 @@ class Replica:
         self.machine = machines = cluster.factory(self.id, self.machine)
         if isinstance(machines, StateMachine):
             machines = {0: machines}
-        watched = {number: _Watched(cluster, self.id, number, machine) for number, machine in machines.items()}
+        watched = {
+            number: (_WatchedSnapshots if has_snapshot(machine) else _Watched)(cluster, self.id, number, machine)
+            for number, machine in machines.items()
+        }
         group = Group(
             handle,
             {number: partial(watched.__getitem__, number) for number in watched},
@@ -99,12 +162,27 @@ class Replica:
             batch_values=4096,
         )
         self.handle, self.group = handle, group
-        group.checksum = handle.start(group.applied)
+        store = CheckpointStore(handle.files())
+        background = _Background(cluster.world, handle)
+        work = Path(f"node{self.id}")  # never made: simulated state machines have no files
+        maker = InlineMaker(store, background, group.machines, work)
+        keeper = _Keeper(handle, store, background, group.machines, cluster.policy, maker, work)
+        keeper.restoring = partial(cluster.restoring.__setitem__, self.id)
+        try:
+            group.start(keeper, background, handle.start)
+        except (StorageError, OSError) as error:
+            self.error = error
+            if self.group is not None:  # the world has not been told of it yet
+                handle.leave()
+                self.ended()
+            return False
         return self.up
 
     def ended(self) -> Group | None:
         """The process has gone; what was under way in it will never be heard of again."""
         group, self.group, self.handle = self.group, None, None
+        if group is not None:
+            group.stop()
         return group
 
     def submit(self, completion: Completion, value: bytes, timeout: float = 5.0, machine: int = 0) -> None:
@@ -132,9 +210,11 @@ class Cluster:
         nodes: int = 3,
         seed: int = 0,
         direct: Sequence[bool] = (),
+        policy: CheckpointPolicy | None = None,
         **options: Any,
     ) -> None:
         self.factory = factory
+        self.policy = policy or CheckpointPolicy(budget=options.get("log_budget", 1 << 22))
         self.options = options
         self.max_value = options.get("max_value", 1 << 16)
         self.batch_bytes = options.get("batch_bytes", 1 << 16)
@@ -142,6 +222,8 @@ class Cluster:
         self.replicas = [Replica(self, index) for index in range(nodes)]
         self.world.on_python = self._on_python
         self.world.on_ended = self._on_ended
+        #: by node: the last instance of the checkpoint that it restores from
+        self.restoring: dict[int, int] = {}
         self.on_ended: Callable[[Replica], None] | None = None
         self.on_applied: Callable[[Replica], None] | None = None
         #: what was applied, by state machine and instance: the values, and the first replica's results

@@ -10,13 +10,20 @@ from collections import Counter
 from collections.abc import Sequence
 
 from paxos.errors import PartialOutcome, PaxosError, Refused
-from paxos.statemachine import StateMachine
+from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica
 from paxos.testing.linearizability import Action, Operation, Register
 
 __all__ = ["Client", "Registers", "Workload", "machine_for"]
 
 REGISTER = Register()
+
+
+def _all(reader: SnapshotReader) -> bytes:
+    parts = []
+    while part := reader.read(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
 
 
 class Registers(StateMachine):
@@ -26,6 +33,7 @@ class Registers(StateMachine):
         self.state: dict[bytes, bytes | None] = {}
         self.instance = -1
         self.journal: list[Sequence[bytes]] = []
+        self.base: tuple[int, dict[bytes, bytes | None]] = (-1, {})  # of the checkpoint that the journal goes on from
 
     def last_applied(self) -> int:
         return self.instance
@@ -56,9 +64,29 @@ class Registers(StateMachine):
     def back(self, instance: int) -> Registers:
         """A copy that has applied nothing above ``instance``: a state machine that lost what came behind."""
         earlier = Registers()
-        for number, values in enumerate(self.journal[: instance + 1]):
+        first, state = self.base
+        if instance < first:
+            return earlier  # what it had before the checkpoint is not there any more: it lost everything
+        earlier.base = self.base
+        earlier.state, earlier.instance = dict(state), first
+        for number, values in enumerate(self.journal[: instance - first], first + 1):
             earlier.apply_batch(number, values)
         return earlier
+
+    def snapshot(self, writer: SnapshotWriter) -> None:
+        writer.write(b"%d\n" % self.instance)
+        for key, word in sorted(self.state.items()):
+            writer.write(b"%s:%s\n" % (key, b"-" if word is None else b"+" + word))
+
+    def restore(self, reader: SnapshotReader) -> None:
+        lines = _all(reader).split(b"\n")
+        self.instance = int(lines[0])
+        self.state = {}
+        for line in lines[1:-1]:
+            key, word = line.split(b":")
+            self.state[key] = None if word == b"-" else word[1:]
+        self.base = (self.instance, dict(self.state))
+        self.journal = []
 
 
 def machine_for(mode: str, dice: random.Random, before: Registers | None) -> Registers:

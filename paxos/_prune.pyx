@@ -1,0 +1,84 @@
+# cython: language_level=3
+"""Deleting log. What is below a checkpoint goes a segment at a time, the oldest first, when three things hold:
+
+- a durable RECORD_BASE says where the log begins, and what the replica would forget with the segment: promise, chain checksum
+  and membership there; and the formation has been written again beside it (design rule 15);
+- every value in the segment is of an instance below. One above, accepted and not yet chosen, keeps its segment;
+- the segment is not the one being written, and the write that says "the log now begins behind it" is durable (store_recycle).
+
+What a node that is behind is reading just now is kept for it, and `hold` instances for whoever may come, within the budget.
+A master whose log has come to its budget while a checkpoint is being made takes up new values when that is done.
+"""
+from libc.stdint cimport uint32_t, uint64_t
+
+from paxos._core cimport replica_base, replica_install
+from paxos._effects cimport take
+from paxos._formation cimport formation_rewrite
+from paxos._state cimport Group, Host
+from paxos._store cimport highs_at, highs_below, index_chain, index_get, index_trim
+from paxos._types cimport Membership
+
+
+cdef bint prune_full(const Host *h) noexcept nogil:
+    return (h.store.writer.segment - h.store.writer.oldest + 2) * h.store.writer.segment_size > h.budget
+
+
+cdef bint _over_budget(const Host *h) noexcept nogil:
+    return (h.store.writer.segment - h.store.writer.oldest + 1) * h.store.writer.segment_size > h.budget
+
+
+cdef void _rewritten(Host *h, Group *g, uint64_t segment) noexcept nogil:
+    """A RECORD_BASE has been appended; `segment` was current before, so it lies there or in a newer one."""
+    g.base_segment = segment
+    index_trim(&g.index, g.replica.first_kept)
+    h.formation_segment = segment
+    formation_rewrite(&h.formation)
+    take(h, &h.formation.out, NULL)
+    h.pruning = True
+
+
+cdef void prune_base(Host *h, Group *g, uint64_t instance) noexcept nogil:
+    cdef uint64_t first = instance, segment = h.store.writer.segment
+    cdef uint64_t room = h.budget // 4 // h.store.writer.segment_size
+    cdef uint32_t i
+    if g.replica == NULL:
+        return
+    if not _over_budget(h):
+        first = first - h.hold if first > h.hold else 0
+        # ... in a quarter of the budget, so that the next checkpoint is not due at once.
+        if segment > room:
+            first = max(first, min(instance, highs_at(&g.highs, segment - room)))
+        for i in range(h.formation.members.count):
+            if g.reads[i].active and g.reads[i].next < first:
+                first = g.reads[i].next
+    first = min(first, g.cursor)    # what Python has not been given is needed here, whatever a checkpoint holds
+    if first <= g.replica.first_kept or first > g.replica.chosen or index_get(&g.index, first - 1) == 0:
+        return
+    replica_base(g.replica, h.now, first, index_chain(&g.index, first - 1))
+    take(h, &g.replica.out, g)
+    _rewritten(h, g, segment)
+
+
+cdef void prune_install(Host *h, Group *g, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil:
+    cdef uint64_t segment = h.store.writer.segment
+    if g.cursor < instance:
+        g.cursor = instance         # Python has it from the checkpoint
+    if instance <= g.replica.chosen:
+        return
+    replica_install(g.replica, h.now, instance, chain, members)
+    take(h, &g.replica.out, g)
+    _rewritten(h, g, segment)
+
+
+cdef uint64_t prune_next(Host *h) noexcept nogil:
+    cdef uint64_t oldest = h.store.writer.oldest
+    cdef uint32_t i
+    cdef bint free = h.pruning and oldest < h.store.writer.segment and oldest < h.formation_segment
+    for i in range(h.group_count):
+        if not free:
+            break
+        free = oldest < h.groups[i].base_segment and highs_below(&h.groups[i].highs, oldest, h.groups[i].replica.first_kept)
+    if not free:
+        h.pruning = False           # until the next RECORD_BASE
+        return 0
+    return oldest

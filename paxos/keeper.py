@@ -1,0 +1,379 @@
+"""Checkpoints of a group: restored at the start, made in time, offered to others, fetched where the log does not reach.
+
+What an operator would have to do by hand is done here. The rules it keeps: log is given up only below a checkpoint that is
+durable and was read again; a node whose state machines lack what the log no longer has gets a checkpoint from the others,
+installs it without a restart, and goes on from there; a checkpoint that does not verify is set aside, and an older one, or
+another node's, takes its place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from paxos._handle import Handle
+from paxos.background import Background
+from paxos.checkpoint import CheckpointStore
+from paxos.errors import DamagedCheckpoint, NodeClosed, StorageError, WrongDirectory
+from paxos.making import Made
+from paxos.manifest import Manifest
+from paxos.snapshot import Cut, has_checkpoints, restore_machines
+from paxos.statemachine import StateMachine, has_files, has_snapshot
+from paxos.transfer import ASK, WANT_MANIFEST, WANT_PIECE, Fetch, Offer, Server, pack_offer
+
+__all__ = ["CheckpointPolicy", "Keeper", "Maker"]
+
+logger = logging.getLogger("paxos")
+
+DAMAGED: Final = "the checkpoint of instance %d does not verify; an older one or another node's takes its place: %s"
+QUESTIONS: Final = (ASK, WANT_MANIFEST, WANT_PIECE)
+#: Seconds between two looks at whether a checkpoint is due; until a fetch that found nothing is tried again; and until one
+#: that failed to be made is.
+LOOK_EVERY: Final = 0.05
+FETCH_AGAIN: Final = 2.0
+MAKE_AGAIN: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointPolicy:
+    """When a checkpoint is made by itself, and how many are kept."""
+
+    budget: int
+    """Bytes of log; at half of it a checkpoint is due, a little later on other nodes, on the master last."""
+    instances: int = 0
+    """A checkpoint is due after so many instances; 0: not for that reason."""
+    seconds: float = 0.0
+    """... after so much time, if anything was applied; 0: not for that reason."""
+    kept: int = 2
+    """Checkpoints kept, the newest included."""
+    fetch_rate: float = 0.0
+    """Bytes a second that a fetch takes at most; 0: as fast as it goes."""
+
+
+class Maker(Protocol):
+    """Makes a checkpoint of what is applied, in whatever process."""
+
+    def __call__(self, cut: Cut, done: Made) -> None: ...
+    def close(self) -> None: ...
+
+
+class Keeper:
+    """One group's. On the thread that applies, but for what runs in the background."""
+
+    def __init__(
+        self,
+        engine: Handle,
+        store: CheckpointStore,
+        background: Background,
+        machines: Mapping[int, StateMachine],
+        policy: CheckpointPolicy,
+        make: Maker,
+        work: Path,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._background = background
+        self._machines = machines
+        self._policy = policy
+        self._make = make
+        self._work = work  # for directories of state machines, for a while
+        self._server = Server(engine, background, store)
+        self._fetch: Fetch | None = None
+        self._foreign: Manifest | None = None
+        self._making = False
+        self._damaged: list[int] = []  # checkpoints that did not verify
+        self._waiting: list[Made] = []
+        self._made_at = engine.now()
+        self._look_at = 0
+        self._behind = False
+        self._closed = False
+        self.able = has_checkpoints(machines)
+        self._told_unable = False
+        #: of the newest checkpoint here; 0: there is none
+        self.newest = 0
+        self._newest: Manifest | None = None
+        self.installed = 0
+        self._unhook()
+
+    def _unhook(self) -> None:
+        """What the group puts here, before it has and when it is gone."""
+        #: the last instance applied, and the chain checksum behind it, if that is known
+        self.applied: Callable[[], tuple[int, int | None]] = lambda: (-1, None)
+        #: the last instance that each state machine has
+        self.last: Callable[[], Mapping[int, int]] = dict
+        #: whether applying has stopped for good
+        self.stopped: Callable[[], bool] = lambda: False
+        #: told of a checkpoint that the state machines now have, and of what ends their applying
+        self.restored: Callable[[Manifest], object] = lambda manifest: None
+        self.failed: Callable[[BaseException], object] = lambda error: None
+
+    # -- at the start
+
+    def open(self, last: Mapping[int, int]) -> Manifest | None:
+        """Looks for the newest checkpoint that verifies, and restores from it what the log cannot give back.
+
+        ``last`` is what each state machine says that it has. The manifest whose state the machines have now, or None.
+        """
+        formed, signature, first_kept, log_chosen = self._engine.found()
+        self._store.clean()
+        needed = min(last.values()) + 1 < first_kept
+        chosen: Manifest | None = None
+        for manifest in self._store.list():
+            if formed and manifest.signature.hex() != signature:
+                raise WrongDirectory(
+                    f"the checkpoint of instance {manifest.instance} is of another cluster (signature "
+                    f"{manifest.signature.hex()}) than the log (signature {signature}): name this node's own data directory"
+                )
+            try:
+                self._store.verify(manifest)
+            except DamagedCheckpoint as error:
+                logger.critical(
+                    "a checkpoint does not verify, an older one or another node's takes its place: %s", error
+                )
+                self._damaged.append(manifest.instance)
+                continue
+            self._server.offer(manifest)
+            if chosen is None:
+                chosen = self._newest = manifest
+                self.newest = manifest.instance
+        for instance, why in self._store.damaged:
+            logger.critical(
+                "the checkpoint of instance %d does not verify, an older one or another node's takes its place: %s",
+                instance,
+                why,
+            )
+            self._damaged.append(instance)
+        if chosen is None or chosen.instance < first_kept:
+            return None
+        # A start from a checkpoint is shorter than one from the log, if that still has everything. But a durable state machine
+        # needs neither, where its log goes on behind what it has.
+        if not needed and formed and chosen.instance <= log_chosen and any(instance >= 0 for instance in last.values()):
+            return None
+        self._restore(chosen, [id_ for id_, instance in last.items() if instance < chosen.instance - 1])
+        if not formed:
+            self._foreign = chosen
+        return chosen
+
+    def _restore(self, manifest: Manifest, machines: list[int]) -> None:
+        restore_machines(self._store, manifest, self._machines, self._work, machines)
+
+    def formed(self) -> None:
+        """The cluster has just been formed here, or this node taken in."""
+        signature = self._engine.status()["signature"]
+        manifest, self._foreign = self._foreign, None
+        if manifest is None:
+            return
+        if manifest.signature.hex() != signature:
+            self.failed(
+                WrongDirectory(
+                    f"the checkpoint of instance {manifest.instance} that was found here is of another cluster (signature "
+                    f"{manifest.signature.hex()}) than the one that this node belongs to (signature {signature}). Start the "
+                    "node with its own data directory, or an empty one"
+                )
+            )
+            return
+        self._engine.install(manifest.instance, manifest.chain, manifest.membership)
+
+    # -- making
+
+    def look(self) -> None:
+        """Is a checkpoint due? Called often."""
+        now = self._engine.now()
+        if now < self._look_at or self._closed:
+            return
+        self._look_at = now + int(LOOK_EVERY * 1e9)
+        policy = self._policy
+        new = self.applied()[0] + 1 - self.newest
+        due = self._engine.log_used() * 2 >= policy.budget
+        due = due or 0 < policy.instances <= new
+        due = due or 0 < policy.seconds * 1e9 <= now - self._made_at
+        if (
+            due
+            and new > 0
+            and self.applied()[1] is not None
+            and not self._making
+            and self._fetch is None
+            and not self.stopped()
+        ):
+            self._look(now, new)
+
+    def _look(self, now: int, new: int) -> None:
+        """One is due somewhere. Here, now?"""
+        policy = self._policy
+        status = self._engine.status()
+        if not status["formed"]:
+            return
+        # Staggered: not all nodes at once, and the one that everybody waits for last.
+        nodes = sorted([status["node_id"], *status["peers"]])
+        rank = len(nodes) if status["master_id"] == status["node_id"] else nodes.index(status["node_id"])
+        late = 1 + rank / (2 * len(nodes))
+        due = status["log_segments"] * status["segment_bytes"] * 2 >= policy.budget * late
+        due = due or bool(policy.instances and new >= policy.instances * late)
+        due = due or bool(policy.seconds and now - self._made_at >= policy.seconds * late * 1e9)
+        if due and not self.able:
+            if not self._told_unable:
+                self._told_unable = True
+                names = sorted(
+                    {type(m).__name__ for m in self._machines.values() if not has_snapshot(m) and not has_files(m)}
+                )
+                logger.error(
+                    "the log has outgrown its budget of %d bytes, but cannot be deleted: %s has neither snapshot() and "
+                    "restore() nor snapshot_files() and restore_files()", policy.budget, ", ".join(names),
+                )  # fmt: skip
+        elif due:
+            self.make(lambda manifest, error: None)
+
+    def make(self, done: Made) -> None:
+        """Makes a checkpoint of what is applied now; ``done`` hears of it when it is durable, or why it could not be made."""
+        self._waiting.append(done)
+        if self._making:
+            return
+        applied, chain = self.applied()
+        status = self._engine.status()
+        if applied + 1 == self.newest:
+            self._waiting.pop()(self._newest, None)  # nothing has happened since
+            return
+        self._making = True
+        self._engine.making(True)
+        try:
+            if not self.able:
+                raise StorageError(
+                    "a state machine of this group has neither snapshot() and restore() nor snapshot_files() and "
+                    "restore_files(): there is no way to make a checkpoint of it"
+                )
+            if applied < 0 or chain is None or not status["formed"]:
+                raise StorageError(
+                    "nothing has been applied yet since the start, so there is nothing to make a checkpoint of"
+                )
+            signature = bytes.fromhex(status["signature"])
+            self._make(Cut(applied + 1, chain, signature, self._engine.membership()), self._is_made)
+        except Exception as error:  # of the state machine's own snapshot(), too
+            self._is_made(None, error)
+
+    def _is_made(self, manifest: Manifest | None, error: BaseException | None) -> None:
+        self._making = False
+        self._made_at = self._engine.now()
+        if self._closed:
+            return
+        self._engine.making(False)
+        if manifest is None:
+            self._look_at = self._made_at + int(MAKE_AGAIN * 1e9)
+            logger.error("no checkpoint could be made: %s", error)
+        else:
+            logger.info("a checkpoint of instance %d is durable (%d bytes)", manifest.instance, manifest.stored)
+            self._have(manifest)
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done(manifest, error)
+
+    def _have(self, manifest: Manifest) -> None:
+        """A checkpoint is durable here, and verifies: the log below it, and older checkpoints, may go."""
+        if manifest.instance > self.newest:
+            self.newest, self._newest = manifest.instance, manifest
+        self._server.offer(manifest)
+        self._engine.base(manifest.instance)
+
+        def removed(gone: list[int] | None, error: BaseException | None) -> None:
+            for instance in gone or ():
+                self._server.forget(instance)
+            if error is not None:
+                logger.error("an old checkpoint could not be removed: %s", error)
+
+        self._background.run(lambda: self._store.keep(self._policy.kept), removed)
+
+    # -- fetching
+
+    def behind(self, first_kept: int) -> None:
+        """The log here, or the state machines, need instances that are deleted: only a checkpoint helps."""
+        if self._fetch is not None or self._behind or self._closed or self.stopped():
+            return
+        while self._damaged:
+            self._store.remove(self._damaged.pop())  # it may come again, whole
+        status = self._engine.status()
+        others = sorted(status["peers"])
+
+        def wanted(offer: Offer) -> bool:
+            now = self._engine.status()
+            if self._hollow(now):
+                return offer.instance >= now["first_kept"]
+            return offer.instance > now["chosen"]
+
+        self._fetch = Fetch(
+            self._engine, self._background, self._store, others, self._engine.now, wanted, self._fetched,
+            rate=self._policy.fetch_rate,
+        )  # fmt: skip
+
+    def _hollow(self, status: Mapping[str, object]) -> bool:
+        """Whether the log here no longer has what the state machines need next."""
+        first_kept = status["first_kept"]
+        assert isinstance(first_kept, int)
+        return self.applied()[0] + 1 < first_kept
+
+    def _fetched(self, manifest: Manifest | None) -> None:
+        self._fetch = None
+        if self._closed:
+            return
+        if manifest is None:
+            # Nobody has it just now. If it is still wanted by then, it will be asked for again.
+            self._behind = True
+            self._background.later(FETCH_AGAIN, self._again)
+            return
+        signature = self._engine.status()["signature"]
+        if manifest.signature.hex() != signature:
+            logger.critical(
+                "the checkpoint of instance %d that was fetched is of another cluster: refused", manifest.instance
+            )
+            self._background.run(lambda: self._store.remove(manifest.instance), lambda _, error: None)
+            return
+        # A durable state machine of the group may be ahead of it, and of the others.
+        behind = [id_ for id_, instance in self.last().items() if instance < manifest.instance - 1]
+        if behind:
+            try:
+                self._restore(manifest, behind)
+            except Exception as error:
+                self.failed(error)
+                return
+            self.restored(manifest)
+        self.installed += 1
+        self._engine.install(manifest.instance, manifest.chain, manifest.membership)
+        self._have(manifest)
+        logger.warning("installed the checkpoint of instance %d", manifest.instance)
+
+    def _again(self) -> None:
+        self._behind = False
+        if self._closed:
+            return
+        status = self._engine.status()
+        if self._hollow(status):
+            self.behind(status["first_kept"])
+
+    # -- what other nodes say
+
+    def receive(self, node: int, data: bytes) -> None:
+        """Bytes from another node's keeper."""
+        if not data or self._closed:
+            return
+        if data[0] in QUESTIONS:
+            self._server.answer(node, data, self._offer)
+        elif self._fetch is not None:
+            self._fetch.receive(node, data)
+
+    def _offer(self, number: int) -> bytes:
+        status = self._engine.status()
+        master = status["master_id"] == status["node_id"]
+        return pack_offer(number, master, status["chosen"], status["first_kept"], self._server.newest)
+
+    def close(self) -> None:
+        """No more of it."""
+        self._closed = True
+        self._make.close()
+        if self._fetch is not None:
+            self._fetch.close()
+            self._fetch = None
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done(None, NodeClosed("the node was closed before the checkpoint was made"))
+        self._unhook()

@@ -1,0 +1,402 @@
+"""A checkpoint from another node: what the two Python sides say to each other, and the fetching.
+
+The one that is behind pulls. It asks all the others what they have (ASK, HAVE), picks a source, gets the manifest, and then
+the pieces, some under way at once. Any message may be lost: what does not come is asked for again, and a source from which
+nothing comes any more is left for another one. Pieces are checked as they come, against the manifest, and what is on disk
+already is not asked for: a transfer goes on where it was, after a kill as well.
+
+Messages (little-endian): type u8, then
+
+    ASK       number u32                                                     to all
+    HAVE      number u32, master u8, chosen u64, first_kept u64, instance u64 (0: no checkpoint)
+    MANIFEST? instance u64
+    MANIFEST  instance u64, manifest (empty: gone)
+    PIECE?    instance u64, entry u32, piece u32
+    PIECE     instance u64, entry u32, piece u32, bytes (empty: gone)
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+from paxos.background import Background, Serial
+from paxos.checkpoint import CheckpointStore, Incoming
+from paxos.errors import DamagedCheckpoint, StorageError
+from paxos.manifest import PIECE, Manifest
+
+__all__ = ["Fetch", "Offer", "Server", "pack_offer"]
+
+logger = logging.getLogger("paxos")
+
+ASK, HAVE, WANT_MANIFEST, MANIFEST, WANT_PIECE, PIECE_OF = 1, 2, 3, 4, 5, 6
+_ASK: Final = struct.Struct("<BI")
+_HAVE: Final = struct.Struct("<BIBQQQ")
+_INSTANCE: Final = struct.Struct("<BQ")
+_PIECE: Final = struct.Struct("<BQII")
+
+#: Pieces that are under way at once.
+WINDOW: Final = 8
+#: Seconds: how long answers to ASK are waited for; until a piece is asked for again; until another source is looked for.
+ANSWERS_WITHIN: Final = 0.5
+AGAIN_AFTER: Final = 2.0
+SOURCE_LOST_AFTER: Final = 6.0
+
+
+class Offer:
+    """What a node says that it has."""
+
+    def __init__(self, node: int, master: bool, chosen: int, first_kept: int, instance: int) -> None:
+        self.node = node
+        self.master = master
+        self.chosen = chosen
+        self.first_kept = first_kept
+        self.instance = instance
+
+
+def pack_offer(number: int, master: bool, chosen: int, first_kept: int, instance: int) -> bytes:
+    """What to answer to ASK."""
+    return _HAVE.pack(HAVE, number, master, chosen, first_kept, instance)
+
+
+class Carrier(Protocol):
+    """Carries bytes to another node's Python side, or loses them."""
+
+    def send(self, node: int, data: bytes) -> object: ...
+
+
+class Server:
+    """Answers the questions of nodes that are behind."""
+
+    def __init__(self, carrier: Carrier, background: Background, store: CheckpointStore) -> None:
+        self._carrier = carrier
+        self._background = background
+        self._store = store
+        self._manifests: dict[int, Manifest] = {}
+        self._busy = 0
+
+    def offer(self, manifest: Manifest) -> None:
+        """This checkpoint is here, and verifies."""
+        self._manifests[manifest.instance] = manifest
+
+    def forget(self, instance: int) -> None:
+        """This checkpoint has been removed."""
+        self._manifests.pop(instance, None)
+
+    @property
+    def newest(self) -> int:
+        """Its instance; 0: there is none."""
+        return max(self._manifests, default=0)
+
+    def answer(self, node: int, data: bytes, have: Callable[[int], bytes]) -> None:
+        """A question. ``have(number)`` is what to answer to ASK."""
+        if data[0] == ASK and len(data) == _ASK.size:
+            self._carrier.send(node, have(_ASK.unpack(data)[1]))
+        elif data[0] == WANT_MANIFEST and len(data) == _INSTANCE.size:
+            instance = _INSTANCE.unpack(data)[1]
+            manifest = self._manifests.get(instance)
+            encoded = manifest.encode() if manifest is not None else b""
+            self._carrier.send(node, _INSTANCE.pack(MANIFEST, instance) + encoded)
+        elif data[0] == WANT_PIECE and len(data) == _PIECE.size:
+            self._send_piece(node, *_PIECE.unpack(data)[1:])
+
+    def _send_piece(self, node: int, instance: int, entry: int, piece: int) -> None:
+        manifest = self._manifests.get(instance)
+        if manifest is None or entry >= len(manifest.entries) or piece >= len(manifest.entries[entry].pieces):
+            self._carrier.send(node, _PIECE.pack(PIECE_OF, instance, entry, piece))
+            return
+        if self._busy >= 2 * WINDOW:
+            return  # it will ask again
+
+        def done(data: bytes | None, error: BaseException | None) -> None:
+            self._busy -= 1
+            if error is not None:
+                logger.error("a piece of the checkpoint of instance %d cannot be read: %s", instance, error)
+                self.forget(instance)
+            self._carrier.send(node, _PIECE.pack(PIECE_OF, instance, entry, piece) + (data or b""))
+
+        self._busy += 1
+        self._background.run(lambda: self._store.piece(manifest, entry, piece), done)
+
+
+def _closed(_: None, error: BaseException | None) -> None:
+    if error is not None:
+        logger.error("the files of a transfer could not be closed: %s", error)
+
+
+class Fetch:
+    """One transfer, from its first question to a checkpoint that is durable here and was read again.
+
+    ``wanted(offer)`` says whether what a node has would help. ``done(manifest)`` is called once; with ``None`` where the transfer
+    is given up because nobody has what is wanted.
+    """
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        background: Background,
+        store: CheckpointStore,
+        others: list[int],
+        now: Callable[[], int],
+        wanted: Callable[[Offer], bool],
+        done: Callable[[Manifest | None], None],
+        *,
+        rate: float = 0.0,
+    ) -> None:
+        self._carrier = carrier
+        self._background = background
+        self._store = store
+        self._others = others
+        self._now = now
+        self._wanted = wanted
+        self._done = done
+        self._rate = rate
+        self._number = 0
+        self._offers: dict[int, Offer] = {}
+        self._lost: set[int] = set()  # sources that have let this node down
+        self._source = 0
+        self._instance = 0
+        self._manifest: Manifest | None = None
+        self._incoming: Incoming | None = None
+        self._missing: Iterator[tuple[int, int]] = iter(())
+        self._exhausted = False
+        self._seeking = False
+        self._files = Serial(background)
+        self._asked: dict[tuple[int, int], int] = {}  # when
+        self._writing = 0
+        self._heard = 0
+        self._throttled = False
+        self._free_at = 0  # throttle: when the next piece may be asked for
+        self._ended = False
+        self._survey()
+        self._tick()
+
+    def close(self) -> None:
+        """Gives the transfer up; what has come stays for a later one."""
+        self._ended = True
+        self._drop()
+
+    def _drop(self) -> None:
+        incoming = self._incoming
+        if incoming is not None:
+            # Behind what is under way on its files.
+            self._files.run(incoming.close, _closed)
+        self._incoming = self._manifest = None
+        self._asked.clear()
+        self._writing = 0
+        self._seeking = False
+
+    # -- whom to ask
+
+    def _survey(self) -> None:
+        self._drop()
+        self._source = 0
+        self._number += 1
+        self._offers.clear()
+        self._heard = self._now()
+        for node in self._others:
+            self._carrier.send(node, _ASK.pack(ASK, self._number))
+        number = self._number
+        self._background.later(ANSWERS_WITHIN, lambda: self._choose() if number == self._number else None)
+
+    def _choose(self) -> None:
+        if self._ended or self._source:
+            return
+        good = [offer for offer in self._offers.values() if offer.instance and self._wanted(offer)]
+        fresh = [offer for offer in good if offer.node not in self._lost]
+        if not good:
+            self._ended = True
+            self._done(None)
+            return
+        if not fresh:
+            self._lost.clear()
+        # The newest; the master only if nobody else has it.
+        best = max(fresh or good, key=lambda offer: (offer.instance, not offer.master, -offer.node))
+        self._source, self._instance = best.node, best.instance
+        self._heard = self._now()
+        self._carrier.send(self._source, _INSTANCE.pack(WANT_MANIFEST, self._instance))
+
+    # -- what comes
+
+    def receive(self, node: int, data: bytes) -> None:
+        """An answer."""
+        if self._ended:
+            return
+        if data[0] == HAVE and len(data) == _HAVE.size:
+            _, number, master, chosen, first_kept, instance = _HAVE.unpack(data)
+            if number == self._number:
+                self._offers[node] = Offer(node, bool(master), chosen, first_kept, instance)
+                if len(self._offers) == len(self._others):
+                    self._choose()
+        elif node != self._source:
+            return
+        elif data[0] == MANIFEST and len(data) >= _INSTANCE.size:
+            self._begin(_INSTANCE.unpack_from(data)[1], data[_INSTANCE.size :])
+        elif data[0] == PIECE_OF and len(data) >= _PIECE.size:
+            _, instance, entry, piece = _PIECE.unpack_from(data)
+            if instance == self._instance:
+                self._take(entry, piece, data[_PIECE.size :])
+
+    def _begin(self, instance: int, encoded: bytes) -> None:
+        if instance != self._instance or self._manifest is not None:
+            return
+        if not encoded:
+            self._leave("it has that checkpoint no longer")
+            return
+        try:
+            manifest = Manifest.decode(encoded)
+            if manifest.instance != instance:
+                raise DamagedCheckpoint(f"the manifest is of instance {manifest.instance}, not {instance}")
+        except StorageError as error:
+            self._leave(str(error))
+            return
+        self._manifest = manifest
+        self._heard = self._now()
+        logger.info(
+            "fetching the checkpoint of instance %d (%d bytes) from node %d", instance, manifest.stored, self._source
+        )
+
+        def open_() -> Incoming | None:
+            if any(there.instance == instance for there in self._store.list()):
+                try:
+                    self._store.verify(manifest)
+                except DamagedCheckpoint:
+                    self._store.remove(instance)
+                else:
+                    return None  # had come whole, and only reading it again had failed
+            return self._store.incoming(manifest)
+
+        def opened(incoming: Incoming | None, error: BaseException | None) -> None:
+            if self._ended or self._manifest is not manifest:
+                if incoming is not None:
+                    self._files.run(incoming.close, _closed)
+            elif error is not None:
+                self._leave(str(error))
+            elif incoming is None:
+                self._ended = True
+                self._done(manifest)
+            else:
+                self._incoming = incoming
+                self._missing = incoming.missing()
+                self._exhausted = self._seeking = False
+                self._fill()
+
+        self._files.run(open_, opened)
+
+    def _fill(self) -> None:
+        """Keeps as many pieces under way as the window and the rate allow."""
+        incoming = self._incoming
+        if incoming is None or self._ended or self._seeking:
+            return
+        if self._exhausted:
+            if not self._asked and not self._writing:
+                self._finish()
+            return
+        if len(self._asked) + self._writing >= WINDOW:
+            return
+        now = self._now()
+        if self._rate and now < self._free_at:
+            if not self._throttled:
+                self._throttled = True
+                self._background.later((self._free_at - now) / 1e9, self._unthrottle)
+            return
+        missing = self._missing
+
+        def found(wanted: tuple[int, int] | None, error: BaseException | None) -> None:
+            if self._ended or self._incoming is not incoming:
+                return
+            self._seeking = False
+            if error is not None:
+                self._leave(str(error))
+                return
+            self._heard = max(self._heard, self._now())
+            if wanted is None:
+                self._exhausted = True
+            else:
+                self._want(*wanted)
+                if self._rate:
+                    self._free_at = max(self._now(), self._free_at) + int(PIECE / self._rate * 1e9)
+            self._fill()
+
+        # What is there already, of a transfer that was broken off, is read again on the way to the next piece that is not.
+        self._seeking = True
+        self._files.run(lambda: next(missing, None), found)
+
+    def _unthrottle(self) -> None:
+        self._throttled = False
+        self._fill()
+
+    def _want(self, entry: int, piece: int) -> None:
+        self._asked[entry, piece] = self._now()
+        self._carrier.send(self._source, _PIECE.pack(WANT_PIECE, self._instance, entry, piece))
+
+    def _take(self, entry: int, piece: int, data: bytes) -> None:
+        incoming = self._incoming
+        if incoming is None or self._asked.pop((entry, piece), None) is None:
+            return
+        if not data:
+            self._leave("it has that checkpoint no longer")
+            return
+        self._heard = self._now()
+        self._writing += 1
+
+        def written(_: None, error: BaseException | None) -> None:
+            if self._ended or self._incoming is not incoming:
+                return
+            self._writing -= 1
+            if error is not None:
+                self._leave(str(error))
+            else:
+                self._fill()
+
+        self._files.run(lambda: incoming.put(entry, piece, data), written)
+
+    def _finish(self) -> None:
+        incoming, self._incoming = self._incoming, None
+        manifest = self._manifest
+        assert incoming is not None
+        assert manifest is not None
+
+        def finish() -> Manifest:
+            finished = incoming.finish()
+            self._store.verify(finished)  # as it stands on this disk now
+            return finished
+
+        def finished(manifest: Manifest | None, error: BaseException | None) -> None:
+            if self._ended:
+                return
+            if manifest is None:
+                self._leave(str(error))
+                return
+            self._ended = True
+            self._done(manifest)
+
+        self._files.run(finish, finished)
+
+    # -- when it does not go on
+
+    def _leave(self, why: str) -> None:
+        logger.warning(
+            "the checkpoint of instance %d cannot be had from node %d: %s; looking for another source",
+            self._instance, self._source, why,
+        )  # fmt: skip
+        self._lost.add(self._source)
+        self._drop()
+        self._source = 0
+        self._background.later(ANSWERS_WITHIN, lambda: None if self._ended or self._source else self._survey())
+
+    def _tick(self) -> None:
+        if self._ended:
+            return
+        now = self._now()
+        if self._source and self._manifest is None and now - self._heard > AGAIN_AFTER * 1e9:
+            self._carrier.send(self._source, _INSTANCE.pack(WANT_MANIFEST, self._instance))
+        for (entry, piece), when in list(self._asked.items()):
+            if now - when > AGAIN_AFTER * 1e9:
+                self._want(entry, piece)
+        waits = self._source and (self._manifest is None or self._asked)
+        if waits and now - self._heard > SOURCE_LOST_AFTER * 1e9:
+            self._leave(f"nothing has come for {SOURCE_LOST_AFTER:.0f} s")
+        self._background.later(AGAIN_AFTER / 2, self._tick)
