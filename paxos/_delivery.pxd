@@ -23,7 +23,7 @@ cdef enum EventType:                # first item of the tuples that drain() retu
     EVENT_MEMBERSHIP = 9            # a: the node that is another incarnation now; b: version
 
 cdef enum:
-    REASONS = 17                    # kinds of refused frames and connections, see _net
+    REASONS = 18                    # kinds of refused frames and connections, see _net
 
 cdef struct Event:
     int type
@@ -93,7 +93,7 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t bytes_sent
     uint64_t bytes_received
     uint64_t frames_dropped
-    uint64_t refused[17]
+    uint64_t refused[18]
     uint32_t members
     uint32_t nodes[31]
     uint32_t connected              # bit i: the connection to member i is up

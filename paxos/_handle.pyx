@@ -23,7 +23,7 @@ from paxos.errors import ConfigError, DamagedLog, NodeClosed, StorageError
 cdef tuple ROLES = ("follower", "asking", "preparing", "master")
 cdef tuple REASON_NAMES = (
     "magic", "version", "length", "crc", "type", "body", "not_for_me", "other_cluster", "not_member",
-    "other_incarnation", "other_config", "no_hello", "sender", "not_admitted", "direction", "group", "too_many",
+    "other_incarnation", "other_config", "no_hello", "sender", "not_admitted", "direction", "group", "too_many", "piece",
 )
 if len(REASON_NAMES) != REASONS:
     raise ImportError("paxos: names and numbers of the reasons for refusing differ")
@@ -57,7 +57,7 @@ cdef class Handle:
         in_bounds("election_min_ns", election_min_ns, 2 * heartbeat_ns, 600_000_000_000)
         in_bounds("election_max_ns", election_max_ns, election_min_ns + 1, 1_200_000_000_000)
         in_bounds("stuck_limit_ns", stuck_limit_ns, 100_000_000, 1 << 62)
-        in_bounds("max_value", max_value, 1, 1 << 30)
+        in_bounds("max_value", max_value, 1, 64 << 20)
         in_bounds("max_pending", max_pending, 1, CHUNK_WINDOW - 2)
         in_bounds("max_pending_bytes", max_pending_bytes, 1, 1 << 40)
         in_bounds("log_budget", log_budget, 1, 1 << 62)

@@ -17,6 +17,7 @@ from paxos._types cimport (
 
 cdef enum:
     LEARNED_BYTES = 1048576         # values in one LEARNED frame, and sent from the log in one round
+    SCRATCH_KEPT = 4194304          # the memory of one large value is not kept for ever
     REFILL = 256                    # instances read back for Python in one round
     REFILL_BYTES = 4194304
     TAIL_BYTES = 16777216           # of the newest chosen values kept in memory for Python
@@ -186,7 +187,7 @@ cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
                 job.end = job.next  # he asked for no more than that
             break
         if used + size > h.scratch_size:
-            h.scratch_size = (used + size) * 2
+            h.scratch_size = max((used + size), <size_t>2 * LEARNED_BYTES)
             h.scratch = <uint8_t *>xrealloc(h.scratch, h.scratch_size)
         memcpy(h.scratch + used, &head, sizeof(ValueHead))
         memcpy(h.scratch + used + sizeof(ValueHead), data, head.size)
@@ -208,6 +209,10 @@ cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
         memcpy(out, &f, sizeof(Frame))
         h.link.send(h.link.context, bit(index), out, sizeof(out), payload)
         value_unref(payload)
+        if h.scratch_size > SCRATCH_KEPT:
+            free(h.scratch)
+            h.scratch = NULL
+            h.scratch_size = 0
         job.begun = True
         job.left = job.left - used if job.left > used else 0
     if job.next >= job.end or job.left == 0:

@@ -20,8 +20,8 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from paxos._codec cimport crc32c, out_clear
 from paxos._core cimport (
-    replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive, replica_replace,
-    replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
+    replica_arriving, replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive,
+    replica_replace, replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
 )
 from paxos._delivery cimport (
     ORDER_BASE, ORDER_CARRY, ORDER_MAKING, Order, Status, Submission, clock_now, delivery_carry, delivery_log, delivery_orders, delivery_ping, delivery_publish, delivery_room, delivery_take,
@@ -134,6 +134,12 @@ cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
     replica_receive(g.replica, h.now, frame)
     take(h, &g.replica.out, g)
     return ROUND_TAKEN
+
+
+cdef void round_arriving(Host *h, const Frame *frame) noexcept nogil:
+    if (formation_admits(&h.formation, frame) and frame.group < h.group_count
+            and h.groups[frame.group].replica != NULL):
+        replica_arriving(h.groups[frame.group].replica, h.now, frame)
 
 
 cdef bint old_is_heard(const Host *h, const Frame *frame) noexcept nogil:
