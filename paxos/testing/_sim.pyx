@@ -310,12 +310,13 @@ cdef class World:
 
     def counts(self):
         cdef uint32_t i
-        kinds = ("frame", "timer", "round", "written", "python", "dial", "down", "resume", "call")
+        kinds = ("frame", "timer", "round", "written", "python", "dial", "down", "resume", "call", "spare")
         return {
             "events": self.w.events,
-            "events_by_kind": {kinds[i]: self.w.by_kind[i] for i in range(9)},
+            "events_by_kind": {kinds[i]: self.w.by_kind[i] for i in range(10)},
             "frames": {FRAME_NAMES.get(i, str(i)): self.w.frames[i] for i in range(32) if self.w.frames[i]},
             "lost": self.w.lost, "duplicated": self.w.duplicated, "corrupted": self.w.corrupted, "late": self.w.late_count,
+            "silenced": self.w.silenced,
             "refused": self.w.refused,
             "syncs": sum([self.w.nodes[i].disk.synced for i in range(self.w.node_count)]),
             "torn": sum([self.w.nodes[i].disk.torn for i in range(self.w.node_count)]),
