@@ -138,7 +138,7 @@ cdef int _check_chunks(const uint8_t *data, size_t size, uint32_t *values) noexc
             return -1
         memcpy(&head, data + at, sizeof(ChunkHead))
         at += sizeof(ChunkHead)
-        if head.size > size - at or head.count == 0 or head.zero != 0:
+        if head.size > size - at or head.count == 0:
             return -1
         end = at + head.size
         for i in range(head.count):

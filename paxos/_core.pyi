@@ -5,7 +5,7 @@ from typing import Any, Self, TypeAlias, final
 
 _Effect: TypeAlias = tuple[Any, ...]
 
-def encode_chunk(origin: int, boot: int, seq: int, values: Sequence[bytes], machine: int = 0) -> bytes:
+def encode_chunk(origin: int, boot: int, seq: int, values: Sequence[bytes], machine: int = 0, life: int = 0) -> bytes:
     """The bytes of a chunk: a header and each value behind its length."""
 
 def encode_learned(core: Core, first: int, values: list[tuple[int, int, bytes]]) -> bytes:

@@ -36,7 +36,7 @@ from paxos._types cimport (
     FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Heartbeat, HeartbeatReply, Kept, Learn, Learned, MAX_MEMBERS, Membership, Outbox,
     Prepare, Prevote, PrevoteReply, Promise, PromiseValue, RECORD_ACCEPT, RECORD_BASE, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK,
     RING, RecordAccept, RecordLearn, RecordPromise, RecordWatermark, Reject, VALUE_BATCH, Value, ValueHead, ballot_compare, bit, is_quorum,
-    value_new, value_ref, value_unref, xzalloc,
+    life_of, value_new, value_ref, value_unref, xzalloc,
 )
 
 
@@ -212,8 +212,11 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         r.heard[index] = now
         r.down &= ~bit(index)
     elif frame.type != FRAME_LEARN and frame.type != FRAME_LEARNED and frame.type != FRAME_KEPT:
-        # No member: what it knows chosen is chosen, but it has no say (rule 10).
+        # No member, as far as is known here: it has no say (rule 10). But what it knows chosen is chosen, and can be asked for:
+        # perhaps it is this node that does not know the members yet.
         r.counters.refused_frames += 1
+        learner_heard(r, index, frame)
+        _finish(r)
         return
     if frame.type == FRAME_ACCEPT:
         _receive_accept(r, index, frame, data)
@@ -350,7 +353,7 @@ cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t c
 
 cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) noexcept nogil:
     r.now = now
-    if r.first_kept <= first <= r.chosen:
+    if r.first_kept < first <= r.chosen:
         learner_base(r, first, chain)
 
 
@@ -371,7 +374,11 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
     cdef Slot *s
     cdef int result = 0
     if type == RECORD_BASE:
-        return 0                    # the newest one has been taken (replica_restore_base)
+        if not r.before_base:
+            return -1               # the newest one should have been taken first (replica_restore_base)
+        if instance == r.first_kept:
+            r.before_base = False   # two of one instance do not follow each other
+        return 0
     if type == RECORD_PROMISE:
         if size != sizeof(RecordPromise):
             return -1
@@ -390,7 +397,7 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
             return -1
         if ballot_compare(&accept.ballot, &r.promised) > 0:
             r.promised = accept.ballot
-        if instance < r.first_kept:
+        if r.before_base and instance < r.first_kept:
             return 0
         if not in_ring(r, instance):
             return -1
@@ -472,7 +479,7 @@ cdef int _membership(Membership *m, object members) except -1:
     return 0
 
 
-def encode_chunk(uint32_t origin, uint32_t boot, uint64_t seq, values, uint32_t machine=0):
+def encode_chunk(uint32_t origin, uint32_t boot, uint64_t seq, values, uint32_t machine=0, uint32_t life=0):
     """The bytes of a chunk: a header and each value behind its length."""
     cdef ChunkHead head
     body = b"".join([len(v).to_bytes(4, "little") + v for v in values])
@@ -483,6 +490,7 @@ def encode_chunk(uint32_t origin, uint32_t boot, uint64_t seq, values, uint32_t 
     head.boot = boot
     head.seq = seq
     head.machine = machine
+    head.life = life
     return (<const char *>&head)[:sizeof(ChunkHead)] + body
 
 
@@ -571,7 +579,8 @@ cdef class Core:
 
     def submit(self, int64_t now, uint64_t seq, values, int64_t deadline, uint32_t machine=0):
         """A proposal of this node. ``seq`` counts up from 1 without a gap."""
-        cdef bytes chunk = encode_chunk(self.replica.options.node, self.replica.boot, seq, values, machine)
+        cdef bytes chunk = encode_chunk(self.replica.options.node, self.replica.boot, seq, values, machine,
+                                        life_of(self.replica.inc_lo))
         cdef Value *value
         if seq != self.replica.pending_end:
             raise ValueError(f"seq {seq} is not the next one, {self.replica.pending_end}")

@@ -15,7 +15,7 @@ from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcpy, memset, strlen
-from paxos._types cimport CHUNK_WINDOW, VALUE_BATCH, ChunkHead, Value, value_new, value_ref, value_unref, xalloc, xrealloc, xzalloc
+from paxos._types cimport CHUNK_WINDOW, VALUE_BATCH, ChunkHead, Value, life_of, value_new, value_ref, value_unref, xalloc, xrealloc, xzalloc
 
 from paxos.errors import Overloaded, StorageError, ValueTooLarge
 
@@ -414,7 +414,7 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
     head.boot = d.boot
     head.seq = 0                    # the engine fills it in when the chunk goes to the replica
     head.machine = machine
-    head.zero = 0
+    head.life = life_of(d.inc_lo)
     d.tickets[token % CHUNK_WINDOW].token = token
     d.tickets[token % CHUNK_WINDOW].bytes = size
     d.pending_chunks += 1
@@ -545,7 +545,7 @@ cdef tuple decode(Delivery *d, const Event *e):
             p += 4 + <size_t>length
             head.size -= 4 + length
         p += head.size
-        if head.origin == d.node and head.boot == d.boot:
+        if head.origin == d.node and head.boot == d.boot and head.life == life_of(d.inc_lo):
             token = delivery_token(d, head.seq)
             if settle(d, token):
                 settled.append((token, len(runs) - 1, start, head.count))

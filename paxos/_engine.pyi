@@ -47,6 +47,7 @@ class Engine(Handle):
         max_pending_bytes: int = ...,
         log_budget: int = ...,
         log_hold: int = 0,
+        quarantine: bool = True,
     ) -> None: ...
     def start(self, applied: int) -> int:
         """Starts the thread. ``applied``: the last instance that the state machine has, -1 for none; what follows it is

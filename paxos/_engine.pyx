@@ -94,7 +94,7 @@ cdef class Engine(Handle):
     def __init__(self, directory, node_id, addresses, *, window=8, batch_bytes=1 << 20, batch_values=4096,
                  heartbeat_ns=50_000_000, election_min_ns=300_000_000, election_max_ns=600_000_000,
                  stuck_limit_ns=10_000_000_000, max_value=10 << 20, segment_size=64 << 20, direct=True,
-                 max_pending=16384, max_pending_bytes=128 << 20, log_budget=1 << 30, log_hold=0):
+                 max_pending=16384, max_pending_bytes=128 << 20, log_budget=1 << 30, log_hold=0, quarantine=True):
         if self.log is not None or self.stopped:
             raise RuntimeError("an Engine is opened once")
         self.configure(node_id, addresses, window, batch_bytes, batch_values, heartbeat_ns, election_min_ns, election_max_ns,
@@ -103,10 +103,9 @@ cdef class Engine(Handle):
             resolve(node, addresses[node])
         sock = None
         try:
-            self.open_log(directory, segment_size, bool(direct))
-            sock = listen(node_id, addresses[node_id])
             seed, fresh_hi, fresh_lo = struct.unpack("<3Q", os.urandom(24))
-            self.replay(seed, fresh_hi, fresh_lo)
+            self.recover(directory, segment_size, bool(direct), bool(quarantine), seed, fresh_hi, fresh_lo)
+            sock = listen(node_id, addresses[node_id])
             self.open_net(addresses, sock)
         except BaseException:
             self.release()

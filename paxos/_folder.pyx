@@ -3,6 +3,7 @@
 
     LOCK                  held with flock while the log is open; holds the pid of its holder
     log/                  the segments and their spares
+    quarantine/<number>/  logs that were found damaged, whole, with a note
     checkpoints/          checkpoints, and what is on its way to become one
 """
 import fcntl
@@ -20,9 +21,7 @@ from paxos.errors import DamagedLog, DirectoryInUse
 def damage(path, offset, why):
     """What is said of data that was acknowledged and does not verify."""
     return (f"{path}, offset {offset}: {why}. Data that this node had made durable is damaged or missing, so it may have "
-            "forgotten what it promised and must not vote with this log. Nothing was changed on disk. The other nodes go on "
-            "without this one as long as they are a majority. Keep the directory, and check the disk; this version cannot yet "
-            "replace the node (an empty directory would wait, and not vote)")
+            "forgotten what it promised and must not vote with this log")
 
 
 def _fsync_path(path):
@@ -86,6 +85,27 @@ cdef class Folder:
         _fsync_path(self.path)
         _fsync_path(self.log)
         disk_real(&self.disk, os.open(self.log, os.O_RDONLY | os.O_DIRECTORY))
+
+    def quarantine(self, str why not None):
+        """Sets the whole log aside, durably, with a note that says why; an empty one takes its place. Nothing is deleted. Where it
+        is now, for messages."""
+        top = os.path.join(self.path, "quarantine")
+        _make_directory(top)
+        number = 1 + max((int(name) for name in os.listdir(top) if name.isdecimal()), default=0)
+        place = os.path.join(top, f"{number:03d}")
+        with open(os.path.join(self.log, "why.txt"), "w", encoding="utf-8") as note:
+            note.write(why + "\n")
+            note.flush()
+            os.fsync(note.fileno())
+        _fsync_path(self.log)
+        os.rename(self.log, place)
+        _fsync_path(top)
+        os.close(self.disk.directory)
+        self.disk.directory = -1
+        _make_directory(self.log)
+        _fsync_path(self.path)
+        disk_real(&self.disk, os.open(self.log, os.O_RDONLY | os.O_DIRECTORY))
+        return place
 
     def files(self):
         """The files in ``checkpoints/``, which is made durably. Needs no ``open()``: a child process that writes a checkpoint for

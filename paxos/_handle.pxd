@@ -14,6 +14,8 @@ cdef class Handle:
     cdef str log_mode
     cdef str directory
     cdef uint64_t segment_bytes
+    cdef str quarantined            # where a damaged log was set aside at this start, or None; and why
+    cdef str damage
 
     # Checks the options and notes them. ConfigError.
     cdef int configure(self, object node_id, object nodes, object window, object batch_bytes, object batch_values,
@@ -21,6 +23,9 @@ cdef class Handle:
                        object max_value, object segment_size, object max_pending, object max_pending_bytes, object log_budget,
                        object log_hold) except -1
     # Opens and recovers the log of a path or Folder, and replays it into the host.
+    # open_log and replay; a damaged log is set aside and begun anew, if `quarantine` says so and there are others to learn from.
+    cdef int recover(self, object directory, object segment_size, bint direct, bint quarantine, uint64_t seed, uint64_t fresh_hi,
+                     uint64_t fresh_lo) except -1
     cdef int open_log(self, object directory, object segment_size, bint direct) except -1
     cdef int replay(self, uint64_t seed, uint64_t fresh_hi, uint64_t fresh_lo) except -1
     # Notes which instance Python wants next; the chain checksum behind the one before it.

@@ -74,6 +74,8 @@ class _Status(TypedDict):
     rounds: int
     proposed_values: int
     elections: int
+    quarantined: str | None
+    damage: str | None
     pending_chunks: int
     pending_bytes: int
     peers: dict[int, bool]

@@ -12,6 +12,7 @@ from paxos._formation cimport STATE_FORMED, formation_init
 from paxos._log cimport RecordRef
 from paxos._membership cimport MEMBERSHIP_MAX, membership_read, membership_size, membership_write
 from paxos._round cimport host_free, host_restore, host_restore_first, host_restored
+from paxos._folder cimport Folder
 from paxos._segments cimport LogStore
 from paxos._state cimport TAIL, Group, Host
 from paxos._store cimport index_chain
@@ -93,6 +94,36 @@ cdef class Handle:
         h.may_lead = True
         return 0
 
+    cdef int recover(self, object directory, object segment_size, bint direct, bint quarantine, uint64_t seed, uint64_t fresh_hi,
+                     uint64_t fresh_lo) except -1:
+        cdef Host *h = self.host
+        folder = directory if isinstance(directory, Folder) else Folder(directory)
+        try:
+            self.open_log(folder, segment_size, direct)
+            self.replay(seed, fresh_hi, fresh_lo)
+            return 0
+        except DamagedLog as error:
+            why = str(error)
+            if self.log is not None:
+                self.log.close()
+                self.log = None
+            h.store = NULL
+            host_free(h)
+            h.pruning = False
+            h.formation_segment = 0
+            if not quarantine or self.configured.count == 1:
+                alone = "no other node has the data: restore a backup, or repair the disk" if self.configured.count == 1 else (
+                    "with the option quarantine=True the log is set aside, and the node gets well from the others")
+                raise DamagedLog(f"{why}. Nothing was changed on disk; {alone}") from error
+        folder.open()
+        try:
+            self.quarantined = folder.quarantine(why)
+        finally:
+            folder.close()
+        self.damage = why
+        self.open_log(folder, segment_size, direct)
+        return self.replay(seed, fresh_hi, fresh_lo)
+
     cdef int open_log(self, object directory, object segment_size, bint direct) except -1:
         cdef uint64_t largest = self.host.delivery.max_chunk + sizeof(ChunkHead)
         self.log = LogStore(directory, self.host.options.node, segment_size=segment_size, direct=direct)
@@ -142,8 +173,7 @@ cdef class Handle:
         if bad:
             raise DamagedLog(
                 f"the log in {self.log.directory} contradicts itself: the record at position {r.position} (type {r.type}, "
-                f"instance {r.instance}) does not fit what came before. Keep the directory for analysis, and start the node "
-                "again from an empty one")
+                f"instance {r.instance}) does not fit what came before")
         return 0
 
     cdef object set_applied(self, int64_t applied):
@@ -265,7 +295,7 @@ cdef class Handle:
             "bytes_received": s.bytes_received, "frames_dropped": s.frames_dropped,
             "frames_refused": {REASON_NAMES[i]: s.refused[i] for i in range(REASONS)},
             "core_refused": s.core_refused, "rounds": s.rounds, "proposed_values": s.proposed_values,
-            "elections": s.elections, "pending_chunks": h.delivery.pending_chunks,
+            "elections": s.elections, "quarantined": self.quarantined, "damage": self.damage, "pending_chunks": h.delivery.pending_chunks,
             "pending_bytes": h.delivery.pending_bytes,
             "peers": {s.nodes[i]: bool(s.connected >> i & 1) for i in range(s.members) if s.nodes[i] != h.options.node},
         }

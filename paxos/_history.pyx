@@ -12,7 +12,7 @@ from paxos._state cimport PEER_BACKLOG, TAIL, ReadJob
 from paxos._store cimport index_chain, index_get, store_read
 from paxos._types cimport (
     FORMAT_VERSION, FRAME_LEARNED, FRAME_MAGIC, RECORD_ACCEPT, RECORD_LEARN, ChunkHead, Frame, Learned, Record, RecordAccept,
-    RecordLearn, VALUE_BATCH, Value, ValueHead, bit, value_ref, value_unref, xrealloc,
+    RecordLearn, VALUE_BATCH, Value, ValueHead, bit, life_of, value_ref, value_unref, xrealloc,
 )
 from paxos._unlogged cimport NOT_LOGGED
 
@@ -63,7 +63,7 @@ cdef bint handed_in_here(const Host *h, const Value *value) noexcept nogil:
     cdef size_t at = 0
     while at < value.size:
         memcpy(&head, value.data + at, sizeof(ChunkHead))
-        if head.origin == h.options.node and head.boot == h.boot:
+        if head.origin == h.options.node and head.boot == h.boot and head.life == life_of(h.formation.inc_lo):
             return True
         at += sizeof(ChunkHead) + head.size
     return False

@@ -19,7 +19,7 @@ from paxos._replica cimport (
 from paxos._types cimport (
     Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_INSTALLED, EFFECT_READ, Effect,
     FRAME_KEPT, FRAME_LEARN, Frame, Kept, Learn, Learned, Membership, RECORD_BASE, RECORD_LEARN, RING, RecordBase, RecordLearn,
-    VALUE_BATCH, VALUE_CHANGE, Value, ValueHead, ballot_compare, bit, value_ref, value_unref,
+    VALUE_BATCH, VALUE_CHANGE, Value, ValueHead, ballot_compare, bit, life_of, value_ref, value_unref,
 )
 
 cdef enum:
@@ -35,7 +35,7 @@ cdef void _settle_chunks(Replica *r, const Value *value) noexcept nogil:
     while at < value.size:
         memcpy(&head, value.data + at, sizeof(ChunkHead))
         at += sizeof(ChunkHead) + head.size
-        if head.origin == r.options.node and head.boot == r.boot:
+        if head.origin == r.options.node and head.boot == r.boot and head.life == life_of(r.inc_lo):
             p = &r.pending[head.seq % CHUNK_WINDOW]
             if p.state != CHUNK_FREE and p.seq == head.seq:
                 value_unref(p.bytes)
@@ -211,7 +211,7 @@ cdef void learner_tick(Replica *r) noexcept nogil:
 
 cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept nogil:
     cdef Slot *s
-    if chosen < r.first_kept:
+    if r.before_base and chosen < r.first_kept:
         return 0                    # from before the log was cut off there
     if chosen < r.chosen:
         return -1
@@ -232,7 +232,7 @@ cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept n
 
 cdef int learner_restore_value(Replica *r, uint64_t instance, Value *value) noexcept nogil:
     cdef Slot *s
-    if instance < r.first_kept:
+    if r.before_base and instance < r.first_kept:
         return 0
     if instance != r.chosen:
         return -1
@@ -267,8 +267,6 @@ cdef void learner_install(Replica *r, uint64_t instance, uint32_t chain, const M
     e.instance = instance
     e.after = chain
     membership_install(r, members)
-    if r.own_from < instance:
-        r.own_from = instance       # under which ballots these were chosen is not known here (rule 5)
     r.learning = False
 
 
@@ -297,4 +295,5 @@ cdef int learner_restore_base(Replica *r, uint64_t first, const uint8_t *body, u
     r.chosen = first
     r.chain = base.chain
     r.first_kept = first
+    r.before_base = True
     return 0

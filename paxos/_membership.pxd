@@ -7,10 +7,8 @@ from paxos._types cimport Membership, Value
 cdef enum:
     MEMBERSHIP_MAX = 1000           # bytes that a membership takes at most: 8 + 31 * 32
 
-cdef inline bint votes(const Replica *r) noexcept nogil:
-    """Whether this node may promise, accept and stand: a member, which knows everything chosen before its votes count."""
-    return not r.outsider and r.chosen >= r.members.since[r.self]
-
+# Whether this node may promise, accept and stand: a member, which knows everything chosen before its votes count.
+cdef bint votes(const Replica *r) noexcept nogil
 # A change was chosen. What it means now stands in r.members; void where it is stale.
 cdef void membership_chosen(Replica *r, uint64_t instance, const Value *value) noexcept nogil
 # The membership that came with a checkpoint.

@@ -20,8 +20,12 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport out_effect
 from paxos._replica cimport Replica, member_index
 from paxos._types cimport (
-    ALPHA, Change, EFFECT_MEMBERSHIP, Effect, MAX_MEMBERS, Member, Membership, MembershipHead, MembershipRow, Value, bit,
+    ALPHA, CHUNK_WINDOW, Change, EFFECT_MEMBERSHIP, Effect, MAX_MEMBERS, Member, Membership, MembershipHead, MembershipRow, Value, bit,
 )
+
+
+cdef bint votes(const Replica *r) noexcept nogil:
+    return not r.outsider and r.chosen >= r.members.since[r.self]
 
 
 cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
@@ -33,6 +37,10 @@ cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
     r.granted &= ~bit(index)
     r.promise_wanted[index] = 0
     r.promise_got[index] = 0
+    r.origins[index].boot = 0       # it counts from 1 again
+    r.origins[index].high = 0
+    if r.origins[index].bits != NULL:
+        memset(r.origins[index].bits, 0, CHUNK_WINDOW // 8)
     if index == r.self:
         r.outsider = m.inc_hi != r.inc_hi or m.inc_lo != r.inc_lo
         r.was_member = r.was_member or not r.outsider

@@ -26,7 +26,7 @@ from paxos._replica cimport (
 from paxos._types cimport (
     ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, Change, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
     FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, Forward, ForwardRefused, Frame, Heartbeat, Member, RING, SETTLE_NOT_AVAILABLE,
-    SETTLE_OVERLOADED, SETTLE_UNKNOWN, VALUE_BATCH, VALUE_CHANGE, VALUE_NOOP, Value, ballot_compare, bit, is_quorum, value_new, value_ref,
+    SETTLE_OVERLOADED, SETTLE_UNKNOWN, VALUE_BATCH, VALUE_CHANGE, VALUE_NOOP, Value, ballot_compare, bit, is_quorum, life_of, value_new, value_ref,
     value_unref, xalloc, xzalloc,
 )
 
@@ -332,6 +332,7 @@ cdef void proposer_step_down(Replica *r) noexcept nogil:
                                                  sizeof(ForwardRefused) + 8)
             body.ballot = r.ballot
             body.boot = c.boot
+            body.life = (<const ChunkHead *>c.bytes.data).life
             body.reason = SETTLE_NOT_AVAILABLE
             body.count = 1
             memcpy(<uint8_t *>body + sizeof(ForwardRefused), &c.seq, 8)
@@ -541,7 +542,7 @@ cdef void proposer_forwarded(Replica *r, uint32_t index, const Frame *frame) noe
     reason = SETTLE_OVERLOADED if r.role == ROLE_MASTER else SETTLE_NOT_AVAILABLE
     while at < end:
         memcpy(&head, data + at, sizeof(ChunkHead))
-        if head.origin != frame.sender or head.boot != body.boot:
+        if head.origin != frame.sender or head.boot != body.boot or head.life != life_of(frame.inc_lo):
             r.counters.refused_frames += 1
             break
         if _take(r, o, head.seq):
@@ -559,6 +560,7 @@ cdef void proposer_forwarded(Replica *r, uint32_t index, const Frame *frame) noe
                                                 sizeof(ForwardRefused) + count * <size_t>8)
         refusal.ballot = r.ballot
         refusal.boot = body.boot
+        refusal.life = life_of(frame.inc_lo)
         refusal.reason = reason
         refusal.count = count
         memcpy(<uint8_t *>refusal + sizeof(ForwardRefused), refused, count * <size_t>8)
@@ -573,7 +575,7 @@ cdef void proposer_forward_refused(Replica *r, const Frame *frame) noexcept nogi
     cdef uint32_t i
     cdef Pending *p
     memcpy(&body, data, sizeof(ForwardRefused))
-    if body.boot != r.boot:
+    if body.boot != r.boot or body.life != life_of(r.inc_lo):
         return
     for i in range(body.count):
         memcpy(&seq, data + sizeof(ForwardRefused) + i * <size_t>8, 8)

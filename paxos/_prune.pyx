@@ -14,7 +14,7 @@ from paxos._core cimport replica_base, replica_install
 from paxos._effects cimport take
 from paxos._formation cimport formation_rewrite
 from paxos._state cimport Group, Host
-from paxos._store cimport highs_below, index_chain, index_get, index_trim
+from paxos._store cimport highs_at, highs_below, index_chain, index_get, index_trim
 from paxos._types cimport Membership
 
 
@@ -34,11 +34,15 @@ cdef void _rewritten(Host *h, Group *g, uint64_t segment) noexcept nogil:
 
 cdef void prune_base(Host *h, Group *g, uint64_t instance) noexcept nogil:
     cdef uint64_t first = instance, segment = h.store.writer.segment
+    cdef uint64_t room = h.budget // 4 // h.store.writer.segment_size
     cdef uint32_t i
     if g.replica == NULL:
         return
     if not _over_budget(h):
         first = first - h.hold if first > h.hold else 0
+        # ... in a quarter of the budget, so that the next checkpoint is not due at once.
+        if segment > room:
+            first = max(first, min(instance, highs_at(&g.highs, segment - room)))
         for i in range(h.formation.members.count):
             if g.reads[i].active and g.reads[i].next < first:
                 first = g.reads[i].next

@@ -94,6 +94,7 @@ cdef struct Replica:
     uint64_t chosen                 # n: instances 0..n-1 are chosen and known here
     uint32_t chain
     uint64_t first_kept
+    bint before_base                # recovery: the newest RECORD_BASE has been taken, and its place in the log is still to come
     uint64_t heard_chosen           # highest n any member has spoken of
     uint32_t heard_from
     bint learning                   # a Learn is out

@@ -78,6 +78,8 @@ cdef void index_free(Index *x) noexcept nogil
 cdef void highs_note(Highs *x, uint64_t segment, uint64_t instance) noexcept nogil
 # Whether every value in that segment, and in those before it, is of an instance below `first`. Forgets what is before it.
 cdef bint highs_below(Highs *x, uint64_t segment, uint64_t first) noexcept nogil
+# One past the highest instance with a value in that segment; 0: none is known.
+cdef uint64_t highs_at(const Highs *x, uint64_t segment) noexcept nogil
 cdef void highs_free(Highs *x) noexcept nogil
 
 # For LogStore. One durable write into an open segment; the file of a name, opened as the mode wants it; a spare made

@@ -381,6 +381,10 @@ cdef bint highs_below(Highs *x, uint64_t segment, uint64_t first) noexcept nogil
     return x.count == 0 or x.first > segment or x.highs[0] <= first
 
 
+cdef uint64_t highs_at(const Highs *x, uint64_t segment) noexcept nogil:
+    return x.highs[segment - x.first] if segment >= x.first and segment - x.first < x.count else 0
+
+
 cdef void highs_free(Highs *x) noexcept nogil:
     free(x.highs)
     memset(x, 0, sizeof(Highs))

@@ -67,7 +67,7 @@ cdef extern from *:
 
     typedef struct { uint32_t size, count, kind, zero; } px_value_head;                           /* 16 */
     /* A batch value is a row of chunks; a chunk is what one propose() or propose_many() handed in. */
-    typedef struct { uint32_t size, count, origin, boot; uint64_t seq; uint32_t machine, zero; } px_chunk_head;  /* 32; size: bytes behind */
+    typedef struct { uint32_t size, count, origin, boot; uint64_t seq; uint32_t machine, life; } px_chunk_head;  /* 32; size: bytes behind */
 
     typedef struct { px_ballot ballot; } px_prevote;
     typedef struct { px_ballot ballot, promised; uint32_t granted, zero; } px_prevote_reply;
@@ -82,7 +82,7 @@ cdef extern from *:
     typedef struct { uint64_t first, end; uint32_t max_bytes, zero; } px_learn;
     typedef struct { uint64_t first; uint32_t count, zero; } px_learned;
     typedef struct { px_ballot ballot; uint32_t boot, count; } px_forward;
-    typedef struct { px_ballot ballot; uint32_t boot, reason, count, zero; } px_forward_refused;
+    typedef struct { px_ballot ballot; uint32_t boot, reason, count, life; } px_forward_refused;
     typedef struct { uint64_t asked, first_kept; } px_kept;
     typedef struct { uint64_t zero; } px_carry;     /* bytes of one Python side for another follow */
     typedef struct { uint64_t inc_hi, inc_lo; } px_join;
@@ -150,7 +150,7 @@ cdef extern from *:
         uint32_t boot
         uint64_t seq
         uint32_t machine
-        uint32_t zero
+        uint32_t life               # of the incarnation that handed it in: a new one counts boots and chunks from 1 again
     ctypedef struct Prevote "px_prevote":
         Ballot ballot
     ctypedef struct PrevoteReply "px_prevote_reply":
@@ -213,7 +213,7 @@ cdef extern from *:
         uint32_t boot
         uint32_t reason
         uint32_t count
-        uint32_t zero
+        uint32_t life
     ctypedef struct Kept "px_kept":
         uint64_t asked
         uint64_t first_kept
@@ -390,6 +390,10 @@ cdef struct Membership:
     uint32_t version                # changes chosen so far
     Member members[31]
     uint64_t since[31]              # the votes of this incarnation count from this instance on
+
+cdef inline uint32_t life_of(uint64_t inc_lo) noexcept nogil:
+    """What of an incarnation stands in a chunk: by that and the boot a process knows its own."""
+    return <uint32_t>inc_lo
 
 cdef inline uint32_t bit(uint32_t index) noexcept nogil:
     return (<uint32_t>1) << index

@@ -44,6 +44,9 @@ class Options:
     """Bytes that the log may take. At half of it, or a little more, a checkpoint is made by itself, and log below it deleted."""
     log_hold: int = 0
     """Instances below a checkpoint that stay in the log, within the budget, for nodes that come back from a short absence."""
+    quarantine: bool = True
+    """Set a log that is found damaged at the start aside, and get well from the other nodes as a new incarnation. Otherwise the
+    node refuses to start (as it does where it is alone)."""
     checkpoint_instances: int = 0
     """A checkpoint is also made after so many instances (0: not for that reason)."""
     checkpoint_seconds: float = 0.0
@@ -122,6 +125,7 @@ class NodeOptions(TypedDict, total=False):
     max_pending_bytes: int
     log_budget: int
     log_hold: int
+    quarantine: bool
     checkpoint_instances: int
     checkpoint_seconds: float
     checkpoints_kept: int

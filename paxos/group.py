@@ -213,9 +213,10 @@ class Group:
         self._events: deque[_Event] = deque()  # taken from the engine, not handled yet
         self.applied = min(self._last.values())
         self.checksum = 0
+        self._chained = False  # whether that is the chain checksum behind `applied`, and not just unknown
         self.error: BaseException | None = None
         self.closed = False
-        self._hollow = False  # the log no longer has what the state machines need next
+        self.hollow = False  # the log no longer has what the state machines need next
         self.master_id = 0
         self.settled = False
         self.on_ready: Callable[[], None] | None = None
@@ -238,20 +239,28 @@ class Group:
     def start(self, keeper: Keeper, background: Background) -> None:
         """Restores from a checkpoint what the log cannot give back, and starts the engine."""
         self._keeper, self._background = keeper, background
-        keeper.applied = lambda: (self.applied, self.checksum)
+        keeper.applied = lambda: (self.applied, self.checksum if self._chained else None)
+        keeper.last = lambda: {id_: max(instance, self.applied) for id_, instance in self._last.items()}
         keeper.stopped = lambda: self.error is not None
         keeper.restored = self._restored
         keeper.failed = lambda error: self._fail(self.applied + 1, error)
+        status = self._engine.status()
+        if status["quarantined"] is not None:
+            logger.critical(
+                "%s. The log was set aside in %s; nothing was deleted. This node gets well from the others, and votes again when "
+                "it is chosen in place of what it was, and knows everything",
+                status["damage"], status["quarantined"],
+            )  # fmt: skip
         formed, _, first_kept, chosen = self._engine.found()
         manifest = keeper.open(self._last)
         if manifest is not None:
             self._restored(manifest)
         if self.applied + 1 < first_kept:
             self._engine.resign(False)  # until a checkpoint of another node has been installed
-            self._hollow = True
+            self.hollow = True
         checksum = self._engine.start(self.applied)
-        if manifest is None or self.applied >= manifest.instance:
-            self.checksum = checksum
+        if checksum:
+            self.checksum, self._chained = checksum, True
         if manifest is not None and formed and manifest.instance > chosen:
             # Installed, and the process ended before the log knew.
             self._engine.install(manifest.instance, manifest.chain, manifest.membership)
@@ -261,9 +270,9 @@ class Group:
         last = manifest.instance - 1
         self._last = {id_: max(instance, last) for id_, instance in self._last.items()}
         if min(self._last.values()) == last:
-            self.applied, self.checksum = last, manifest.chain
-        if self._hollow:
-            self._hollow = False
+            self.applied, self.checksum, self._chained = last, manifest.chain, True
+        if self.hollow:
+            self.hollow = False
             self._engine.resign(True)
 
     # -- proposals
@@ -406,6 +415,7 @@ class Group:
             return
         self.applied = instance
         self.checksum = chain
+        self._chained = True
         if not settled:
             return
         with self._lock:

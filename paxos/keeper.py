@@ -92,7 +92,9 @@ class Keeper:
         self.newest = 0
         self.installed = 0
         self.restored: Callable[[Manifest], object] = lambda manifest: None
-        self.applied: Callable[[], tuple[int, int]] = lambda: (-1, 0)
+        #: the last instance applied, and the chain checksum behind it, if that is known
+        self.applied: Callable[[], tuple[int, int | None]] = lambda: (-1, None)
+        self.last: Callable[[], Mapping[int, int]] = dict
         self.stopped: Callable[[], bool] = lambda: False
         self.failed: Callable[[BaseException], object] = lambda error: None
 
@@ -103,7 +105,7 @@ class Keeper:
 
         ``last`` is what each state machine says that it has. The manifest whose state the machines have now, or None.
         """
-        formed, signature, first_kept, _ = self._engine.found()
+        formed, signature, first_kept, log_chosen = self._engine.found()
         self._store.clean()
         needed = min(last.values()) + 1 < first_kept
         chosen: Manifest | None = None
@@ -128,11 +130,11 @@ class Keeper:
             self._damaged.append(instance)
         if chosen is None or chosen.instance < first_kept:
             return None
-        # In memory only the start costs: from a checkpoint it is shorter than from the log, if that still has everything.
-        behind = [id_ for id_, instance in last.items() if instance < chosen.instance - 1]
-        if not behind or not (needed or all(instance < 0 for instance in last.values()) or not formed):
+        # A start from a checkpoint is shorter than one from the log, if that still has everything. But a durable state machine
+        # needs neither, where its log goes on behind what it has.
+        if not needed and formed and chosen.instance <= log_chosen and any(instance >= 0 for instance in last.values()):
             return None
-        self._restore(chosen, behind)
+        self._restore(chosen, [id_ for id_, instance in last.items() if instance < chosen.instance - 1])
         if not formed:
             self._foreign = chosen
         return chosen
@@ -172,7 +174,7 @@ class Keeper:
         due = self._engine.log_used() * 2 >= policy.budget
         due = due or 0 < policy.instances <= new
         due = due or 0 < policy.seconds * 1e9 <= now - self._made_at
-        if due and new > 0 and not self._making and self._fetch is None and not self.stopped():
+        if due and new > 0 and self.applied()[1] is not None and not self._making and self._fetch is None and not self.stopped():
             self._look(now, new)
 
     def _look(self, now: int, new: int) -> None:
@@ -213,8 +215,8 @@ class Keeper:
                     "a state machine of this group has neither snapshot() and restore() nor snapshot_files() and "
                     "restore_files(): there is no way to make a checkpoint of it"
                 )
-            if applied < 0 or not status["formed"]:
-                raise StorageError("nothing has been applied yet, so there is nothing to make a checkpoint of")
+            if applied < 0 or chain is None or not status["formed"]:
+                raise StorageError("nothing has been applied yet since the start, so there is nothing to make a checkpoint of")
             self._make(applied + 1, chain, bytes.fromhex(status["signature"]), self._engine.membership(), self._is_made)
         except (PaxosError, OSError) as error:
             self._is_made(None, error)
@@ -261,7 +263,9 @@ class Keeper:
 
         def wanted(offer: Offer) -> bool:
             now = self._engine.status()
-            return offer.instance > max(self.applied()[0] + 1, now["first_kept"] if self._hollow(now) else now["chosen"])
+            if self._hollow(now):
+                return offer.instance >= now["first_kept"]
+            return offer.instance > now["chosen"]
 
         self._fetch = Fetch(
             self._engine, self._background, self._store, others, self._engine.now, wanted, self._fetched,
@@ -288,10 +292,11 @@ class Keeper:
             logger.critical("the checkpoint of instance %d that was fetched is of another cluster: refused", manifest.instance)
             self._background.run(lambda: self._store.remove(manifest.instance), lambda _, error: None)
             return
-        applied, _ = self.applied()
-        if applied + 1 < manifest.instance:
+        # A durable state machine of the group may be ahead of it, and of the others.
+        behind = [id_ for id_, instance in self.last().items() if instance < manifest.instance - 1]
+        if behind:
             try:
-                self._restore(manifest, list(self._machines))
+                self._restore(manifest, behind)
             except Exception as error:
                 self.failed(error)
                 return

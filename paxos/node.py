@@ -53,7 +53,7 @@ def open_group(
         heartbeat_ns=int(options.heartbeat * 1e9), election_min_ns=election_min, election_max_ns=2 * election_min,
         stuck_limit_ns=int(options.stuck_limit * 1e9), max_value=options.max_value, segment_size=options.segment_bytes,
         direct=options.direct_io, max_pending=options.max_pending, max_pending_bytes=options.max_pending_bytes,
-        log_budget=options.log_budget, log_hold=options.log_hold,
+        log_budget=options.log_budget, log_hold=options.log_hold, quarantine=options.quarantine,
     )  # fmt: skip
     try:
         group = Group(engine, state_machine, max_value=options.max_value, batch_bytes=options.batch_bytes,

@@ -251,19 +251,32 @@ class Fetch:
         self._heard = self._now()
         logger.info("fetching the checkpoint of instance %d (%d bytes) from node %d", instance, manifest.stored, self._source)
 
+        def open_() -> Incoming | None:
+            if any(there.instance == instance for there in self._store.list()):
+                try:
+                    self._store.verify(manifest)
+                except DamagedCheckpoint:
+                    self._store.remove(instance)
+                else:
+                    return None  # had come whole, and only reading it again had failed
+            return self._store.incoming(manifest)
+
         def opened(incoming: Incoming | None, error: BaseException | None) -> None:
             if self._ended or self._manifest is not manifest:
                 if incoming is not None:
                     self._files.run(incoming.close, lambda _, error: None)
+            elif error is not None:
+                self._leave(str(error))
             elif incoming is None:
-                self._leave(f"{error}")
+                self._ended = True
+                self._done(manifest)
             else:
                 self._incoming = incoming
                 self._missing = incoming.missing()
                 self._exhausted = self._seeking = False
                 self._fill()
 
-        self._files.run(lambda: self._store.incoming(manifest), opened)
+        self._files.run(open_, opened)
 
     def _fill(self) -> None:
         """Keeps as many pieces under way as the window and the rate allow."""

@@ -14,7 +14,7 @@ from paxos._core cimport (
 )
 from paxos._replica cimport Options, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica
 from paxos._types cimport (
-    Accept, Accepted, Ballot, ChunkHead, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_READ, EFFECT_SEND,
+    life_of, Accept, Accepted, Ballot, ChunkHead, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_READ, EFFECT_SEND,
     EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_HEARTBEAT, FRAME_LEARNED, FRAME_PREPARE,
     FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Learned, Membership,
     PrevoteReply, Promise, PromiseValue, RECORD_ACCEPT, RecordAccept, Reject, SETTLE_UNKNOWN, VALUE_BATCH, Value,
@@ -402,6 +402,7 @@ cdef void _submit(Host *h) noexcept nogil:
     h.values += 1
     memset(&head, 0, sizeof(ChunkHead))
     head.size, head.count, head.origin, head.boot, head.seq = 4, 1, r.options.node, r.boot, r.pending_end
+    head.life = life_of(r.inc_lo)
     memcpy(chunk.data, &head, sizeof(ChunkHead))
     memset(chunk.data + sizeof(ChunkHead), 0, 4)            # one value, of no bytes: its chunk's head tells it from others
     replica_submit(r, NOW, r.pending_end, chunk, FAR)

@@ -36,6 +36,8 @@ class World:
         ``power`` all that was not synced may go, in whole or in part; without, the page cache stays."""
     def votes(self, index: int) -> bool:
         """Whether a node runs, is a member, and knows enough to vote."""
+    def incarnation(self, index: int) -> tuple[int, int]:
+        """Of the last start."""
     def up(self, index: int) -> bool: ...
     def life(self, index: int) -> int: ...
     def pause(self, index: int, duration: int) -> None:
@@ -140,6 +142,7 @@ class SimHandle(Handle):
         max_pending_bytes: int = ...,
         log_budget: int = ...,
         log_hold: int = 0,
+        quarantine: bool = True,
     ) -> None: ...
     def start(self, applied: int) -> int: ...
     def stop(self) -> None:

@@ -19,7 +19,7 @@ from paxos.testing._simdisk cimport SimFolder, simdisk_flip, simdisk_wipe
 from paxos.testing._world cimport (
     EVENT_CALL, EVENT_DOWN, EVENT_FRAME, EVENT_RESUME, RUN_CALL, RUN_ENDED, RUN_FAILED, RUN_PYTHON, RUN_UNTIL, SimNode,
     World as CWorld, world_ended,
-    world_free, world_host, world_init, world_local, world_push, world_run, world_stand, world_start, world_wake,
+    world_free, world_host, world_init, world_local, world_push, world_run, world_stand, world_start, world_wake, world_watch,
 )
 
 from paxos.errors import NodeClosed
@@ -124,6 +124,9 @@ cdef class World:
     def votes(self, index):
         cdef SimNode *n = self.node(index)
         return n.host != NULL and n.host.groups[0].replica != NULL and votes(n.host.groups[0].replica)
+
+    def incarnation(self, index):
+        return self.node(index).inc_hi, self.node(index).inc_lo
 
     def up(self, index):
         return self.node(index).host != NULL
@@ -342,7 +345,7 @@ cdef class SimHandle(Handle):
     def __init__(self, World world not None, index, *, window=8, batch_bytes=1 << 16, batch_values=4096,
                  heartbeat_ns=50_000_000, election_min_ns=300_000_000, election_max_ns=600_000_000,
                  stuck_limit_ns=10_000_000_000, max_value=1 << 16, segment_size=1 << 18, max_pending=16384,
-                 max_pending_bytes=128 << 20, log_budget=1 << 22, log_hold=0):
+                 max_pending_bytes=128 << 20, log_budget=1 << 22, log_hold=0, quarantine=True):
         cdef SimNode *n = world.node(index)
         cdef SimFolder folder
         if n.host != NULL:
@@ -357,12 +360,13 @@ cdef class SimHandle(Handle):
         folder.owner = world
         folder.__init__(f"node{index + 1}")
         try:
-            self.open_log(folder, segment_size, True)
+            self.recover(folder, segment_size, True, quarantine, random_next(&world.w.random), random_next(&world.w.random),
+                         random_next(&world.w.random))
             if n.inc_hi != self.log.incarnation_hi or n.inc_lo != self.log.incarnation_lo:
                 if n.inc_hi or n.inc_lo:
                     judge_lost(&world.w.judge, n.index)
+                    world_watch(n)          # whoever had put something else there
                 n.inc_hi, n.inc_lo = self.log.incarnation_hi, self.log.incarnation_lo
-            self.replay(random_next(&world.w.random), random_next(&world.w.random), random_next(&world.w.random))
         except BaseException:
             self.leave()
             world_ended(n, n.disk.dead and n.disk.loses_power)

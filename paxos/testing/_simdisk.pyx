@@ -444,6 +444,21 @@ cdef class SimFolder(Folder):
         """Closes the files of checkpoints; nothing else is held."""
         self.close_files()
 
+    def quarantine(self, str why not None):
+        """Sets the segments aside, under other names."""
+        cdef bytes old, new
+        cdef int error = 0
+        number = 0
+        while any(name.startswith(f"q{number:03d}-") for name in self.names()):
+            number += 1
+        for name in sorted(name for name in self.names() if name.endswith(".seg")):
+            old, new = name.encode(), f"q{number:03d}-{name[:16]}.old".encode()
+            error = error or self.disk.rename(&self.disk, old, new)
+        error = error or self.disk.sync_directory(&self.disk)
+        if error:
+            raise OSError(error, "the process ended", self.path)
+        return f"{self.path}/quarantine/{number:03d}"
+
     def files(self):
         """The files of checkpoints. They lie beside those of the log."""
         cdef Disk disk

@@ -148,6 +148,7 @@ cdef void world_free(World *w) noexcept nogil
 cdef void world_push(World *w, int64_t at, int kind, uint32_t node, uint32_t other, uint32_t life, uint8_t *data, size_t size) noexcept nogil
 # Goes on until `until` (ns), or until Python is wanted: why, and for which node or call.
 cdef int world_run(World *w, int64_t until, uint64_t *which) noexcept nogil
+cdef void world_watch(SimNode *n) noexcept nogil            # the judge sees what reaches its disk
 cdef void world_host(SimNode *n, Host *h) noexcept nogil        # what a Host stands on here
 cdef int world_start(SimNode *n) noexcept nogil                 # its Host is ready; RunEnd
 cdef void world_wake(SimNode *n) noexcept nogil                 # Python has something for it, or has made room

@@ -270,6 +270,11 @@ cdef void persisted(void *context, const char *name, uint64_t offset, const uint
         judge_persisted(&n.world.judge, n.index, n.last_write, data, size)
 
 
+cdef void world_watch(SimNode *n) noexcept nogil:
+    n.disk.persisted = persisted
+    n.disk.context = n
+
+
 cdef void world_host(SimNode *n, Host *h) noexcept nogil:
     h.delivery.clock.context = n
     h.delivery.clock.now = local_now
@@ -609,8 +614,7 @@ cdef void world_init(World *w, uint32_t nodes, uint64_t seed) noexcept nogil:
         n.python_low = 20 * MICROSECOND
         n.python_high = 100 * MICROSECOND
         simdisk_init(&n.disk, random_next(&w.random), &w.now)
-        n.disk.persisted = persisted
-        n.disk.context = n
+        world_watch(n)
 
 
 cdef void world_free(World *w) noexcept nogil:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Final
 
+from paxos.keeper import CheckpointPolicy
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 from paxos.testing.faults import KINDS, Fault, Faults, draw
 from paxos.testing.linearizability import Inconclusive, Operation, check
@@ -106,6 +107,7 @@ class _Life:
     keys: int
     rate: float
     gap: int
+    policy: CheckpointPolicy
 
 
 def _life(plan: Plan, dice: random.Random) -> _Life:
@@ -125,6 +127,14 @@ def _life(plan: Plan, dice: random.Random) -> _Life:
         "max_pending_bytes": dice.choice([128 << 20, 128 << 20, 1 << 14]),
         "stuck_limit_ns": dice.choice([1, 3, 10]) * SECOND,
     }
+    budget = options["segment_size"] * dice.choice([4, 8, 64])
+    options["log_budget"], options["log_hold"] = budget, dice.choice([0, 0, 20, 1000])
+    policy = CheckpointPolicy(
+        budget=budget,
+        instances=dice.choice([0, 0, 10, 100]),
+        seconds=dice.choice([0.0, 0.0, 2.0]),
+        kept=dice.choice([1, 2]),
+    )
     return _Life(
         nodes=nodes,
         options=options,
@@ -135,6 +145,7 @@ def _life(plan: Plan, dice: random.Random) -> _Life:
         keys=dice.choice([1, 3, 8]),
         rate=plan.rate * dice.choice([0.5, 1, 2]),
         gap=dice.choice([300, 1000, 4000]) * MS,
+        policy=policy,
     )
 
 
@@ -173,6 +184,7 @@ def run(
             nodes=life.nodes,
             seed=seed * 0x9E3779B1 + 1,
             direct=life.direct,
+            policy=life.policy,
             **life.options,
         )
         faults = Faults(cluster, lambda replica: None)
@@ -227,8 +239,9 @@ def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
     """The faults have ceased: each node that is not damaged gets a value chosen, and all of them reach the same series."""
     faults.stop()
     before = cluster.world.chosen
-    living = [replica for replica in cluster.replicas if replica.damaged is None and replica.id not in faults.wiped]
-    probes = [Probe(workload, replica) for replica in living]
+    living = [replica for replica in cluster.replicas if replica.damaged is None]
+    # One that gets well of a loss is not asked yet: it has a voice when it is level.
+    probes = [Probe(workload, replica) for replica in living if replica.id not in faults.rotten]
     if not cluster.run_until(lambda: all(p.answered or p.replica.damaged for p in probes), CHOSEN_WITHIN):
         silent = ", ".join(str(probe.replica.id) for probe in probes if not probe.answered)
         chosen = cluster.world.chosen - before
@@ -241,6 +254,12 @@ def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
     if not cluster.run_until(lambda: cluster.level(living), LEVEL_WITHIN):
         raise Violation(f"the nodes are not level {LEVEL_WITHIN} s after the last fault: {_states(living)}")
     workload.finish()
+
+    def voiceless() -> list[int]:
+        return [replica.id for replica in living if not cluster.world.votes(replica.index)]
+
+    if not cluster.run_until(lambda: not voiceless(), LEVEL_WITHIN):
+        raise Violation(f"nodes {voiceless()} have no vote {LEVEL_WITHIN} s after all were level: {_states(living)}")
 
     # A log that has fallen idle is sealed: a write says that the newest one with something in it is durable (rule 13). Frames
     # that the faults made late by seconds may still come in, and be logged.

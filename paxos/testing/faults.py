@@ -95,9 +95,9 @@ class Faults:
         self.hits: Counter[str] = Counter()
         self.log: list[tuple[int, int, str, int]] = []  # from, to, kind, node id
         self.over = False
-        self.rotten: set[int] = set()
-        self.wiped: set[int] = set()  # came back empty: these wait, and neither vote nor apply
-        self.contradicted: set[int] = set()  # their logs hold what cannot be, and must be refused
+        #: nodes that have lost what they had written, or will find that out, and the incarnation that lost it
+        self.rotten: dict[int, tuple[int, int]] = {}
+        self.contradicted: set[int] = set()  # their logs hold what cannot be, and must be set aside
         self.down_until: dict[int, int] = {}
         self.network = {"loss": 0.0, "duplicate": 0.0, "late": (0.0, 0), "corrupt": 0.0}
         self.cut_number = 0
@@ -133,8 +133,15 @@ class Faults:
         if not self.over and self.down_until.get(replica.id, 0) > self.world.now:
             return
         if replica.start():
-            if replica.id in self.contradicted:
+            damage = replica.status()["damage"]
+            # (It may have been set aside at an earlier start, which then failed for another reason.)
+            if replica.id in self.contradicted and self.world.incarnation(replica.index) == self.rotten[replica.id]:
                 raise Violation(f"node {replica.id} starts with a log that contradicts itself")
+            if damage is not None and replica.id not in self.rotten:
+                raise Violation(f"node {replica.id} calls its log damaged, and nobody has damaged it: {damage}")
+            if replica.group is not None and replica.group.hollow and not (replica.id in self.rotten or self.hits["read-fails"]):
+                raise Violation(f"node {replica.id} has given log up for a checkpoint that it does not have")
+            self.contradicted.discard(replica.id)
             self.restart(replica)
         elif replica.damaged is None:
             self.world.call_at(self.world.now + 50 * MS, lambda: self.revive(replica))
@@ -331,18 +338,22 @@ class Faults:
                     handle.resign(True)
 
             self._after(fault, stand_again)
-        else:  # flip, wipe, contradict: what rots makes its node unusable for good, so never more than a minority
+        else:  # flip, wipe, contradict: who has lost its log must get well from the others, so never more than a minority
             # And not before the cluster is formed, for which it takes them all.
+            # One that got well, as another incarnation that votes, may be met again.
+            for other, lost in list(self.rotten.items()):
+                if world.votes(other - 1) and world.incarnation(other - 1) != lost:
+                    del self.rotten[other]
             if (
                 len(self.rotten) >= (len(self.cluster.replicas) - 1) // 2
                 or replica.id in self.rotten
                 or not world.chosen
             ):
                 return False
+            incarnation = world.incarnation(index)
             if kind == "wipe":
                 self.cluster.crash(replica)
                 world.wipe(index)
-                self.wiped.add(replica.id)
             elif kind == "contradict":
                 self.cluster.crash(replica)
                 if not contradict(world.folder(index), fault.number):
@@ -350,5 +361,5 @@ class Faults:
                 self.contradicted.add(replica.id)
             elif world.flip(index) is None:
                 return False
-            self.rotten.add(replica.id)
+            self.rotten[replica.id] = incarnation
         return True

@@ -531,8 +531,8 @@ class SimCluster:
     async def settle(self, within: float = LEVEL_WITHIN) -> list[int]:
         """Ends all faults, starts what is down, and waits until all nodes have applied the same; then compares their states.
 
-        Returns the ids of these nodes: all but those that have lost what they had written. One whose log is damaged stays down,
-        and one with an empty disk ("wipe") neither votes nor applies. Raises Violation where they are not level ``within``
+        Returns the ids of these nodes. One that has lost its disk, or part of it, has got well from the others; only where it was
+        alone it stays down, and is left out. Raises Violation where they are not level ``within``
         seconds, and :class:`Diverged` where digests differ.
         """
         self._held.clear()
@@ -549,8 +549,8 @@ class SimCluster:
         return living
 
     def _living(self) -> list[Replica]:
-        """Those that still have what they have written."""
-        return [r for r in self.cluster.replicas if r.damaged is None and r.id not in self.faults.wiped]
+        """All but a node that is alone and has lost what it had written."""
+        return [r for r in self.cluster.replicas if r.damaged is None]
 
     def _states(self) -> str:
         return "; ".join(

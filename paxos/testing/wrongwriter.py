@@ -114,7 +114,7 @@ FILES: Final[list[tuple[str, int, Callable[[bytes], bytes | None]]]] = [
 
 # ---- the log of a node: records that contradict what stands before them ----
 
-_FORMATION, _FORMED, _PROMISE, _ACCEPT, _LEARN, _WATERMARK = 3, 4, 5, 6, 7, 8
+_FORMATION, _FORMED, _PROMISE, _ACCEPT, _LEARN, _WATERMARK, _BASE = 3, 4, 5, 6, 7, 8, 9
 #: By type: (form, place in the record, how it changes). The body begins at 32.
 _CONTRADICTIONS: Final[dict[int, list[tuple[str, int, Callable[[int], int]]]]] = {
     _PROMISE: [("B", 13, lambda _: _WATERMARK), ("B", 13, lambda _: _FORMED)],
@@ -168,7 +168,9 @@ def contradict(folder: SimFolder, number: int) -> bool:
     for _ in range(struct.unpack_from("<I", segment, newest + 48)[0]):
         records.append(at)
         at += 32 + (struct.unpack_from("<I", segment, at + 8)[0] + 7) // 8 * 8
-    fitting = [at for at in records if segment[at + 13] in _CONTRADICTIONS]
+    # What a RECORD_BASE makes obsolete is not compared with anything.
+    begin = max((at for at in records if segment[at + 13] == _BASE), default=0)
+    fitting = [at for at in records if at > begin and segment[at + 13] in _CONTRADICTIONS]
     if not fitting:
         return False
     at = fitting[number % len(fitting)]
