@@ -500,10 +500,17 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     Mutant(
         "full-for-ever",
-        "B8: a node does not go on when there is room again",
+        "B8: a node goes on to refuse proposals when there is room again",
         "_round.pyx",
-        "        if may_stand(h):\n            resign(h, True)\n    if h.unlogged.count and not h.silent:\n",
-        "        h.may_lead = False\n    if h.unlogged.count and not h.silent:\n",
+        "    elif h.disk_full and not error:\n",
+        "    elif False:\n",
+    ),
+    Mutant(
+        "silent-for-ever",
+        "B8: what waited for room is not logged when there is some",
+        "_round.pyx",
+        "    if h.unlogged.count:\n        log_unlogged(h)\n",
+        "",
     ),
     # -- rules 16, 19, 22, and the host's own
     Mutant(
