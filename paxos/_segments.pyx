@@ -136,7 +136,10 @@ cdef class LogStore:
 
     cdef _check(self, int error, str what):
         if error:
-            _raise(ENOSPC if error == STORE_NO_ROOM else error, f"{self._folder.log}: {what} failed")
+            if error == STORE_NO_ROOM:
+                what = f"{what} (it takes another segment of {self.store.writer.segment_size} bytes: make room for one)"
+                error = ENOSPC
+            _raise(error, f"{self._folder.log}: {what} failed")
 
     cdef _allocate(self, uint32_t node_id, uint64_t segment_size, found, bint direct):
         cdef Files *f

@@ -160,7 +160,7 @@ cdef class World:
         n.timer_at = 0
         world_wake(n)
 
-    def disk(self, index, *, low=None, high=None, hang=None, fails=None, full=None, direct=None,
+    def disk(self, index, *, low=None, high=None, hang=None, fails=None, full=None, room=0, direct=None,
              read_fails=None, directory_fails=None):
         cdef SimNode *n = self.node(index)
         if low is not None:
@@ -174,7 +174,7 @@ cdef class World:
         if directory_fails is not None:
             n.disk.directory_fails = directory_fails
         if full is not None:
-            n.disk.full = full
+            n.disk.full, n.disk.room = full, room
         if read_fails is not None:
             n.disk.read_fails = read_fails
         if direct is not None:

@@ -330,15 +330,16 @@ cdef void look_for_spares(SimNode *n, bint failed) noexcept nogil:
 cdef int prepare(SimNode *n) noexcept nogil:
     """The preparer's turn. RunEnd"""
     cdef World *w = n.world
+    cdef bint made
     n.spare_due = False
     if n.paused or n.disk_hangs_until > w.now:
         n.spare_due = True
         world_push(w, max(w.now + 20 * MILLISECOND, n.disk_hangs_until), EVENT_SPARE, n.index, 0, n.life, NULL, 0)
         return RUN_UNTIL
-    spares_make(spares(n), False)
+    made = spares_make(spares(n), False)
     if n.disk.dead:
         return RUN_ENDED            # in one of its calls
-    if not n.disk.full or not spares_wanted(spares(n)):
+    if made or not n.disk.full or not spares_wanted(spares(n)):
         n.short_since = 0
     elif n.short_since == 0:
         n.short_since = world_local(n)
