@@ -6,6 +6,7 @@ hears of it. Start with :class:`Node` (asyncio) or :class:`SyncNode` (threads) a
 
 from paxos.config import Options, parse_address
 from paxos.errors import (
+    CheckpointFailed,
     ConfigError,
     DamagedCheckpoint,
     DamagedLog,
@@ -25,12 +26,13 @@ from paxos.errors import (
 )
 from paxos.group import NodeStatus
 from paxos.node import Node
-from paxos.statemachine import StateMachine
+from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
 from paxos.sync import SyncNode
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CheckpointFailed",
     "ConfigError",
     "DamagedCheckpoint",
     "DamagedLog",
@@ -46,6 +48,8 @@ __all__ = [
     "PartialOutcome",
     "PaxosError",
     "Refused",
+    "SnapshotReader",
+    "SnapshotWriter",
     "StateMachine",
     "StateMachineFailed",
     "StorageError",

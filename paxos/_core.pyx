@@ -517,7 +517,7 @@ def encode_learned(Core core not None, uint64_t first, list values):
 
 
 cdef class Core:
-    """One group's replica, stepped by hand. Every step returns its effects, in order, as tuples:
+    """One group's replica, stepped by hand; ``incarnation`` (high, low) where it is not the member's. Every step returns its effects, in order, as tuples:
 
     ``("send", peers, after, frame)``, ``("log", number, type, instance, body)``, ``("chosen", instance, kind, count, value)``,
     ``("read", peers, first, end, max_bytes)``, ``("settled", seq, code)``, ``("master", node, round, settled)``,
@@ -530,7 +530,7 @@ cdef class Core:
     def __cinit__(self, uint32_t node, members, *, uint32_t group=0, uint64_t signature=1, uint32_t boot=1, uint64_t seed=1,
                   uint32_t window=8, uint32_t batch_bytes=1 << 20, uint32_t batch_values=4096,
                   int64_t heartbeat=50_000_000, int64_t election_min=300_000_000, int64_t election_max=600_000_000,
-                  int64_t resend=100_000_000, uint64_t queue_bytes=1 << 27):
+                  int64_t resend=100_000_000, uint64_t queue_bytes=1 << 27, incarnation=None):
         cdef Options options
         cdef Membership m
         cdef uint32_t i
@@ -548,7 +548,8 @@ cdef class Core:
         options.batch_bytes, options.batch_values, options.queue_bytes = batch_bytes, batch_values, queue_bytes
         options.heartbeat, options.election_min, options.election_max = heartbeat, election_min, election_max
         options.resend = resend
-        self.replica = replica_new(&options, &m, signature, m.members[found].inc_hi, m.members[found].inc_lo, boot, seed)
+        hi, lo = (m.members[found].inc_hi, m.members[found].inc_lo) if incarnation is None else incarnation
+        self.replica = replica_new(&options, &m, signature, hi, lo, boot, seed)
 
     def __dealloc__(self):
         replica_free(self.replica)

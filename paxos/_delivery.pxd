@@ -42,6 +42,7 @@ cdef struct Submission:
 cdef enum OrderType:
     ORDER_BASE = 1                  # a checkpoint of everything below `instance` is durable here
     ORDER_INSTALL = 2               # ... has come from elsewhere: value holds the membership
+    ORDER_MAKING = 4                # a checkpoint is being made (instance: 1), or is not any more (0)
     ORDER_CARRY = 3                 # value is for the Python side of node `node`
 
 cdef struct Order:
@@ -73,6 +74,7 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t first_kept             # instances below it are deleted
     uint64_t segments               # of the log, in use
     bint outsider
+    bint votes
     bint replaced                   # has been a member, and another incarnation is now
     Membership membership
     uint64_t sig_hi
@@ -196,3 +198,6 @@ cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance
 cdef void delivery_poke(Delivery *d) noexcept nogil             # drain() is wanted, though nothing is there
 cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil
+
+# The values of an instance as Python sees them: [(state machine, [bytes, ...]), ...], adjacent chunks of one together.
+cdef list value_runs(Value *value, uint64_t instance)

@@ -504,47 +504,75 @@ cdef void delivery_status(Delivery *d, Status *status) noexcept nogil:
     unlock(d)
 
 
+cdef const uint8_t *chunk_values(const ChunkHead *head, const uint8_t *p, uint64_t instance, list values) except NULL:
+    """The entries of the chunk whose bytes are at p, appended to `values`; where the next chunk begins."""
+    cdef uint32_t left = head.size
+    cdef uint32_t length, i
+    for i in range(head.count):
+        if left < 4:
+            raise StorageError(f"a chunk of instance {instance} ends within an entry")
+        memcpy(&length, p, 4)
+        if length > left - 4:
+            raise StorageError(f"a chunk of instance {instance} ends within an entry")
+        values.append(PyBytes_FromStringAndSize(<const char *>p + 4, length))
+        p += 4 + <size_t>length
+        left -= 4 + length
+    return p + left
+
+
+cdef const uint8_t *chunk_head(ChunkHead *head, const uint8_t *p, const uint8_t *end, uint64_t instance) except NULL:
+    """The head of the chunk at p; where its bytes begin."""
+    if <size_t>(end - p) < sizeof(ChunkHead):
+        raise StorageError(f"the value of instance {instance} ends within a chunk")
+    memcpy(head, p, sizeof(ChunkHead))
+    p += sizeof(ChunkHead)
+    if head.size > <size_t>(end - p):
+        raise StorageError(f"the value of instance {instance} ends within a chunk")
+    return p
+
+
+cdef list value_runs(Value *value, uint64_t instance):
+    cdef list runs = []
+    cdef list values = None
+    cdef const uint8_t *p = value.data
+    cdef const uint8_t *end = p + value.size
+    cdef ChunkHead head
+    cdef uint32_t machine = 0
+    if value.kind != VALUE_BATCH:
+        return runs
+    while p < end:
+        p = chunk_head(&head, p, end, instance)
+        if values is None or machine != head.machine:
+            machine = head.machine
+            values = []
+            runs.append((machine, values))
+        p = chunk_values(&head, p, instance, values)
+    return runs
+
+
 cdef tuple decode(Delivery *d, const Event *e):
     """An instance as runs of values per state machine, and what of it this process had handed in."""
     cdef list runs = []
     cdef list settled = []
     cdef list values = None
     cdef const uint8_t *p
-    cdef size_t left
+    cdef const uint8_t *end
     cdef ChunkHead head
     cdef uint32_t machine = 0
-    cdef uint32_t length
-    cdef uint32_t i
     cdef Py_ssize_t start
     cdef uint64_t token
     if e.value == NULL or e.value.kind != VALUE_BATCH:
         return (EVENT_CHOSEN, e.group, e.instance, e.a, runs, settled)
     p = e.value.data
-    left = e.value.size
-    while left:
-        if left < sizeof(ChunkHead):
-            raise StorageError(f"the value of instance {e.instance} ends within a chunk")
-        memcpy(&head, p, sizeof(ChunkHead))
-        p += sizeof(ChunkHead)
-        left -= sizeof(ChunkHead)
-        if head.size > left:
-            raise StorageError(f"the value of instance {e.instance} ends within a chunk")
-        left -= head.size
+    end = p + e.value.size
+    while p < end:
+        p = chunk_head(&head, p, end, e.instance)
         if values is None or machine != head.machine:
             machine = head.machine
             values = []
             runs.append((machine, values))
         start = len(values)
-        for i in range(head.count):
-            if head.size < 4:
-                raise StorageError(f"a chunk of instance {e.instance} ends within an entry")
-            memcpy(&length, p, 4)
-            if length > head.size - 4:
-                raise StorageError(f"a chunk of instance {e.instance} ends within an entry")
-            values.append(PyBytes_FromStringAndSize(<const char *>p + 4, length))
-            p += 4 + <size_t>length
-            head.size -= 4 + length
-        p += head.size
+        p = chunk_values(&head, p, e.instance, values)
         if head.origin == d.node and head.boot == d.boot and head.life == life_of(d.inc_lo):
             token = delivery_token(d, head.seq)
             if settle(d, token):

@@ -30,9 +30,7 @@ _Behind: TypeAlias = tuple[Literal[7], int, int, int]
 _Carry: TypeAlias = tuple[Literal[8], int, int, bytes]
 # (9, group, node id, version): another incarnation of that node is a member now
 _Membership: TypeAlias = tuple[Literal[9], int, int, int]
-_Event: TypeAlias = (
-    _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership
-)
+_Event: TypeAlias = _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership
 
 class _Status(TypedDict):
     """A node at one moment; counters count from this start on. ``commits``: values chosen, from instance 0 on."""
@@ -55,6 +53,7 @@ class _Status(TypedDict):
     disk_full: bool
     segment_bytes: int
     outsider: bool
+    votes: bool
     replaced: bool
     membership_version: int
     commits: int
@@ -103,6 +102,8 @@ class Handle:
         """The files of the checkpoints beside this node's log."""
     def base(self, instance: int) -> None:
         """A checkpoint of everything below ``instance`` is durable here: the log below it may go."""
+    def making(self, on: bool) -> None:
+        """A checkpoint is being made, or is not any more. While one is, a master does not let the log outgrow its budget."""
     def install(self, instance: int, chain: int, membership: bytes) -> None:
         """A checkpoint that came from elsewhere is durable here, and the state machines have it. StorageError where the
         membership is not one of this cluster's nodes."""

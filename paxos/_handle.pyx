@@ -4,8 +4,8 @@ only touch the queues between a node and Python."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, ORDER_INSTALL, REASONS, Status, clock_now, delivery_command, delivery_drain, delivery_order, delivery_poke,
-    delivery_disk_full, delivery_status, delivery_submit,
+    ORDER_BASE, ORDER_CARRY, ORDER_INSTALL, ORDER_MAKING, REASONS, Status, clock_now, delivery_command, delivery_disk_full,
+    delivery_drain, delivery_order, delivery_poke, delivery_status, delivery_submit,
 )
 from libc.string cimport memcpy
 from paxos._formation cimport STATE_FORMED, formation_init
@@ -233,6 +233,11 @@ cdef class Handle:
             raise NodeClosed("this node has been closed")
         delivery_order(&self.host.delivery, ORDER_BASE, 0, instance, 0, NULL)
 
+    def making(self, bint on):
+        """A checkpoint is being made, or is not any more. While one is, a master does not let the log outgrow its budget."""
+        if not self.stopped:
+            delivery_order(&self.host.delivery, ORDER_MAKING, 0, on, 0, NULL)
+
     def install(self, uint64_t instance, uint32_t chain, bytes membership not None):
         """A checkpoint that came from another node is durable here, and the state machines have it."""
         cdef Membership m = self.configured
@@ -287,7 +292,7 @@ cdef class Handle:
             "formed": bool(s.formed), "role": ROLES[s.role], "master_id": s.master, "master_round": s.master_round,
             "established": bool(s.established), "chosen": s.chosen, "heard_chosen": s.heard_chosen,
             "chain": s.chain, "delivered": s.delivered,
-            "first_kept": s.first_kept, "log_segments": s.segments, "disk_full": bool(s.disk_full), "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "replaced": bool(s.replaced),
+            "first_kept": s.first_kept, "log_segments": s.segments, "disk_full": bool(s.disk_full), "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "votes": bool(s.votes), "replaced": bool(s.replaced),
             "membership_version": s.membership.version,
             "commits": s.chosen_values, "log_mode": self.log_mode, "fsyncs": s.syncs, "log_writes": s.writes,
             "log_bytes": s.log_bytes, "log_records": s.log_records, "log_ns": s.log_time,

@@ -225,7 +225,7 @@ cdef void _propose_waiting(Replica *r) noexcept nogil:
         r.next_instance += 1
     if r.next_instance <= r.takeover_end:
         return
-    while r.queue_head != NULL and r.next_instance < r.chosen + r.options.window:
+    while r.queue_head != NULL and not r.throttled and r.next_instance < r.chosen + r.options.window:
         _propose_batch(r)
     # An idle group is carried on to where the newest change of its membership is in force (rule 7).
     while r.next_instance < membership_settled(r) and r.next_instance < r.chosen + r.options.window:

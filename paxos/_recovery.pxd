@@ -1,7 +1,23 @@
 # cython: language_level=3
 """Judges the bytes of a log: what it holds, where it ends, whether it is damaged. See recover()."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from paxos._log cimport RecordRef
+from paxos._log cimport RecordRef, Segment
+from paxos._types cimport Record, RecordWrite
+
+cdef enum Reason:                   # why there is no whole write at a place
+    OK = 0
+    NO_WRITE = 1
+    STALE_CHAIN = 2
+    RECORD_BAD = 3
+    RECORD_CHAIN = 4
+    PADDING = 5
+    # what has the right crc and chain, and still cannot be
+    CONTRADICTION = 16
+    IMPOSSIBLE_WRITE = 16
+    IMPOSSIBLE_RECORD = 17
+    OTHER_IDENTITY = 18
+    # written by a later version
+    UNKNOWN = 32
 
 cdef struct RecordTable:
     RecordRef *refs
@@ -21,6 +37,16 @@ cdef struct Walk:                   # how far recovery has come through the log
     uint64_t offset                 # in the segment being walked
     bint ended                      # that segment ended with LOG_END
     RecordTable table
+
+# What a log that is in use is read with, too; see _logreader.
+# The header block: 0 good, -1 does not verify, 1 verifies but is of an unknown version.
+cdef int recovery_header(const uint8_t *data, size_t size, Segment *h) noexcept nogil
+# The RECORD_WRITE at data, judged by itself. `room`: bytes to the end of the segment. A Reason.
+cdef int recovery_write(const uint8_t *data, size_t room, uint64_t position, uint32_t seed, Record *r,
+                        RecordWrite *write) noexcept nogil
+# The records of the write at data, into k.table; the caller takes the table back to where it was on failure. A Reason.
+cdef int recovery_records(Walk *k, const uint8_t *data, uint64_t position, uint32_t seed, const RecordWrite *write,
+                          uint32_t *chain) noexcept nogil
 
 cdef class Recovered:
     """What recover() found out; see there."""

@@ -60,21 +60,6 @@ from paxos._types cimport (
 )
 
 
-cdef enum Reason:                   # why there is no whole write at a place
-    OK = 0
-    NO_WRITE = 1
-    STALE_CHAIN = 2
-    RECORD_BAD = 3
-    RECORD_CHAIN = 4
-    PADDING = 5
-    # what has the right crc and chain, and still cannot be
-    CONTRADICTION = 16
-    IMPOSSIBLE_WRITE = 16
-    IMPOSSIBLE_RECORD = 17
-    OTHER_IDENTITY = 18
-    # written by a later version
-    UNKNOWN = 32
-
 _REASONS = {
     NO_WRITE: "no write verifies here",
     STALE_CHAIN: "the write here does not follow the record before it",
@@ -94,8 +79,8 @@ cdef bint _zeros(const uint8_t *data, size_t size) noexcept nogil:
     return data[0] == 0 and (size == 1 or memcmp(data, data + 1, size - 1) == 0)
 
 
-cdef int _write_record(const uint8_t *data, size_t room, uint64_t position, uint32_t seed, Record *r,
-                       RecordWrite *write) noexcept nogil:
+cdef int recovery_write(const uint8_t *data, size_t room, uint64_t position, uint32_t seed, Record *r,
+                        RecordWrite *write) noexcept nogil:
     """The RECORD_WRITE at data, judged by itself. `room`: bytes to the end of the segment."""
     if not log_crc_right(data, room, seed, r):
         return NO_WRITE
@@ -139,8 +124,8 @@ cdef void _found(RecordTable *t, uint64_t position, const Record *r, const uint8
     t.count += 1
 
 
-cdef int _records(Walk *k, const uint8_t *data, uint64_t position, uint32_t seed, const RecordWrite *write,
-                  uint32_t *chain) noexcept nogil:
+cdef int recovery_records(Walk *k, const uint8_t *data, uint64_t position, uint32_t seed, const RecordWrite *write,
+                          uint32_t *chain) noexcept nogil:
     """The records of the write at data; into the table, which the caller takes back to where it was on failure."""
     cdef size_t at = WRITE_HEAD, end
     cdef uint32_t i
@@ -189,7 +174,7 @@ cdef int _walk(Walk *k, const uint8_t *data, uint64_t number) noexcept nogil:
     k.ended = False
     while not k.ended:
         position = number * k.segment_size + k.offset
-        reason = _write_record(data + k.offset, k.segment_size - k.offset, position, seed, &r, &write)
+        reason = recovery_write(data + k.offset, k.segment_size - k.offset, position, seed, &r, &write)
         if reason != OK and reason != IMPOSSIBLE_WRITE:
             return reason
         if r.previous != k.chain:
@@ -198,7 +183,7 @@ cdef int _walk(Walk *k, const uint8_t *data, uint64_t number) noexcept nogil:
             return IMPOSSIBLE_WRITE
         chain = r.crc
         mark = k.table.count
-        reason = _records(k, data + k.offset, position, seed, &write, &chain)
+        reason = recovery_records(k, data + k.offset, position, seed, &write, &chain)
         if reason != OK:
             k.table.count = mark
             return reason
@@ -218,14 +203,14 @@ cdef uint64_t _scan(Walk *k, const uint8_t *data, uint64_t number, uint64_t offs
     cdef RecordWrite write
     while offset + BLOCK <= size:
         position = number * k.segment_size + offset
-        if _write_record(data + offset, size - offset, position, seed, &r, &write) == OK:
+        if recovery_write(data + offset, size - offset, position, seed, &r, &write) == OK:
             _note(k, &write)
             last = position
         offset += BLOCK
     return last
 
 
-cdef int _header(const uint8_t *data, size_t size, Segment *h) noexcept nogil:
+cdef int recovery_header(const uint8_t *data, size_t size, Segment *h) noexcept nogil:
     """0: good. -1: does not verify. 1: verifies, but of an unknown version."""
     if size < BLOCK:
         return -1
@@ -336,7 +321,7 @@ cdef class Recovered:
             self.outcome, self.row = "empty", 1
             return
         for i in range(n):
-            state = _header(<const uint8_t *>views[i].buf, views[i].len, &h)
+            state = recovery_header(<const uint8_t *>views[i].buf, views[i].len, &h)
             if state > 0:
                 return self._bad(3, self.numbers[i], 0, f"the segment has format version {h.version}; this version of the "
                                  f"library knows version {FORMAT_VERSION} only")
@@ -376,7 +361,7 @@ cdef class Recovered:
             if at + 2 == n and bad_last:
                 return self._bad(2, self.numbers[n - 1], 0, "the segment's header does not verify")
             at += 1
-            _header(<const uint8_t *>views[at].buf, views[at].len, &h)
+            recovery_header(<const uint8_t *>views[at].buf, views[at].len, &h)
             if h.previous != k.chain or h.durable != k.last:
                 return self._bad(6, self.numbers[at], 0, "the segment does not go on where the one before it ends")
         place = self.numbers[at] * k.segment_size + k.offset
@@ -399,7 +384,7 @@ cdef class Recovered:
         if self.numbers[0] > k.oldest:
             return self._bad(5, self.numbers[0] - 1, 0, f"this segment is missing: the log begins in segment {k.oldest}")
         if at + 1 < n:
-            _header(<const uint8_t *>views[at + 1].buf, views[at + 1].len, &h)
+            recovery_header(<const uint8_t *>views[at + 1].buf, views[at + 1].len, &h)
             if at + 2 < n or valid or (not bad_last and h.durable != place):
                 return self._bad(13, self.numbers[at], k.offset, f"{_REASONS[reason]}, and a later segment is in use")
             self.drop.append(self.numbers[at + 1])

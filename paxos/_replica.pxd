@@ -126,6 +126,7 @@ cdef struct Replica:
     uint64_t own_from               # first instance proposed under it
     uint64_t takeover_end           # instances below it come from the promises; one no-op follows, then new values
     uint64_t next_instance
+    bint throttled                  # new values wait: the log is at its budget, and a checkpoint is being made
     uint64_t change_at              # instance of the change of membership last proposed under the own ballot, +1
     uint64_t noticed                # watermark that the others have been told
     int64_t notice_due              # when they are to be told, if no Accept goes out before; 0: nothing to tell

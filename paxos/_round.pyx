@@ -24,7 +24,7 @@ from paxos._core cimport (
     replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
 )
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, Order, Status, Submission, clock_now, delivery_carry, delivery_log, delivery_orders, delivery_ping, delivery_publish, delivery_room, delivery_take,
+    ORDER_BASE, ORDER_CARRY, ORDER_MAKING, Order, Status, Submission, clock_now, delivery_carry, delivery_log, delivery_orders, delivery_ping, delivery_publish, delivery_room, delivery_take,
 )
 from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, submit, take
 from paxos._formation cimport (
@@ -32,8 +32,8 @@ from paxos._formation cimport (
     formation_outside, formation_receive, formation_restore, formation_start, formation_tick,
 )
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
-from paxos._membership cimport membership_read
-from paxos._prune cimport prune_base, prune_install, prune_next
+from paxos._membership cimport membership_read, votes
+from paxos._prune cimport prune_base, prune_full, prune_install, prune_next
 from paxos._state cimport PEER_BACKLOG, Group, Host, may_stand
 from paxos._replica cimport Replica
 from paxos._store cimport (
@@ -250,6 +250,7 @@ cdef void pump(Host *h) noexcept nogil:
     for i in range(h.group_count):
         g = &h.groups[i]
         if g.replica != NULL:
+            g.replica.throttled = h.making and prune_full(h)
             replica_pump(g.replica, h.now)
             take(h, &g.replica.out, g)
 
@@ -342,6 +343,7 @@ cdef void fill_status(Host *h, Status *s) noexcept nogil:
         s.core_refused = g.replica.counters.refused_frames
         s.first_kept = g.replica.first_kept
         s.outsider = g.replica.outsider
+        s.votes = votes(g.replica)
         s.replaced = g.replica.outsider and g.replica.was_member
         s.membership = g.replica.members
     s.syncs = h.store.syncs
@@ -392,6 +394,8 @@ cdef void obey(Host *h) noexcept nogil:
         if o.type == ORDER_CARRY:
             if h.formation.state == STATE_FORMED:
                 carry(h, o.node, o.value)
+        elif o.type == ORDER_MAKING:
+            h.making = o.instance != 0
         elif o.type == ORDER_BASE:
             prune_base(h, g, o.instance)
         elif g.replica != NULL:

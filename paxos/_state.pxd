@@ -104,6 +104,7 @@ cdef struct Host:
     int64_t seal_due                # 0: the log is sealed, or nothing is in it
     bint sealing                    # the pending write is a seal
     uint64_t formation_segment      # the formation stands in this segment or a newer one
+    bint making                     # Python makes a checkpoint: when it is durable, log can be given back
     bint pruning                    # there may be segments to be given back
     uint64_t hold                   # instances below a checkpoint that are kept for nodes that are behind
     uint64_t budget                 # bytes of log beyond which that, and who is being served, no longer counts

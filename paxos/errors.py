@@ -7,6 +7,7 @@ it say *certainly not*; :class:`OutcomeUnknown` says *nobody here can tell*; the
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointFailed",
     "ConfigError",
     "DamagedCheckpoint",
     "DamagedLog",
@@ -100,3 +101,7 @@ class DirectoryInUse(StorageError):
 
 class WrongDirectory(StorageError):
     """The data directory belongs to another node."""
+
+
+class CheckpointFailed(PaxosError):
+    """A checkpoint was not made. The node goes on without it, and keeps its log; the message says why."""

@@ -120,8 +120,8 @@ class NodeStatus:
     """The newest checkpoint here holds all instances below this one; 0: there is none."""
     installed: int
     """Checkpoints of other nodes that were installed since this start."""
-    member: bool
-    """Whether this node is a member of its cluster. One that has lost its log is none until it has been taken in anew."""
+    votes: bool
+    """Whether this node has a vote. One that has lost its log has none until it is taken in anew and knows everything."""
     pending: int
     """Proposals of this node that are under way."""
     peers: dict[int, bool]
@@ -222,6 +222,7 @@ class Group:
         self.on_ready: Callable[[], None] | None = None
         self._keeper: Keeper | None = None
         self._background: Background | None = None
+        self._wanted: deque[Completion] = deque()  # checkpoints asked for
 
     # -- checkpoints
 
@@ -236,8 +237,9 @@ class Group:
         assert self._keeper is not None, "the group has not been started"
         return self._keeper
 
-    def start(self, keeper: Keeper, background: Background) -> None:
-        """Restores from a checkpoint what the log cannot give back, and starts the engine."""
+    def start(self, keeper: Keeper, background: Background, start: Callable[[int], int]) -> None:
+        """Restores from a checkpoint what the log cannot give back, and starts the engine: ``start(applied)`` answers the chain
+        checksum there, if that is known."""
         self._keeper, self._background = keeper, background
         keeper.applied = lambda: (self.applied, self.checksum if self._chained else None)
         keeper.last = lambda: {id_: max(instance, self.applied) for id_, instance in self._last.items()}
@@ -258,7 +260,7 @@ class Group:
         if self.applied + 1 < first_kept:
             self._engine.resign(False)  # until a checkpoint of another node has been installed
             self.hollow = True
-        checksum = self._engine.start(self.applied)
+        checksum = start(self.applied)
         if checksum:
             self.checksum, self._chained = checksum, True
         if manifest is not None and formed and manifest.instance > chosen:
@@ -381,6 +383,8 @@ class Group:
                 )
         if self._background is not None:
             self._background.deliver()
+        if self._wanted:
+            self._make_wanted()
         if self._keeper is not None:
             self._keeper.look()
 
@@ -393,7 +397,9 @@ class Group:
                 node,
             )
         else:
-            logger.warning("node %d has a new data directory: it was chosen in place of the old one (change %d)", node, version)
+            logger.warning(
+                "node %d has a new data directory: it was chosen in place of the old one (change %d)", node, version
+            )
 
     def _apply(
         self, instance: int, chain: int, runs: list[tuple[int, list[bytes]]], settled: list[tuple[int, int, int, int]]
@@ -533,13 +539,38 @@ class Group:
                 ),
             )
 
-    def close(self) -> None:
-        """Settles what is still waiting as unknown. The engine has been stopped."""
-        self.closed = True
+    def checkpoint(self, completion: Completion) -> None:
+        """Has a checkpoint made, at the next turn of the applying thread. On any thread."""
+        self._wanted.append(completion)
+        self._engine.poke()
+
+    def _make_wanted(self) -> None:
+        while self._wanted:
+            completion = self._wanted.popleft()
+
+            def done(
+                manifest: Manifest | None, error: BaseException | None, completion: Completion = completion
+            ) -> None:
+                if manifest is not None:
+                    _complete(completion, manifest.instance)
+                elif error is not None:
+                    _complete_with(completion, error)
+
+            self.keeper.make(done)
+
+    def stop(self) -> None:
+        """Ends what goes on in the background, and waits for that. Again: nothing."""
         if self._keeper is not None:
             self._keeper.close()
         if self._background is not None:
             self._background.close()
+
+    def close(self) -> None:
+        """Settles what is still waiting as unknown. The engine has been stopped."""
+        self.closed = True
+        self.stop()
+        while self._wanted:
+            _complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
         self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))
 
     # -- what others see
@@ -554,7 +585,8 @@ class Group:
             log_mode=s["log_mode"], first_kept=s["first_kept"], log_segments=s["log_segments"],
             disk_full=s["disk_full"],
             checkpoint=self._keeper.newest if self._keeper is not None else 0,
-            installed=self._keeper.installed if self._keeper is not None else 0, member=not s["outsider"], elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
+            installed=self._keeper.installed if self._keeper is not None else 0, votes=s["votes"],
+            elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
             frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
             bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],
             peers=s["peers"], state_machine_error=repr(self.error) if self.error is not None else None,

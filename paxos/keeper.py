@@ -11,21 +11,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from paxos._handle import Handle
 from paxos.background import Background
 from paxos.checkpoint import CheckpointStore
-from paxos.errors import DamagedCheckpoint, PaxosError, StorageError, WrongDirectory
-from paxos.making import restore_machine
+from paxos.errors import DamagedCheckpoint, NodeClosed, StorageError, WrongDirectory
+from paxos.making import Made
 from paxos.manifest import Manifest
+from paxos.snapshot import Cut, has_checkpoints, restore_machines
 from paxos.statemachine import StateMachine, has_files, has_snapshot
-from paxos.transfer import ASK, HAVE, WANT_MANIFEST, WANT_PIECE, Fetch, Offer, Server, pack_offer
+from paxos.transfer import ASK, WANT_MANIFEST, WANT_PIECE, Fetch, Offer, Server, pack_offer
 
 __all__ = ["CheckpointPolicy", "Keeper", "Maker"]
 
 logger = logging.getLogger("paxos")
 
+DAMAGED: Final = "the checkpoint of instance %d does not verify; an older one or another node's takes its place: %s"
 QUESTIONS: Final = (ASK, WANT_MANIFEST, WANT_PIECE)
 #: Seconds between two looks at whether a checkpoint is due; until a fetch that found nothing is tried again; and until one
 #: that failed to be made is.
@@ -53,9 +56,8 @@ class CheckpointPolicy:
 class Maker(Protocol):
     """Makes a checkpoint of what is applied, in whatever process."""
 
-    def __call__(
-        self, instance: int, chain: int, signature: bytes, membership: bytes, done: Callable[[Manifest | None, BaseException | None], object]
-    ) -> None: ...
+    def __call__(self, cut: Cut, done: Made) -> None: ...
+    def close(self) -> None: ...
 
 
 class Keeper:
@@ -69,6 +71,7 @@ class Keeper:
         machines: Mapping[int, StateMachine],
         policy: CheckpointPolicy,
         make: Maker,
+        work: Path,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -76,26 +79,35 @@ class Keeper:
         self._machines = machines
         self._policy = policy
         self._make = make
+        self._work = work  # for directories of state machines, for a while
         self._server = Server(engine, background, store)
         self._fetch: Fetch | None = None
         self._foreign: Manifest | None = None
         self._making = False
         self._damaged: list[int] = []  # checkpoints that did not verify
-        self._waiting: list[Callable[[Manifest | None, BaseException | None], object]] = []
+        self._waiting: list[Made] = []
         self._made_at = engine.now()
         self._look_at = 0
         self._behind = False
         self._closed = False
-        self.able = all(has_snapshot(machine) or has_files(machine) for machine in machines.values())
+        self.able = has_checkpoints(machines)
         self._told_unable = False
         #: of the newest checkpoint here; 0: there is none
         self.newest = 0
+        self._newest: Manifest | None = None
         self.installed = 0
-        self.restored: Callable[[Manifest], object] = lambda manifest: None
+        self._unhook()
+
+    def _unhook(self) -> None:
+        """What the group puts here, before it has and when it is gone."""
         #: the last instance applied, and the chain checksum behind it, if that is known
         self.applied: Callable[[], tuple[int, int | None]] = lambda: (-1, None)
+        #: the last instance that each state machine has
         self.last: Callable[[], Mapping[int, int]] = dict
+        #: whether applying has stopped for good
         self.stopped: Callable[[], bool] = lambda: False
+        #: told of a checkpoint that the state machines now have, and of what ends their applying
+        self.restored: Callable[[Manifest], object] = lambda manifest: None
         self.failed: Callable[[BaseException], object] = lambda error: None
 
     # -- at the start
@@ -118,15 +130,21 @@ class Keeper:
             try:
                 self._store.verify(manifest)
             except DamagedCheckpoint as error:
-                logger.critical("a checkpoint does not verify, an older one or another node's takes its place: %s", error)
+                logger.critical(
+                    "a checkpoint does not verify, an older one or another node's takes its place: %s", error
+                )
                 self._damaged.append(manifest.instance)
                 continue
             self._server.offer(manifest)
             if chosen is None:
-                chosen = manifest
+                chosen = self._newest = manifest
                 self.newest = manifest.instance
         for instance, why in self._store.damaged:
-            logger.critical("the checkpoint of instance %d does not verify, an older one or another node's takes its place: %s", instance, why)
+            logger.critical(
+                "the checkpoint of instance %d does not verify, an older one or another node's takes its place: %s",
+                instance,
+                why,
+            )
             self._damaged.append(instance)
         if chosen is None or chosen.instance < first_kept:
             return None
@@ -140,9 +158,7 @@ class Keeper:
         return chosen
 
     def _restore(self, manifest: Manifest, machines: list[int]) -> None:
-        for id_ in machines:
-            machine = self._machines[id_]
-            restore_machine(self._store, manifest, id_, machine)
+        restore_machines(self._store, manifest, self._machines, self._work, machines)
 
     def formed(self) -> None:
         """The cluster has just been formed here, or this node taken in."""
@@ -174,7 +190,14 @@ class Keeper:
         due = self._engine.log_used() * 2 >= policy.budget
         due = due or 0 < policy.instances <= new
         due = due or 0 < policy.seconds * 1e9 <= now - self._made_at
-        if due and new > 0 and self.applied()[1] is not None and not self._making and self._fetch is None and not self.stopped():
+        if (
+            due
+            and new > 0
+            and self.applied()[1] is not None
+            and not self._making
+            and self._fetch is None
+            and not self.stopped()
+        ):
             self._look(now, new)
 
     def _look(self, now: int, new: int) -> None:
@@ -193,7 +216,9 @@ class Keeper:
         if due and not self.able:
             if not self._told_unable:
                 self._told_unable = True
-                names = sorted({type(m).__name__ for m in self._machines.values() if not has_snapshot(m) and not has_files(m)})
+                names = sorted(
+                    {type(m).__name__ for m in self._machines.values() if not has_snapshot(m) and not has_files(m)}
+                )
                 logger.error(
                     "the log has outgrown its budget of %d bytes, but cannot be deleted: %s has neither snapshot() and "
                     "restore() nor snapshot_files() and restore_files()", policy.budget, ", ".join(names),
@@ -201,14 +226,18 @@ class Keeper:
         elif due:
             self.make(lambda manifest, error: None)
 
-    def make(self, done: Callable[[Manifest | None, BaseException | None], object]) -> None:
+    def make(self, done: Made) -> None:
         """Makes a checkpoint of what is applied now; ``done`` hears of it when it is durable, or why it could not be made."""
         self._waiting.append(done)
         if self._making:
             return
         applied, chain = self.applied()
         status = self._engine.status()
+        if applied + 1 == self.newest:
+            self._waiting.pop()(self._newest, None)  # nothing has happened since
+            return
         self._making = True
+        self._engine.making(True)
         try:
             if not self.able:
                 raise StorageError(
@@ -216,9 +245,12 @@ class Keeper:
                     "restore_files(): there is no way to make a checkpoint of it"
                 )
             if applied < 0 or chain is None or not status["formed"]:
-                raise StorageError("nothing has been applied yet since the start, so there is nothing to make a checkpoint of")
-            self._make(applied + 1, chain, bytes.fromhex(status["signature"]), self._engine.membership(), self._is_made)
-        except (PaxosError, OSError) as error:
+                raise StorageError(
+                    "nothing has been applied yet since the start, so there is nothing to make a checkpoint of"
+                )
+            signature = bytes.fromhex(status["signature"])
+            self._make(Cut(applied + 1, chain, signature, self._engine.membership()), self._is_made)
+        except Exception as error:  # of the state machine's own snapshot(), too
             self._is_made(None, error)
 
     def _is_made(self, manifest: Manifest | None, error: BaseException | None) -> None:
@@ -226,6 +258,7 @@ class Keeper:
         self._made_at = self._engine.now()
         if self._closed:
             return
+        self._engine.making(False)
         if manifest is None:
             self._look_at = self._made_at + int(MAKE_AGAIN * 1e9)
             logger.error("no checkpoint could be made: %s", error)
@@ -238,7 +271,8 @@ class Keeper:
 
     def _have(self, manifest: Manifest) -> None:
         """A checkpoint is durable here, and verifies: the log below it, and older checkpoints, may go."""
-        self.newest = max(self.newest, manifest.instance)
+        if manifest.instance > self.newest:
+            self.newest, self._newest = manifest.instance, manifest
         self._server.offer(manifest)
         self._engine.base(manifest.instance)
 
@@ -289,7 +323,9 @@ class Keeper:
             return
         signature = self._engine.status()["signature"]
         if manifest.signature.hex() != signature:
-            logger.critical("the checkpoint of instance %d that was fetched is of another cluster: refused", manifest.instance)
+            logger.critical(
+                "the checkpoint of instance %d that was fetched is of another cluster: refused", manifest.instance
+            )
             self._background.run(lambda: self._store.remove(manifest.instance), lambda _, error: None)
             return
         # A durable state machine of the group may be ahead of it, and of the others.
@@ -301,7 +337,6 @@ class Keeper:
                 self.failed(error)
                 return
             self.restored(manifest)
-        self.newest = max(self.newest, manifest.instance)
         self.installed += 1
         self._engine.install(manifest.instance, manifest.chain, manifest.membership)
         self._have(manifest)
@@ -334,6 +369,11 @@ class Keeper:
     def close(self) -> None:
         """No more of it."""
         self._closed = True
+        self._make.close()
         if self._fetch is not None:
             self._fetch.close()
             self._fetch = None
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done(None, NodeClosed("the node was closed before the checkpoint was made"))
+        self._unhook()

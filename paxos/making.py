@@ -1,70 +1,128 @@
-"""Writing a checkpoint of state machines that stand still meanwhile."""
+"""Who makes a group's checkpoints: a mirror in a child process where that can be, else the node itself."""
 
 from __future__ import annotations
 
-import tempfile
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
+from paxos._handle import Handle
+from paxos.background import Background
 from paxos.checkpoint import CheckpointStore
 from paxos.manifest import Manifest
-from paxos.statemachine import StateMachine, has_files
+from paxos.mirror import Mirror, MirrorJob, obstacle
+from paxos.snapshot import Cut, Writing
+from paxos.statemachine import StateMachine, StateMachineFactory, has_files
 
-__all__ = ["inline_maker", "restore_machine", "write_checkpoint"]
+__all__ = ["InlineMaker", "Made", "MirrorMaker", "make_maker"]
 
+logger = logging.getLogger("paxos")
 
-def write_checkpoint(
-    store: CheckpointStore,
-    machines: Mapping[int, StateMachine],
-    instance: int,
-    chain: int,
-    signature: bytes,
-    membership: bytes,
-) -> Manifest:
-    """A durable checkpoint of what the machines have now, which is everything below ``instance``. Raises what they raise."""
-    with store.begin(instance, chain, signature, membership) as writer:
-        for id_, machine in machines.items():
-            if not has_files(machine):
-                with writer.stream(id_) as stream:
-                    machine.snapshot(stream)
-                continue
-            with tempfile.TemporaryDirectory() as directory:
-                top = Path(directory)
-                machine.snapshot_files(top)
-                for path in sorted(path for path in top.rglob("*") if path.is_file()):
-                    writer.add_file(id_, path.relative_to(top).as_posix(), path)
-        return writer.commit()
+#: Told of a checkpoint that is durable and was read again, or of why there is none.
+Made = Callable[[Manifest | None, BaseException | None], object]
+
+WORK: Final = "snapshot"
+#: Bytes of state up to which no process is started.
+SMALL: Final = 1 << 20
 
 
-def restore_machine(store: CheckpointStore, manifest: Manifest, id_: int, machine: StateMachine) -> None:
-    """Gives a state machine what a checkpoint has of it."""
-    if not has_files(machine):
-        with store.open_stream(manifest, id_) as reader:
-            machine.restore(reader)
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        store.extract(manifest, id_, directory)
-        machine.restore_files(Path(directory))
+class InlineMaker:
+    """Has the node's own state machines give their state, between two instances. What follows is done in the background."""
 
-
-def inline_maker(
-    store: CheckpointStore, machines: Mapping[int, StateMachine]
-) -> Callable[[int, int, bytes, bytes, Callable[[Manifest | None, BaseException | None], object]], None]:
-    """Makes checkpoints on the applying thread, which waits meanwhile."""
-
-    def make(
-        instance: int,
-        chain: int,
-        signature: bytes,
-        membership: bytes,
-        done: Callable[[Manifest | None, BaseException | None], object],
+    def __init__(
+        self, store: CheckpointStore, background: Background, machines: Mapping[int, StateMachine], work: Path
     ) -> None:
-        try:
-            manifest = write_checkpoint(store, machines, instance, chain, signature, membership)
-            store.verify(manifest)
-        except Exception as error:
-            done(None, error)
-            return
-        done(manifest, None)
+        self._store = store
+        self._background = background
+        self._machines = machines
+        self._work = work
 
-    return make
+    def __call__(self, cut: Cut, done: Made) -> None:
+        writing = Writing(self._store, cut, self._work)
+        try:
+            writing.take(self._machines)
+        except BaseException:
+            writing.abort()
+            raise
+
+        def finish() -> Manifest:
+            with writing:
+                manifest = writing.commit()
+            self._store.verify(manifest)
+            return manifest
+
+        self._background.run(finish, done)
+
+    def close(self) -> None:
+        """Nothing is under way that would have to be broken off."""
+
+
+class MirrorMaker:
+    """Has a child process make them, which is fed from the log.
+
+    A state that was small the last time is written here and now: that takes less time than a process takes to start.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        background: Background,
+        engine: Handle,
+        directory: str,
+        factory: StateMachineFactory,
+        rate: float | None,
+        inline: InlineMaker,
+    ) -> None:
+        self._inline = inline
+        self._store = store
+        self._background = background
+        self._engine = engine
+        self._directory = directory
+        self._factory = factory
+        self._rate = rate
+        self._mirror: Mirror | None = None
+
+    def __call__(self, cut: Cut, done: Made) -> None:
+        newest = next(iter(self._store.list()), None)
+        if newest is not None and sum(entry.plain for entry in newest.entries) <= SMALL:
+            self._inline(cut, done)
+            return
+        status = self._engine.status()
+        job = MirrorJob(self._directory, status["node_id"], status["incarnation"], cut, self._factory, self._rate)
+        mirror = self._mirror = Mirror(job)
+
+        def make() -> Manifest:
+            manifest = mirror.run()
+            self._store.verify(manifest)
+            return manifest
+
+        self._background.run(make, done)
+
+    def close(self) -> None:
+        """Ends the child, if there is one."""
+        if self._mirror is not None:
+            self._mirror.cancel()
+
+
+def make_maker(
+    store: CheckpointStore,
+    background: Background,
+    engine: Handle,
+    directory: str,
+    factory: StateMachineFactory,
+    machines: Mapping[int, StateMachine],
+    *,
+    mirror: bool,
+    rate: float | None,
+) -> InlineMaker | MirrorMaker:
+    """A mirror, if it is wanted and can be had: for state machines in memory that another process can make."""
+    inline = InlineMaker(store, background, machines, Path(directory, WORK))
+    if not mirror or any(has_files(machine) or machine.last_applied() >= 0 for machine in machines.values()):
+        return inline
+    if (why := obstacle(factory)) is not None:
+        logger.warning(
+            "no mirror can be had, so checkpoints are made in this process, and nothing is applied meanwhile: %s", why
+        )
+        return inline
+    return MirrorMaker(store, background, engine, directory, factory, rate, inline)

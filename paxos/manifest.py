@@ -32,9 +32,9 @@ MAX_PARTS: Final = 32
 _MAGIC: Final = b"PXCP"
 _VERSION: Final = 1
 # Of every version: magic, crc of what follows it, length of the whole, version, zeros.
-_HEAD: Final = struct.Struct("<4sIIB3x")
+_HEAD: Final = struct.Struct("<4sIIB3s")
 _BODY: Final = struct.Struct("<QIIII16s")  # instance, chain, size of membership, entries, zero, signature
-_ENTRY: Final = struct.Struct("<IHBxQQII")  # machine, size of path, codec, stored, plain, crc, pieces
+_ENTRY: Final = struct.Struct("<IHBBQQII")  # machine, size of path, codec, zero, stored, plain, crc, pieces
 _COVERED: Final = 8  # the crc begins here
 
 
@@ -103,15 +103,17 @@ class Manifest:
         parts = [_BODY.pack(self.instance, self.chain, extra, count, 0, self.signature), self.membership]
         for e in self.entries:
             path = e.path.encode()
-            parts.append(_ENTRY.pack(e.machine, len(path), e.codec, e.stored, e.plain, e.crc, len(e.pieces)))
+            parts.append(_ENTRY.pack(e.machine, len(path), e.codec, 0, e.stored, e.plain, e.crc, len(e.pieces)))
             parts.append(path)
             parts.append(struct.pack(f"<{len(e.pieces)}I", *e.pieces))
         body = b"".join(parts)
         size = _HEAD.size + len(body)
         if size > MAX_MANIFEST:
-            raise StorageError(f"the manifest of checkpoint {self.instance} would have {size} bytes for {count} files of "
-                               f"{self.stored} bytes; at most {MAX_MANIFEST} are read again. Fewer, larger files take less")
-        head = _HEAD.pack(_MAGIC, 0, size, _VERSION)
+            raise StorageError(
+                f"the manifest of checkpoint {self.instance} would have {size} bytes for {count} files of "
+                f"{self.stored} bytes; at most {MAX_MANIFEST} are read again. Fewer, larger files take less"
+            )
+        head = _HEAD.pack(_MAGIC, 0, size, _VERSION, bytes(3))
         data = head[_COVERED:] + body
         return _MAGIC + struct.pack("<I", checksum(data)) + data
 
@@ -124,7 +126,7 @@ class Manifest:
         _verify(data, name)
         reader = _Reader(data, name)
         instance, chain, extra, count, zero, signature = reader.take(_BODY)
-        if zero or extra > MAX_MEMBERSHIP or count > (len(data) - _HEAD.size - _BODY.size) // _ENTRY.size:
+        if zero or count > (len(data) - _HEAD.size - _BODY.size) // _ENTRY.size:
             raise DamagedCheckpoint(f"{name}, offset {_HEAD.size}: counts that cannot be")
         membership = reader.raw(extra)
         manifest = cls(instance, chain, signature, membership, tuple(reader.entry() for _ in range(count)))
@@ -162,7 +164,7 @@ def _verify(data: bytes, name: str) -> None:
         raise DamagedCheckpoint(f"{name}: {len(data)} bytes are no manifest")
     if len(data) > MAX_MANIFEST:
         raise DamagedCheckpoint(f"{name}: {len(data)} bytes; a manifest has at most {MAX_MANIFEST}")
-    magic, crc, size, version = _HEAD.unpack_from(data)
+    magic, crc, size, version, zeros = _HEAD.unpack_from(data)
     if magic != _MAGIC:
         raise DamagedCheckpoint(f"{name}, offset 0: this is no manifest of a checkpoint")
     if size != len(data):
@@ -170,7 +172,11 @@ def _verify(data: bytes, name: str) -> None:
     if checksum(memoryview(data)[_COVERED:]) != crc:
         raise DamagedCheckpoint(f"{name}, offset 4: the checksum of the manifest is wrong")
     if version != _VERSION:
-        raise StorageError(f"{name}: format version {version}, known is {_VERSION}. Use what wrote it, or a later version")
+        raise StorageError(
+            f"{name}: format version {version}, known is {_VERSION}. Use what wrote it, or a later version"
+        )
+    if any(zeros):
+        raise DamagedCheckpoint(f"{name}, offset 13: bytes that are to be zero are not")
 
 
 def _entry_wrong(entry: Entry) -> str | None:
@@ -212,7 +218,9 @@ class _Reader:
 
     def entry(self) -> Entry:
         at = self.at
-        machine, size, codec, stored, plain, crc, count = _ENTRY.unpack_from(self.data, self.need(_ENTRY.size))
+        machine, size, codec, zero, stored, plain, crc, count = _ENTRY.unpack_from(self.data, self.need(_ENTRY.size))
+        if zero:
+            raise DamagedCheckpoint(f"{self.name}, offset {at + 7}: a byte that is to be zero is not")
         try:
             path = self.raw(size).decode()
         except UnicodeDecodeError as error:

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, Unpack
 
@@ -17,7 +18,8 @@ from paxos.config import NodeOptions, Options, parse_address, parse_cluster
 from paxos.errors import ConfigError, NodeClosed, NotAvailable
 from paxos.group import Group, NodeStatus
 from paxos.keeper import CheckpointPolicy, Keeper
-from paxos.making import inline_maker
+from paxos.making import WORK, make_maker
+from paxos.mirror import refuse_in_child
 from paxos.statemachine import StateMachineFactory
 
 __all__ = ["Node", "open_group"]
@@ -42,6 +44,7 @@ def open_group(
     options: Options,
 ) -> tuple[Engine, Group]:
     """Opens and recovers the data directory, makes the state machines, starts the engine. Blocks; runs in any thread."""
+    refuse_in_child()
     book = parse_cluster(node_id, cluster)
     addresses = {node: _resolve(address, f"cluster= node {node}") for node, address in book.items() if node != node_id}
     own = parse_address(bind) if bind is not None else book[node_id]
@@ -55,18 +58,24 @@ def open_group(
         direct=options.direct_io, max_pending=options.max_pending, max_pending_bytes=options.max_pending_bytes,
         log_budget=options.log_budget, log_hold=options.log_hold, quarantine=options.quarantine,
     )  # fmt: skip
+    background = Threads(engine.poke)
     try:
         group = Group(engine, state_machine, max_value=options.max_value, batch_bytes=options.batch_bytes,
                       batch_values=options.batch_values)  # fmt: skip
         store = CheckpointStore(engine.files())
-        background = Threads(engine.poke)
         policy = CheckpointPolicy(
             budget=options.log_budget, instances=options.checkpoint_instances, seconds=options.checkpoint_seconds,
             kept=options.checkpoints_kept, fetch_rate=options.fetch_rate,
         )  # fmt: skip
-        keeper = Keeper(engine, store, background, group.machines, policy, inline_maker(store, group.machines))
-        group.start(keeper, background)
+        directory = os.path.abspath(path)
+        maker = make_maker(
+            store, background, engine, directory, state_machine, group.machines,
+            mirror=options.mirror, rate=options.checkpoint_rate or None,
+        )  # fmt: skip
+        keeper = Keeper(engine, store, background, group.machines, policy, maker, Path(directory, WORK))
+        group.start(keeper, background, engine.start)
     except BaseException:
+        background.close()
         engine.stop()
         raise
     return engine, group
@@ -205,6 +214,19 @@ class Node:
         """Whether this node takes itself for the master. For speed, never for safety: another may have taken over."""
         return self._group.settled and self._group.master_id == self.status().node_id
 
+    async def checkpoint(self) -> int:
+        """Makes a checkpoint of what is applied now; the log below it may then be deleted. How many instances it holds.
+
+        It is durable, and was read again, when this returns. Where one is being made already, that is the one waited for.
+
+        :raises StorageError: it could not be made; the message says why. :raises NodeClosed: closed.
+        """
+        if self._group.closed:
+            raise NodeClosed("the node has been closed")
+        future: asyncio.Future[int] = self._loop.create_future()
+        self._group.checkpoint(future)
+        return await future
+
     def status(self) -> NodeStatus:
         """What this node knows at the moment."""
         return self._group.status()
@@ -218,6 +240,7 @@ class Node:
     async def _close(self) -> None:
         self._group.closed = True
         self._loop.remove_reader(self._engine.fileno())
+        await asyncio.to_thread(self._group.stop)
         await asyncio.to_thread(self._engine.stop)
         self._ended()
 

@@ -81,7 +81,8 @@ class StateMachine:
         raise NotImplementedError(f"{type(self).__name__} has no restore()")
 
     def snapshot_files(self, directory: Path) -> None:
-        """Fills an empty directory with the files of the state. Comes with :meth:`restore_files`, and goes before :meth:`snapshot`.
+        """Fills an empty directory with the files of the state. Comes with :meth:`restore_files`; where there is
+        :meth:`snapshot` as well, this one is asked.
 
         For a state that lies in files. Nothing is applied until it returns, so it should not copy: hard links to files that never
         change again, or what a database has for the purpose. The directory is on the file system of the data directory, and is

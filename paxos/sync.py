@@ -109,6 +109,15 @@ class SyncNode:
         """Whether this node takes itself for the master. For speed, never for safety: another may have taken over."""
         return self._group.settled and self._group.master_id == self.status().node_id
 
+    def checkpoint(self) -> int:
+        """Makes a checkpoint of what is applied now, and waits for it; see :meth:`paxos.Node.checkpoint`."""
+        self._not_here("checkpoint()")
+        if self._group.closed:
+            raise NodeClosed("the node has been closed")
+        future: concurrent.futures.Future[int] = concurrent.futures.Future()
+        self._group.checkpoint(future)
+        return future.result()
+
     def status(self) -> NodeStatus:
         """What this node knows at the moment."""
         return self._group.status()
@@ -122,6 +131,7 @@ class SyncNode:
             self._group.closed = True
             os.write(self._stop_write, b"x")
             self._thread.join()
+            self._group.stop()
             self._engine.stop()
             self._group.close()
             os.close(self._stop_read)

@@ -121,6 +121,11 @@ class Server:
         self._background.run(lambda: self._store.piece(manifest, entry, piece), done)
 
 
+def _closed(_: None, error: BaseException | None) -> None:
+    if error is not None:
+        logger.error("the files of a transfer could not be closed: %s", error)
+
+
 class Fetch:
     """One transfer, from its first question to a checkpoint that is durable here and was read again.
 
@@ -177,7 +182,7 @@ class Fetch:
         incoming = self._incoming
         if incoming is not None:
             # Behind what is under way on its files.
-            self._files.run(incoming.close, lambda _, error: error and logger.error("closing a transfer: %s", error))
+            self._files.run(incoming.close, _closed)
         self._incoming = self._manifest = None
         self._asked.clear()
         self._writing = 0
@@ -249,7 +254,9 @@ class Fetch:
             return
         self._manifest = manifest
         self._heard = self._now()
-        logger.info("fetching the checkpoint of instance %d (%d bytes) from node %d", instance, manifest.stored, self._source)
+        logger.info(
+            "fetching the checkpoint of instance %d (%d bytes) from node %d", instance, manifest.stored, self._source
+        )
 
         def open_() -> Incoming | None:
             if any(there.instance == instance for there in self._store.list()):
@@ -264,7 +271,7 @@ class Fetch:
         def opened(incoming: Incoming | None, error: BaseException | None) -> None:
             if self._ended or self._manifest is not manifest:
                 if incoming is not None:
-                    self._files.run(incoming.close, lambda _, error: None)
+                    self._files.run(incoming.close, _closed)
             elif error is not None:
                 self._leave(str(error))
             elif incoming is None:
@@ -349,7 +356,8 @@ class Fetch:
     def _finish(self) -> None:
         incoming, self._incoming = self._incoming, None
         manifest = self._manifest
-        assert incoming is not None and manifest is not None
+        assert incoming is not None
+        assert manifest is not None
 
         def finish() -> Manifest:
             finished = incoming.finish()

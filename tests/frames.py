@@ -10,8 +10,11 @@ import google_crc32c
 HELLO, REFUSE, FORM, FORM_OK, FORMED = range(1, 6)
 PREVOTE, PREVOTE_REPLY, PREPARE, PROMISE_VALUE, PROMISE, REJECT, ACCEPT, ACCEPTED = range(16, 24)
 HEARTBEAT, HEARTBEAT_REPLY, LEARN, LEARNED, FORWARD, FORWARD_REFUSED = range(24, 30)
-RECORD_FORMATION, RECORD_FORMED, RECORD_PROMISE, RECORD_ACCEPT, RECORD_LEARN, RECORD_WATERMARK = range(3, 9)
-NOOP, BATCH = 0, 1
+KEPT = 30
+RECORD_FORMATION, RECORD_FORMED, RECORD_PROMISE, RECORD_ACCEPT, RECORD_LEARN, RECORD_WATERMARK, RECORD_BASE = range(
+    3, 10
+)
+NOOP, BATCH, CHANGE = 0, 1, 2
 NOT_AVAILABLE, OVERLOADED, UNKNOWN = 1, 2, 3
 
 HEAD = struct.Struct("<IIIBBHIIQQQQII")
@@ -24,6 +27,7 @@ NAMES = {
     PREVOTE_REPLY: "prevote_reply", PREPARE: "prepare", PROMISE_VALUE: "promise_value", PROMISE: "promise",
     REJECT: "reject", ACCEPT: "accept", ACCEPTED: "accepted", HEARTBEAT: "heartbeat", HEARTBEAT_REPLY: "heartbeat_reply",
     LEARN: "learn", LEARNED: "learned", FORWARD: "forward", FORWARD_REFUSED: "forward_refused",
+    KEPT: "kept",
 }  # fmt: skip
 
 # Fixed fields of each body; "B" stands for a ballot, "V" for a value head. What follows them is kept as bytes.
@@ -44,7 +48,8 @@ LAYOUTS: dict[int, list[tuple[str, str]]] = {
     LEARN: [("first", "Q"), ("end", "Q"), ("max_bytes", "I"), ("zero", "I")],
     LEARNED: [("first", "Q"), ("count", "I"), ("zero", "I")],
     FORWARD: [("ballot", "B"), ("boot", "I"), ("count", "I")],
-    FORWARD_REFUSED: [("ballot", "B"), ("boot", "I"), ("reason", "I"), ("count", "I"), ("zero", "I")],
+    FORWARD_REFUSED: [("ballot", "B"), ("boot", "I"), ("reason", "I"), ("count", "I"), ("life", "I")],
+    KEPT: [("asked", "Q"), ("first_kept", "Q")],
 }  # fmt: skip
 LAYOUTS[FORM_OK] = LAYOUTS[FORMED] = LAYOUTS[FORM]
 
@@ -55,9 +60,14 @@ RECORDS: dict[int, list[tuple[str, str]]] = {
     RECORD_ACCEPT: [("ballot", "B"), ("chosen", "Q"), ("chain", "I"), ("zero", "I"), ("value", "V")],
     RECORD_LEARN: [("chosen", "Q"), ("chain", "I"), ("zero", "I"), ("value", "V")],
     RECORD_WATERMARK: [("chosen", "Q"), ("chain", "I"), ("zero", "I")],
+    RECORD_BASE: [("promised", "B"), ("chain", "I"), ("was_member", "I"), ("version", "I"), ("count", "I")],
 }
 
 Ballot = tuple[int, int, int, int]  # round, node, inc_hi, inc_lo: as Core.state() says it
+
+
+#: What the tests give a node that has lost its disk.
+OTHER_INCARNATION = (7001, 7002)
 
 
 def incarnation(node: int) -> tuple[int, int]:
@@ -85,9 +95,12 @@ def chain(values: list[tuple[int, bytes]], start: int = 0, before: int = 0) -> i
     return before
 
 
-def chunk(origin: int, seq: int, values: list[bytes], boot: int = 1, machine: int = 0) -> bytes:
+def chunk(
+    origin: int, seq: int, values: list[bytes], boot: int = 1, machine: int = 0, life: int | None = None
+) -> bytes:
     body = b"".join(struct.pack("<I", len(value)) + value for value in values)
-    return CHUNK.pack(len(body), len(values), origin, boot, seq, machine, 0) + body
+    life = incarnation(origin)[1] if life is None else life
+    return CHUNK.pack(len(body), len(values), origin, boot, seq, machine, life) + body
 
 
 def chunks(data: bytes) -> list[tuple[int, int, int]]:
@@ -184,7 +197,7 @@ def parse(raw: bytes) -> Message:
     )
     assert (magic, length, version, flags, zero) == (0x31465850, len(raw), 1, 0, 0)
     assert check == crc(raw[12:])
-    assert (inc_hi, inc_lo) == incarnation(sender)
+    assert (inc_hi, inc_lo) in (incarnation(sender), OTHER_INCARNATION)
     fields, data = unpack(LAYOUTS[kind], raw[HEAD.size :])
     return Message(kind, sender, chosen, chain_at, fields, data)
 

@@ -274,7 +274,7 @@ def test_a_full_queue_refuses_and_does_not_take_a_late_copy() -> None:
             "forward_refused",
             [2],
             0,
-            {"ballot": (1, 1), "boot": 1, "reason": OVERLOADED, "count": 1, "n": 1},
+            {"ballot": (1, 1), "boot": 1, "reason": OVERLOADED, "count": 1, "life": 22, "n": 1},
             struct.pack("<Q", 1),
         ),
     ]
@@ -294,7 +294,7 @@ def test_after_it_stepped_down_a_master_refuses_and_remembers() -> None:
             "forward_refused",
             [2],
             0,
-            {"ballot": (1, 1), "boot": 1, "reason": NOT_AVAILABLE, "count": 1, "n": 1},
+            {"ballot": (1, 1), "boot": 1, "reason": NOT_AVAILABLE, "count": 1, "life": 22, "n": 1},
             struct.pack("<Q", 1),
         ),
     ]
@@ -308,10 +308,10 @@ def test_stepping_down_hands_the_chunks_of_others_back() -> None:
     core.submit(T, 2, [b"mine too"], T + 2000 * MS)
     core.receive(T, frame(FORWARD, 2, ballot=ballot(1, 1), boot=1, count=1, data=X))
     core.receive(T, frame(FORWARD, 3, ballot=ballot(1, 1), boot=1, count=1, data=Z))
-    refused = {"ballot": (1, 1), "boot": 1, "reason": NOT_AVAILABLE, "count": 1, "n": 1}
+    refused = {"ballot": (1, 1), "boot": 1, "reason": NOT_AVAILABLE, "count": 1, "life": 22, "n": 1}
     assert short(core.receive(T, frame(REJECT, 2, ballot=ballot(1, 1), promised=ballot(2, 2)))) == [
         ("send", "forward_refused", [2], 0, refused, struct.pack("<Q", 1)),
-        ("send", "forward_refused", [3], 0, refused, struct.pack("<Q", 1)),
+        ("send", "forward_refused", [3], 0, {**refused, "life": 33}, struct.pack("<Q", 1)),
         ("master", 0, 0, False),
     ]
     # What had not left goes to the next master; what was proposed does not.
@@ -325,7 +325,14 @@ def test_a_refusal_sends_the_chunk_to_the_next_master_only() -> None:
     core.submit(T, 1, [b"a"], T + 2000 * MS)
     core.pump(T)
     refusal = frame(
-        FORWARD_REFUSED, 2, ballot=ballot(1, 2), boot=1, reason=NOT_AVAILABLE, count=1, data=struct.pack("<Q", 1)
+        FORWARD_REFUSED,
+        2,
+        ballot=ballot(1, 2),
+        boot=1,
+        reason=NOT_AVAILABLE,
+        count=1,
+        life=11,
+        data=struct.pack("<Q", 1),
     )
     assert core.receive(T, refusal) == []
     assert core.pump(T) == [], "this master would take a second copy for a duplicate"
@@ -342,10 +349,10 @@ def test_overloaded_settles_the_chunk() -> None:
     core = follower()
     core.submit(T, 1, [b"a"], T + 2000 * MS)
     core.pump(T)
-    for boot in (2, 1):
-        found = core.receive(T, frame(FORWARD_REFUSED, 2, ballot=ballot(1, 2), boot=boot, reason=OVERLOADED, count=1,
-                                      data=struct.pack("<Q", 1)))  # fmt: skip
-        assert found == ([("settled", 1, OVERLOADED)] if boot == 1 else [])
+    for boot, life in ((2, 11), (1, 99), (1, 11)):  # of another start; of the incarnation before; this one
+        found = core.receive(T, frame(FORWARD_REFUSED, 2, ballot=ballot(1, 2), boot=boot, life=life, reason=OVERLOADED,
+                                      count=1, data=struct.pack("<Q", 1)))  # fmt: skip
+        assert found == ([("settled", 1, OVERLOADED)] if (boot, life) == (1, 11) else [])
 
 
 def test_what_was_forwarded_under_an_older_ballot_is_unknown_once_the_new_master_has_settled() -> None:

@@ -131,15 +131,52 @@ def formed(count: int = 3) -> World:
     return world
 
 
-def test_an_empty_node_that_meets_a_formed_cluster_stays_empty() -> None:
+def test_an_empty_node_that_meets_a_formed_cluster_asks_to_join_and_is_no_member() -> None:
     world = formed()
     wiped = Node(world, 1, 12345)  # node 1 with a new disk; it is even the one that makes formations
     for other in (2, 3):
         refused, effects = wiped.core.receive(world.now, world.members[other].core.hello(0))
         assert (refused, effects) == (0, []), "it listens, and does nothing"
-        assert world.members[other].core.receive(world.now, wiped.core.hello(other - 1))[0] == OTHER_INCARNATION
+        assert world.members[other].core.receive(world.now, wiped.core.hello(other - 1)) == (0, [])
     assert wiped.core.state()[0] == EMPTY
     assert wiped.core.state()[3] == 0b110
+    world.now += 1000 * MS
+    (asking,) = wiped.core.tick(world.now)
+    assert asking[:3] == ("send", 0b110, 0)
+    (welcome,) = world.members[2].core.receive(world.now, asking[3])[1]
+    assert welcome[:2] == ("send", 0b001)
+    assert [effect[0] for effect in wiped.core.receive(world.now, welcome[3])[1]] == ["log", "log", "formed"]
+    assert wiped.core.receive(world.now, welcome[3])[1] == [], "a second welcome is no news"
+    assert wiped.core.state()[0] == FORMED
+    assert wiped.core.state()[1] == world.members[2].core.state()[1]
+    assert (1, (12345, 1)) not in wiped.core.state()[2], "it knows whose place it wants"
+    wiped.core.durable(world.now, 2)
+    world.now += 1000 * MS
+    (again,) = wiped.core.tick(world.now)
+    assert world.members[2].core.receive(world.now, again[3])[1] == [], "its place is for the group to choose"
+
+
+def test_who_asks_to_join_under_the_incarnation_that_is_a_member_is_not_answered() -> None:
+    """It has lost what it promised as this very incarnation: it must not begin anew under it (rule 10)."""
+    world = formed()
+    amnesiac = Node(world, 1, world.members[1].incarnation)
+    for other in (2, 3):
+        amnesiac.core.receive(world.now, world.members[other].core.hello(0))
+    world.now += 1000 * MS
+    (asking,) = amnesiac.core.tick(world.now)
+    assert world.members[2].core.receive(world.now, asking[3]) == (0, [])
+
+
+def test_a_welcome_that_was_not_asked_for_forms_nothing() -> None:
+    world = formed()
+    stranger = Node(world, 1, 777)
+    stranger.core.receive(world.now, world.members[2].core.hello(0))
+    world.now += 1000 * MS
+    (asking,) = stranger.core.tick(world.now)
+    (welcome,) = world.members[2].core.receive(world.now, asking[3])[1]
+    fresh = Node(world, 1, 778)  # has met nobody
+    assert fresh.core.receive(world.now, welcome[3]) == (0, [])
+    assert fresh.core.state()[0] == EMPTY
 
 
 def test_the_others_finish_when_the_coordinator_is_gone_for_good() -> None:
@@ -178,7 +215,6 @@ def test_one_wiped_and_one_that_never_heard_of_a_value_do_not_form_a_new_cluster
 @pytest.mark.parametrize(
     ("sender", "reason"),
     [
-        (lambda w: FormationCore(2, [1, 2, 3], (9, 9), (1, 1)).hello(0), OTHER_INCARNATION),
         (lambda w: FormationCore(9, [1, 9], (9, 9), (1, 1)).hello(0), NOT_MEMBER),
         (lambda w: w.members[2].core.hello(2), NOT_FOR_ME),
         (lambda w: formed_elsewhere().members[2].core.hello(0), OTHER_CLUSTER),
@@ -203,12 +239,12 @@ def test_different_cluster_lists_are_refused() -> None:
     assert a.receive(0, b.hello(0))[0] == OTHER_CONFIG
 
 
-def test_group_frames_are_admitted_from_members_only() -> None:
+def test_group_frames_are_admitted_from_nodes_of_the_cluster_only() -> None:
     world = formed()
     member = world.members[2].core.hello(0)
     core = world.members[1].core
     assert core.admits(member)
-    for offset in (20, 24, 32, 40):  # sender, signature, both halves of the incarnation
+    for offset in (20, 24):  # sender, signature; the incarnation is the replica's to judge
         other = bytearray(member)
         other[offset] ^= 0x40
         assert not core.admits(bytes(other)), f"byte {offset} must count"
@@ -228,7 +264,7 @@ def test_records_that_cannot_be_this_nodes_are_damage() -> None:
     assert not fresh().restore(3, formation[:-1])
     assert not fresh().restore(3, b"")
     assert not fresh().restore(9, formation)
-    assert not FormationCore(1, [1, 2, 3], (4, 4), (1, 1)).restore(3, formation), "of another incarnation"
+    assert FormationCore(1, [1, 2, 3], (4, 4), (1, 1)).restore(3, formation), "of one that is to be taken in"
     assert not FormationCore(7, [7], (world.members[1].incarnation, 1), (1, 1)).restore(3, formation), "of another node"
 
 

@@ -22,18 +22,22 @@ ACCEPT = 6
 # ---- the log ----
 
 
-def append_until_full(log: LogStore, first: int = 1) -> int:
+def append_until_full(log: LogStore) -> int:
     """Appends and flushes until there is no room; how many records went in."""
-    number = first
-    while True:
-        try:
-            log.append(ACCEPT, 0, number, bytes(LARGE))
-        except StorageError as error:
-            assert isinstance(error.__cause__, OSError)
-            assert error.__cause__.errno == errno.ENOSPC
-            return number - first
-        log.flush()
-        number += 1
+    went_in = 0
+
+    def append_for_ever() -> None:
+        nonlocal went_in
+        while True:
+            log.append(ACCEPT, 0, went_in + 1, bytes(LARGE))
+            log.flush()
+            went_in += 1
+
+    with pytest.raises(StorageError, match="make room") as caught:
+        append_for_ever()
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == errno.ENOSPC
+    return went_in
 
 
 def numbers(log: LogStore) -> list[int]:
@@ -279,7 +283,10 @@ def test_a_full_disk_costs_its_node_the_mastership_and_its_proposals_and_nothing
     assert cluster.run_until(call.done, 5)
     assert call.error is None
     said = [record.getMessage() for record in caplog.records if "the disk of" in record.getMessage()]
-    assert [words.split(": ")[0].partition(" has ")[2].split(" ")[:2] for words in said] == [["no", "room"], ["room", "again"]]
+    assert [words.split(": ")[0].partition(" has ")[2].split(" ")[:2] for words in said] == [
+        ["no", "room"],
+        ["room", "again"],
+    ]
     assert sum("does not even vote" in record.getMessage() for record in caplog.records) == 1
 
 
@@ -418,29 +425,28 @@ def test_many_values_are_refused_as_one_is(make: MakeCluster) -> None:
 # ---- a disk that hangs ----
 
 
-def test_a_master_whose_disk_hung_steps_down_before_it_serves(make: MakeCluster) -> None:
+@pytest.mark.parametrize("seed", range(20, 30))
+def test_a_master_whose_disk_hung_steps_down_before_it_serves(make: MakeCluster, seed: int) -> None:
     """Its write returns after others have gone on under a higher ballot. Judges look at what it sends then."""
-    for seed in range(20, 30):
-        cluster = make(seed)
-        old = master_of(cluster)
-        cluster.run(1)
-        others = [each for each in cluster.replicas if each is not old]
-        cluster.world.disk(old.index, hang=8 * SECOND)
-        under_way = Call(old, b"set:k:under way:", 60)
-        cluster.run(0.2)
-        roles: list[str] = []
-        late = Call(old, b"set:k:late:", 60, lambda: roles.append(old.status()["role"]))  # noqa: B023
-        ids = {each.id for each in others}
-        assert cluster.run_until(
-            lambda: all(each.group and each.group.settled and each.group.master_id in ids for each in others),  # noqa: B023
-            3,
-        )
-        call = Call(others[0], b"set:k:goes on:")
-        assert cluster.run_until(call.done, 3)
-        assert call.error is None
-        assert not under_way.done()
-        assert cluster.run_until(lambda: under_way.done() and late.done(), 30)
-        assert under_way.error is None or isinstance(under_way.error, OutcomeUnknown)
-        assert late.error is None, "nothing had become of it: the new master takes it"
-        assert roles == ["follower"]
-        assert cluster.run_until(cluster.level, 10)
+    cluster = make(seed)
+    old = master_of(cluster)
+    cluster.run(1)
+    others = [each for each in cluster.replicas if each is not old]
+    ids = {each.id for each in others}
+    cluster.world.disk(old.index, hang=8 * SECOND)
+    under_way = Call(old, b"set:k:under way:", 60)
+    cluster.run(0.2)
+    roles: list[str] = []
+    late = Call(old, b"set:k:late:", 60, lambda: roles.append(old.status()["role"]))
+    assert cluster.run_until(
+        lambda: all(each.group and each.group.settled and each.group.master_id in ids for each in others), 3
+    )
+    call = Call(others[0], b"set:k:goes on:")
+    assert cluster.run_until(call.done, 3)
+    assert call.error is None
+    assert not under_way.done()
+    assert cluster.run_until(lambda: under_way.done() and late.done(), 30)
+    assert under_way.error is None or isinstance(under_way.error, OutcomeUnknown)
+    assert late.error is None, "nothing had become of it: the new master takes it"
+    assert roles == ["follower"]
+    assert cluster.run_until(cluster.level, 10)

@@ -241,7 +241,7 @@ def test_a_lost_segment_is_damage(tmp_path: Path, which: int) -> None:
     with pytest.raises(DamagedLog, match="missing") as caught:
         open_store(tmp_path)
     assert lost.name in str(caught.value)
-    assert "cannot yet replace the node" in str(caught.value)
+    assert "must not vote with this log" in str(caught.value)
 
 
 def test_damage_names_file_and_offset_and_changes_nothing(tmp_path: Path) -> None:

@@ -15,5 +15,17 @@ from __future__ import annotations
 from .machine import KvStateMachine, UnsupportedValue
 from .replies import OK, ErrorReply, Map, Reply, Status
 from .server import KvServer
+from .snapshot import MalformedSnapshot, UnsupportedSnapshot
 
-__all__ = ["OK", "ErrorReply", "KvServer", "KvStateMachine", "Map", "Reply", "Status", "UnsupportedValue"]
+__all__ = [
+    "OK",
+    "ErrorReply",
+    "KvServer",
+    "KvStateMachine",
+    "MalformedSnapshot",
+    "Map",
+    "Reply",
+    "Status",
+    "UnsupportedSnapshot",
+    "UnsupportedValue",
+]

@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from paxos import StateMachine
+from paxos import SnapshotReader, SnapshotWriter, StateMachine
 
 from . import values as v
 from .replies import OK, ErrorReply, Reply
+from .snapshot import read_snapshot, write_snapshot
 
 WRONGTYPE: Final = ErrorReply("WRONGTYPE Operation against a key holding the wrong kind of value")
 NOT_AN_INTEGER: Final = ErrorReply("ERR value is not an integer or out of range")
 OVERFLOW: Final = ErrorReply("ERR increment or decrement would overflow")
 TOO_LONG: Final = ErrorReply("ERR string exceeds maximum allowed size (512 MiB)")
 MALFORMED: Final = ErrorReply("ERR malformed command in the log")
-
-#: Part of the replicated behaviour: all nodes must agree on it, so it is no option.
-MAX_STRING: Final = 512 * 1024 * 1024
 
 
 class UnsupportedValue(RuntimeError):
@@ -43,8 +41,8 @@ def parse_int64(text: bytes | bytearray) -> int | None:
 class KvStateMachine(StateMachine):
     """Strings and lists under byte-string keys.
 
-    Kept in memory: after a restart the log is replayed from its beginning. Not thread-safe; the node calls it from one
-    thread.
+    Kept in memory: after a restart it is read from a checkpoint, and the log is replayed from there. Not thread-safe; the node
+    calls it from one thread.
     """
 
     def __init__(self) -> None:
@@ -73,6 +71,14 @@ class KvStateMachine(StateMachine):
     def last_applied(self) -> int:
         """The last instance applied, -1 for none."""
         return self._applied
+
+    def snapshot(self, writer: SnapshotWriter) -> None:
+        """Writes keys and values; see :mod:`paxos.kv.snapshot`."""
+        write_snapshot(writer, self._applied, self._data)
+
+    def restore(self, reader: SnapshotReader) -> None:
+        """Replaces everything by what :meth:`snapshot` wrote, or raises and changes nothing."""
+        self._applied, self._data = read_snapshot(reader)
 
     def apply(self, instance: int, value: bytes) -> object:
         """Apply one command; see :meth:`apply_batch`."""
@@ -146,7 +152,7 @@ class KvStateMachine(StateMachine):
         if old is None:
             self._data[key] = tail
             return len(tail)
-        if len(old) + len(tail) > MAX_STRING:
+        if len(old) + len(tail) > v.MAX_STRING:
             return TOO_LONG
         if type(old) is not bytearray:
             old = self._data[key] = bytearray(old)  # type: ignore[arg-type]

@@ -44,6 +44,9 @@ SET_GET: Final = 4
 INT64_MIN: Final = -(1 << 63)
 INT64_MAX: Final = (1 << 63) - 1
 
+#: Part of the replicated behaviour: all nodes must agree on it, so it is no option.
+MAX_STRING: Final = 512 * 1024 * 1024
+
 _SET_HEAD: Final = struct.Struct("<BBBI")
 _APPEND_HEAD: Final = struct.Struct("<BBI")
 _INCRBY_HEAD: Final = struct.Struct("<BBq")

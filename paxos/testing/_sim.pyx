@@ -424,6 +424,10 @@ cdef class SimHandle(Handle):
         Handle.base(self, instance)
         world_wake(self.sim)
 
+    def making(self, bint on):
+        Handle.making(self, on)
+        world_wake(self.sim)
+
     def install(self, uint64_t instance, uint32_t chain, bytes membership not None):
         Handle.install(self, instance, chain, membership)
         world_wake(self.sim)
@@ -435,7 +439,8 @@ cdef class SimHandle(Handle):
 
     def poke(self):
         Handle.poke(self)
-        world_wake(self.sim)
+        if self.sim != NULL:            # what winds up behind a process that has ended may still call
+            world_wake(self.sim)
 
     def status(self):
         if self.stopped:

@@ -30,8 +30,8 @@ class MemoryDisk:
         """Whether the process has ended in a call. What it does from there on fails."""
     def ended(self, power: bool) -> None:
         """The process is gone, and with ``power`` all that was not synced may go. Ends :attr:`dead`."""
-    def fail(self, directory: bool = False) -> None:
-        """The next sync, or write that is its own sync, fails; or the next sync of the directory."""
+    def fail(self, directory: bool = False, *, read: bool = False) -> None:
+        """The next sync, or write that is its own sync, fails; or the next sync of the directory; or the next read."""
     def fill(self, full: bool, room: int = 0) -> None:
         """Files may grow by ``room`` bytes together and no more, or may again."""
     def flip(self, segment: int, offset: int, which: int) -> bool:

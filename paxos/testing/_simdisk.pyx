@@ -565,9 +565,11 @@ cdef class MemoryDisk:
     def ended(self, bint power):
         simdisk_process_ended(self.disk, power)
 
-    def fail(self, bint directory=False):
+    def fail(self, bint directory=False, *, bint read=False):
         if directory:
             self.disk.directory_fails = True
+        elif read:
+            self.disk.read_fails = True
         else:
             self.disk.fails = True
 

@@ -139,7 +139,11 @@ class Faults:
                 raise Violation(f"node {replica.id} starts with a log that contradicts itself")
             if damage is not None and replica.id not in self.rotten:
                 raise Violation(f"node {replica.id} calls its log damaged, and nobody has damaged it: {damage}")
-            if replica.group is not None and replica.group.hollow and not (replica.id in self.rotten or self.hits["read-fails"]):
+            if (
+                replica.group is not None
+                and replica.group.hollow
+                and not (replica.id in self.rotten or self.hits["read-fails"])
+            ):
                 raise Violation(f"node {replica.id} has given log up for a checkpoint that it does not have")
             self.contradicted.discard(replica.id)
             self.restart(replica)

@@ -1,0 +1,397 @@
+"""The core, step by step: another incarnation in a lost member's place, where the log begins, checkpoints from elsewhere."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from frames import (
+    ACCEPT,
+    ACCEPTED,
+    CHANGE,
+    HEARTBEAT,
+    KEPT,
+    LEARN,
+    LEARNED,
+    NOOP,
+    OTHER_INCARNATION,
+    PREPARE,
+    PREVOTE,
+    PREVOTE_REPLY,
+    PROMISE,
+    RECORD_ACCEPT,
+    RECORD_BASE,
+    RECORD_LEARN,
+    RECORD_PROMISE,
+    RECORD_WATERMARK,
+    VALUE,
+    ballot,
+    chain,
+    frame,
+    incarnation,
+    members,
+    record,
+    short,
+)
+from paxos._core import Core
+from steps import ALPHA, MS, RING, Effects, T, X, candidate, follower, kinds, master, node
+
+NEW = OTHER_INCARNATION
+LONG = 700 * MS  # more than the longest election timeout: who has not been heard for so long is gone
+
+
+def change(of: int, version: int = 0, old: tuple[int, int] | None = None, new: tuple[int, int] = NEW) -> bytes:
+    return struct.pack("<IIQQQQ", of, version, *(old or incarnation(of)), *new)
+
+
+def learned(first: int, values: list[tuple[int, bytes]], sender: int = 2, inc: tuple[int, int] | None = None) -> bytes:
+    """LEARNED with (kind, bytes) from an instance on."""
+    data = b"".join(VALUE.pack(len(v), 1 if kind == 1 else 0, kind, 0) + v for kind, v in values)
+    return frame(LEARNED, sender, chosen=first + len(values), first=first, count=len(values), data=data, inc=inc)
+
+
+def noops(count: int) -> list[tuple[int, bytes]]:
+    return [(NOOP, b"")] * count
+
+
+def proposed(effects: Effects) -> list[tuple[int, bytes]]:
+    """(instance, value) of each Accept."""
+    return [(e[4].get("instance", 0), e[5]) for e in short(effects) if e[0] == "send" and e[1] == "accept"]  # type: ignore[attr-defined,misc]
+
+
+def agree(core: Core, at: int, now: int, peers: tuple[int, ...] = (2,)) -> Effects:
+    """The own write is durable, and these accept the instance."""
+    effects = list(core.durable(now, core.state()["logged"]))
+    for peer in peers:
+        effects += core.receive(now, frame(ACCEPTED, peer, ballot=ballot(1, 1), first=at, last=at))
+    return effects
+
+
+# ---- being chosen
+
+
+def test_a_master_proposes_the_new_incarnation_when_the_old_one_is_not_heard_any_more() -> None:
+    core = master()
+    core.receive(T + LONG - 100 * MS, frame(HEARTBEAT, 3, ballot=ballot(0, 3)))
+    assert core.replace(T + LONG, 3, NEW) == [], "the old one is there: two processes go by one id"
+    later = T + 2 * LONG
+    core.receive(later, frame(ACCEPTED, 2, ballot=ballot(1, 1), first=0, last=0))
+    assert proposed(core.replace(later, 3, NEW)) == [(1, change(3))]
+    assert core.replace(later, 3, NEW) == [], "once is enough"
+    assert core.replace(later, 2, NEW) == []
+    effects = agree(core, 1, later)
+    assert ("membership", 2, 1 + ALPHA) in effects
+    assert core.state()["members"][2] == (3, *NEW, 1 + ALPHA)
+    assert core.state()["version"] == 1
+    assert core.replace(later, 3, NEW) == [], "it is a member now"
+
+
+def test_who_is_no_master_proposes_nobody() -> None:
+    assert node().replace(T + LONG, 3, NEW) == []
+    assert candidate().replace(T + LONG, 3, NEW) == []
+    assert follower().replace(T + LONG, 3, NEW) == []
+
+
+def test_an_idle_group_is_carried_to_where_the_change_is_in_force() -> None:
+    """Rule 7: else the new one would wait for its vote until somebody has 64 values to propose."""
+    core = master()
+    now = T + 2 * LONG
+    core.receive(now, frame(ACCEPTED, 2, ballot=ballot(1, 1), first=0, last=0))
+    core.replace(now, 3, NEW)
+    agree(core, 1, now)
+    at = 2
+    while at < 1 + ALPHA:
+        accepts = proposed(core.pump(now))
+        assert accepts
+        assert all(value == b"" for _, value in accepts), f"nothing carries it on from {at}"
+        for instance, _ in accepts:
+            assert instance == at
+            agree(core, instance, now)
+            at += 1
+    assert core.state()["chosen"] == 1 + ALPHA
+    assert core.pump(now) == [], "and no further"
+
+
+def test_a_stale_change_is_void() -> None:
+    for wrong in (change(3, version=1), change(3, old=(1, 1)), change(9, old=(1, 1))):
+        core = follower()
+        effects = core.receive(T, learned(0, [(CHANGE, wrong)]))
+        assert not [e for e in effects if e[0] == "membership"]
+        assert core.state()["chosen"] == 1
+        assert core.state()["members"] == [(*m, 0) for m in members(3)]
+
+
+def test_one_change_twice_is_one_change() -> None:
+    """Behind a checkpoint that knows it already it is applied again."""
+    core = follower()
+    core.receive(T, learned(0, [(CHANGE, change(3)), (CHANGE, change(3))]))
+    assert core.state()["version"] == 1
+    assert core.state()["members"][2] == (3, *NEW, ALPHA)
+
+
+# ---- rule 8: on which promises a ballot stands
+
+
+def test_a_master_whose_quorum_needs_the_replaced_one_steps_down_before_the_change_is_in_force() -> None:
+    """1 was elected by itself and 3, which was then lost and replaced. In force are 1, 2 and the new 3: of these only 1 has
+    promised. Were it to go on, an acceptor among them that has promised a higher ballot could be passed over."""
+    core = candidate()
+    core.receive(T, frame(PROMISE, 3, ballot=ballot(1, 1), attempt=1))
+    core.pump(T)
+    agree(core, 0, T)
+    assert core.state()["settled"]
+    effects = core.receive(T, learned(1, [(CHANGE, change(3))]))
+    assert ("membership", 2, 1 + ALPHA) in effects
+    assert core.state()["role"] == "follower"
+    assert not proposed(core.pump(T))
+
+
+def test_a_master_with_a_quorum_without_the_replaced_one_goes_on() -> None:
+    core = master()  # elected by 1 and 2
+    core.receive(T, learned(1, [(CHANGE, change(3))]))
+    assert core.state()["role"] == "master"
+
+
+def test_a_candidate_forgets_the_promise_of_the_replaced_one() -> None:
+    core = candidate(5)
+    core.receive(T, frame(PROMISE, 4, ballot=ballot(1, 1), attempt=1))
+    core.receive(T, learned(0, [(CHANGE, change(4))]))
+    core.receive(T, frame(PROMISE, 2, chosen=1, chain=core.state()["chain"], ballot=ballot(1, 1), attempt=2))
+    assert core.state()["role"] == "preparing", "1 and 2 are no majority of five"
+    core.receive(T, frame(PROMISE, 4, chosen=1, chain=core.state()["chain"], ballot=ballot(1, 1), attempt=2))
+    assert core.state()["role"] == "preparing", "the old incarnation of 4 has no say"
+    core.receive(T, frame(PROMISE, 3, chosen=1, chain=core.state()["chain"], ballot=ballot(1, 1), attempt=2))
+    assert core.state()["role"] == "master"
+
+
+# ---- rule 10: who votes
+
+
+def newcomer() -> Core:
+    """Node 3 as an incarnation that is no member yet."""
+    core = Core(3, members(3), incarnation=NEW)
+    assert core.state()["outsider"]
+    assert core.start(T) == []
+    return core
+
+
+def test_who_is_no_member_learns_and_has_no_say() -> None:
+    core = newcomer()
+    assert core.receive(T, frame(PREPARE, 1, ballot=ballot(1, 1), attempt=1)) == []
+    assert core.receive(T, frame(PREVOTE, 1, ballot=ballot(1, 1))) == []
+    effects = core.receive(T, frame(ACCEPT, 1, ballot=ballot(1, 1), data=X))
+    assert not [e for e in effects if e[0] in ("send", "log")]
+    assert core.submit(T, 1, [b"mine"], T + 1000 * MS) == []
+    assert kinds(core.pump(T)) == [], "nobody would take it"
+    core.tick(core.deadline())
+    assert core.state()["role"] == "follower"
+    asked = core.receive(T, frame(HEARTBEAT, 2, chosen=5, ballot=ballot(1, 2)))
+    assert [e for e in short(asked) if e[0] == "send" and e[1] == "learn" and e[2] == [2]]
+
+
+def test_it_learns_from_members_that_it_does_not_know_yet() -> None:
+    """All others may have been replaced since the formation: their watermarks are heard, and their answers taken."""
+    core = newcomer()
+    asked = core.receive(T, frame(HEARTBEAT, 2, chosen=1, ballot=ballot(1, 2), inc=(5, 5)))
+    assert kinds(asked) == ["learn"]
+    assert core.state()["master"] == 0, "but it is no master of theirs that it could follow"
+    core.receive(T, learned(0, noops(1), inc=(5, 5)))
+    assert core.state()["chosen"] == 1
+
+
+def test_it_votes_when_it_knows_everything_below_its_first_instance() -> None:
+    core = newcomer()
+    core.receive(T, learned(0, [(CHANGE, change(3)), *noops(ALPHA - 2)]))
+    assert not core.state()["outsider"]
+    assert core.state()["chosen"] == ALPHA - 1
+    at = dict(chosen=ALPHA - 1, chain=core.state()["chain"])
+    assert core.receive(T, frame(PREPARE, 1, **at, ballot=ballot(1, 1), attempt=1)) == [], "one instance is missing"
+    effects = core.receive(T, frame(ACCEPT, 1, **at, ballot=ballot(1, 1), instance=ALPHA - 1, data=X))
+    assert "accepted" not in kinds(effects)
+    core.receive(T, learned(ALPHA - 1, noops(1)))
+    assert "promise" in kinds(core.receive(T, frame(PREPARE, 1, ballot=ballot(1, 1), attempt=1)))
+
+
+def test_a_member_ignores_the_old_incarnation_and_hears_the_new_one() -> None:
+    core = follower(1, 2)
+    core.receive(T, learned(0, [(CHANGE, change(3))]))
+    refused = core.state()["refused"]
+    assert core.receive(T, frame(PREPARE, 3, ballot=ballot(9, 3), attempt=1)) == []
+    assert core.state()["refused"] == refused + 1
+    raised = (9, 3, *NEW)
+    assert "promise" in kinds(core.receive(T, frame(PREPARE, 3, inc=NEW, ballot=raised, attempt=1)))
+
+
+def test_who_finds_itself_replaced_steps_down_and_stays_silent() -> None:
+    core = master()
+    effects = core.receive(T, learned(1, [(CHANGE, change(1))]))
+    assert core.state()["outsider"]
+    assert core.state()["role"] == "follower"
+    assert not [e for e in effects if e[0] == "send" and e[1]]
+    core.tick(core.deadline())
+    assert core.state()["role"] == "follower"
+
+
+# ---- where the log begins
+
+
+def test_what_is_deleted_is_answered_with_what_is_kept() -> None:
+    core = follower()
+    core.receive(T, learned(0, noops(10)))
+    core.base(T, 6, 123)
+    assert core.state()["first_kept"] == 6
+    assert short(core.receive(T, frame(LEARN, 3, first=5, end=10, max_bytes=100)))[0][:5] == (
+        "send", "kept", [3], 0, {"asked": 5, "first_kept": 6, "n": 10})  # fmt: skip
+    assert core.receive(T, frame(LEARN, 3, first=6, end=10, max_bytes=100)) == [("read", 0b100, 6, 10, 100)]
+
+
+def test_the_host_hears_that_what_is_needed_is_deleted_elsewhere() -> None:
+    core = follower()
+    core.receive(T, frame(HEARTBEAT, 2, chosen=10, ballot=ballot(1, 2)))
+    assert core.receive(T, frame(KEPT, 2, chosen=10, asked=0, first_kept=6)) == [("behind", 6, 2)]
+    assert core.receive(T, frame(KEPT, 2, chosen=10, asked=3, first_kept=6)) == [], "of another question"
+    assert core.receive(T, frame(KEPT, 2, chosen=10, asked=0, first_kept=0)) == []
+    asked = short(core.tick(core.deadline()))
+    assert [e[2] for e in asked if e[1] == "learn"] == [[3]], "another may have it still"
+
+
+def test_a_base_is_never_above_the_watermark_and_never_goes_back() -> None:
+    core = follower()
+    core.receive(T, learned(0, noops(10)))
+    assert core.base(T, 11, 1) == []
+    assert core.base(T, 0, 1) == []
+    assert [e[2] for e in core.base(T, 10, 1)] == [RECORD_BASE]
+    assert core.base(T, 10, 1) == []
+    assert core.base(T, 9, 1) == []
+
+
+def test_who_would_need_a_checkpoint_first_gets_no_vote_for_an_election() -> None:
+    core = follower()
+    core.receive(T, learned(0, noops(10)))
+    core.base(T, 6, 123)
+    later = T + 5000 * MS
+    (reply,) = short(core.receive(later, frame(PREVOTE, 3, chosen=5, ballot=ballot(5, 3))))
+    assert "granted" not in reply[4]
+    (reply,) = short(core.receive(later, frame(PREVOTE, 3, chosen=6, ballot=ballot(5, 3))))
+    assert reply[4]["granted"] == 1
+
+
+def base_body(core: Core) -> bytes:
+    """Of a RECORD_BASE at the watermark."""
+    (effect,) = [e for e in core.base(T, core.state()["chosen"], core.state()["chain"]) if e[0] == "log"]
+    assert effect[2] == RECORD_BASE
+    body = effect[4]
+    assert isinstance(body, bytes)
+    return body
+
+
+def test_a_restart_begins_where_the_newest_base_says() -> None:
+    """Rule 15: promise, chain checksum and membership come from it; what stands above in the log is taken up behind it."""
+    core = follower()
+    core.receive(T, frame(PREPARE, 3, ballot=ballot(4, 3), attempt=1))
+    core.receive(T, learned(0, [(CHANGE, change(2)), *noops(9)]))
+    body = base_body(core)
+    at, checksum = core.state()["chosen"], core.state()["chain"]
+    again = node()
+    assert again.restore_base(at, body)
+    before = [
+        (RECORD_PROMISE, 0, record(RECORD_PROMISE, ballot=ballot(3, 3))),
+        (RECORD_LEARN, 9, record(RECORD_LEARN, chosen=9, chain=77, data=X)),  # deleted: not compared with anything
+        (RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=4, chain=99)),
+        (RECORD_ACCEPT, at + 1, record(RECORD_ACCEPT, ballot=ballot(4, 3), chosen=at - 1, chain=5, data=X)),
+        (RECORD_BASE, at, body),
+        (RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=at, chain=checksum)),
+    ]
+    for row in before:
+        assert again.restore(*row), row
+    state = again.state()
+    assert (state["chosen"], state["chain"], state["first_kept"]) == (at, checksum, at)
+    assert state["promised"] == ballot(4, 3)
+    assert state["members"] == core.state()["members"]
+    assert state["version"] == 1
+    assert [row[0] for row in state["accepted"]] == [at + 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "instance", "body"),
+    [
+        (RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=4, chain=99)),
+        (RECORD_LEARN, 4, record(RECORD_LEARN, chosen=4, chain=99, data=X)),
+        (RECORD_ACCEPT, 4, record(RECORD_ACCEPT, ballot=ballot(9, 3), chosen=10, chain=0, data=X)),
+        (RECORD_BASE, 10, b""),
+    ],
+)
+def test_behind_its_base_a_log_does_not_go_back(kind: int, instance: int, body: bytes) -> None:
+    core = follower()
+    core.receive(T, learned(0, noops(10)))
+    base = base_body(core)
+    again = node()
+    assert again.restore_base(10, base)
+    assert again.restore(RECORD_BASE, 10, base)
+    assert not again.restore(kind, instance, body)
+
+
+def test_a_base_that_is_malformed_is_damage() -> None:
+    core = follower()
+    core.receive(T, learned(0, noops(10)))
+    body = base_body(core)
+    for wrong in (b"", body[:-1], body + b"\0", body[:36] + struct.pack("<I", 2) + body[40:],
+                  body[:44] + struct.pack("<I", 4) + body[48:]):  # fmt: skip
+        assert not node().restore_base(10, wrong)
+    assert not node(1, 5).restore_base(10, body), "of a cluster with other nodes"
+
+
+# ---- a checkpoint from elsewhere
+
+
+def test_a_checkpoint_moves_the_watermark_and_leaves_the_acceptor_alone() -> None:
+    """Rule 15: it neither lowers nor brings acceptor state."""
+    core = follower()
+    for instance in (5, 50):
+        core.receive(T, frame(ACCEPT, 2, ballot=ballot(1, 2), instance=instance, data=X))
+    core.receive(T, frame(PREPARE, 3, ballot=ballot(4, 3), attempt=1))
+    new = [(*m, 0) for m in members(3)[:2]] + [(3, *NEW, 7)]
+    effects = core.install(T, 20, 4711, new, 1)
+    assert ("installed", 20, 4711) in effects
+    assert ("membership", 2, 7) in effects
+    assert [e[2] for e in effects if e[0] == "log"] == [RECORD_BASE]
+    state = core.state()
+    assert (state["chosen"], state["chain"], state["first_kept"]) == (20, 4711, 20)
+    assert state["promised"] == ballot(4, 3)
+    assert [row[0] for row in state["accepted"]] == [50]
+    assert state["members"] == new
+
+
+def test_an_older_checkpoint_changes_nothing() -> None:
+    core = follower()
+    core.receive(T, learned(0, noops(10)))
+    assert core.install(T, 10, 1) == []
+    assert core.install(T, 3, 1) == []
+    assert core.state()["first_kept"] == 0
+
+
+def test_a_checkpoint_far_ahead_leaves_nothing_below_in_the_ring() -> None:
+    core = follower()
+    core.receive(T, frame(ACCEPT, 2, ballot=ballot(1, 2), instance=5, data=X))
+    core.install(T, 3 * RING + 5, 1)
+    core.receive(T, frame(ACCEPT, 2, chosen=3 * RING + 5, chain=1, ballot=ballot(2, 2), instance=3 * RING + 5))
+    assert core.state()["accepted"] == [(3 * RING + 5, ballot(2, 2), b"")]
+
+
+def test_learning_goes_on_behind_a_checkpoint() -> None:
+    core = follower()
+    core.receive(T, frame(HEARTBEAT, 2, chosen=30, ballot=ballot(1, 2)))
+    asked = short([e for e in core.install(T, 20, 4711) if e[0] == "send"])
+    assert [e[4]["first"] for e in asked if e[0] == "send" and e[1] == "learn"] == [20]
+    core.receive(T, learned(20, noops(10)))
+    assert core.state()["chosen"] == 30
+    assert core.state()["chain"] == chain(noops(10), 20, 4711)
+
+
+def test_a_master_of_long_ago_that_gets_a_checkpoint_is_none_any_more() -> None:
+    core = master()
+    core.install(T, 20, 4711)
+    assert core.state()["role"] == "follower"
+    core.receive(T, frame(PREVOTE_REPLY, 2, ballot=ballot(1, 1), granted=1))
+    assert core.state()["role"] == "follower"
