@@ -27,6 +27,8 @@ class Folder:
     def remove(self, name: str) -> None: ...
     def quarantine(self, why: str) -> str:
         """Sets the whole log aside, durably, with a note that says why. Where it is now."""
+    def lived(self) -> bool:
+        """Whether there is more here than a log: one that was set aside, or checkpoints."""
     def files(self) -> Files:
         """The files in ``checkpoints/``; close() closes them, and what is open of them. Needs no open(), and so no lock: a child
         process that writes a checkpoint for the holder of the lock has a Folder of its own."""

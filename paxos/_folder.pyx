@@ -107,6 +107,13 @@ cdef class Folder:
         disk_real(&self.disk, os.open(self.log, os.O_RDONLY | os.O_DIRECTORY))
         return place
 
+    def lived(self):
+        """Whether there is more here than a log: one that was set aside, or checkpoints."""
+        top = os.path.join(self.path, "quarantine")
+        checkpoints = os.path.join(self.path, "checkpoints")
+        return (os.path.isdir(top) and bool(os.listdir(top))
+                or os.path.isdir(checkpoints) and any(".manifest" in name for name in os.listdir(checkpoints)))
+
     def files(self):
         """The files in ``checkpoints/``, which is made durably. Needs no ``open()``: a child process that writes a checkpoint for
         the holder of the lock has a Folder of its own."""

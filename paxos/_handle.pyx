@@ -153,7 +153,7 @@ cdef class Handle:
         g = &h.groups[0]
         g.tail = <Value **>xzalloc(TAIL * sizeof(Value *))
         formation_init(&h.formation, h.options.node, self.log.incarnation_hi, self.log.incarnation_lo, h.boot, &self.configured,
-                       fresh_hi, fresh_lo)
+                       fresh_hi, fresh_lo, self.log.lived())
         for n in range(self.log.record_count):
             self.restore_one(n, &self.log.records[n], 0)
         for n in range(self.log.record_count):      # the newest first
@@ -162,6 +162,8 @@ cdef class Handle:
             self.restore_one(n, &self.log.records[n], 2)
         self.log.release_replay()
         host_restored(h)
+        if h.formation.state == STATE_FORMED:
+            self.configured = h.formation.members       # the log's ids count from here on
         return 0
 
     cdef int restore_one(self, size_t n, const RecordRef *r, int go) except -1:

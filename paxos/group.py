@@ -569,6 +569,8 @@ class Group:
         """Settles what is still waiting as unknown. The engine has been stopped."""
         self.closed = True
         self.stop()
+        if self._keeper is not None:
+            self._keeper.abandon()
         while self._wanted:
             _complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
         self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))

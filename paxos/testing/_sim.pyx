@@ -425,8 +425,9 @@ cdef class SimHandle(Handle):
         world_wake(self.sim)
 
     def making(self, bint on):
-        Handle.making(self, on)
-        world_wake(self.sim)
+        if self.sim != NULL:
+            Handle.making(self, on)
+            world_wake(self.sim)
 
     def install(self, uint64_t instance, uint32_t chain, bytes membership not None):
         Handle.install(self, instance, chain, membership)

@@ -462,6 +462,10 @@ cdef class SimFolder(Folder):
             raise OSError(error, "the process ended", self.path)
         return f"{self.path}/quarantine/{number:03d}"
 
+    def lived(self):
+        """Whether there is more here than a log: one that was set aside, or checkpoints."""
+        return any(name.startswith("q") or ".manifest" in name for name in self.names())
+
     def files(self):
         """The files of checkpoints. They lie beside those of the log."""
         cdef Disk disk
