@@ -62,6 +62,7 @@ cdef struct Wire:                   # which token travels under sequence number 
 
 cdef struct Status:                 # copied out by the engine at the end of each round
     bint formed
+    bint disk_full
     int role
     uint32_t master
     uint64_t master_round
@@ -191,6 +192,7 @@ cdef bint delivery_wanted(const Delivery *d) noexcept nogil
 # -- Python's threads
 cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_t deadline)
 cdef list delivery_drain(Delivery *d, Py_ssize_t max_values)
+cdef bint delivery_disk_full(Delivery *d) noexcept nogil
 # False: so much is waiting already that it was dropped. Takes over the value.
 cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance, uint32_t chain, Value *value) noexcept nogil
 cdef void delivery_poke(Delivery *d) noexcept nogil             # drain() is wanted, though nothing is there

@@ -50,6 +50,7 @@ class _Status(TypedDict):
     delivered: int
     first_kept: int
     log_segments: int
+    disk_full: bool
     segment_bytes: int
     outsider: bool
     votes: bool
@@ -86,7 +87,7 @@ class Handle:
         """Hands values to state machine ``machine`` in as one chunk, which is chosen as a whole, and returns its number.
 
         Its fate comes out of drain(), once: in ``settled`` of a Chosen event, or as a Settled event after ``deadline_ns``
-        (CLOCK_BOOTTIME). Raises Overloaded, ValueTooLarge, NodeClosed: then it is certainly not executed.
+        (CLOCK_BOOTTIME). Raises Overloaded, ValueTooLarge, DiskFull, NodeClosed: then it is certainly not executed.
         """
     def now(self) -> int:
         """CLOCK_BOOTTIME in ns: what deadlines are counted in."""

@@ -4,8 +4,8 @@ only touch the queues between a node and Python."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, ORDER_INSTALL, ORDER_MAKING, REASONS, Status, clock_now, delivery_command, delivery_drain, delivery_order, delivery_poke,
-    delivery_status, delivery_submit,
+    ORDER_BASE, ORDER_CARRY, ORDER_INSTALL, ORDER_MAKING, REASONS, Status, clock_now, delivery_command, delivery_disk_full,
+    delivery_drain, delivery_order, delivery_poke, delivery_status, delivery_submit,
 )
 from libc.string cimport memcpy
 from paxos._formation cimport STATE_FORMED, formation_init
@@ -18,7 +18,7 @@ from paxos._state cimport TAIL, Group, Host
 from paxos._store cimport index_chain
 from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membership, Value, value_new, xzalloc
 
-from paxos.errors import ConfigError, DamagedLog, NodeClosed, StorageError
+from paxos.errors import ConfigError, DamagedLog, DiskFull, NodeClosed, StorageError
 
 cdef tuple ROLES = ("follower", "asking", "preparing", "master")
 cdef tuple REASON_NAMES = (
@@ -134,6 +134,7 @@ cdef class Handle:
                               f"values of {kept - RECORD_ROOM - sizeof(ChunkHead) - 4} bytes at most: lower max_value and "
                               "batch_bytes to that")
         self.log_mode = self.log.mode
+        self.directory = self.log.directory
         self.segment_bytes = kept
         return 0
 
@@ -199,6 +200,9 @@ cdef class Handle:
     def submit(self, uint32_t machine, values not None, int64_t deadline_ns):
         if self.stopped:
             raise NodeClosed("this node has been closed")
+        if delivery_disk_full(&self.host.delivery):
+            raise DiskFull(f"the disk of {self.directory} is full: this node takes no proposals until there is room. Make some, or "
+                           "propose at another node")
         return delivery_submit(&self.host.delivery, machine, values, deadline_ns)
 
     def drain(self, Py_ssize_t max_values):
@@ -288,7 +292,7 @@ cdef class Handle:
             "formed": bool(s.formed), "role": ROLES[s.role], "master_id": s.master, "master_round": s.master_round,
             "established": bool(s.established), "chosen": s.chosen, "heard_chosen": s.heard_chosen,
             "chain": s.chain, "delivered": s.delivered,
-            "first_kept": s.first_kept, "log_segments": s.segments, "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "votes": bool(s.votes), "replaced": bool(s.replaced),
+            "first_kept": s.first_kept, "log_segments": s.segments, "disk_full": bool(s.disk_full), "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "votes": bool(s.votes), "replaced": bool(s.replaced),
             "membership_version": s.membership.version,
             "commits": s.chosen_values, "log_mode": self.log_mode, "fsyncs": s.syncs, "log_writes": s.writes,
             "log_bytes": s.log_bytes, "log_records": s.log_records, "log_ns": s.log_time,

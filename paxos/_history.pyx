@@ -14,6 +14,7 @@ from paxos._types cimport (
     FORMAT_VERSION, FRAME_LEARNED, FRAME_MAGIC, RECORD_ACCEPT, RECORD_LEARN, ChunkHead, Frame, Learned, Record, RecordAccept,
     RecordLearn, VALUE_BATCH, Value, ValueHead, bit, life_of, value_ref, value_unref, xrealloc,
 )
+from paxos._unlogged cimport NOT_LOGGED
 
 cdef enum:
     LEARNED_BYTES = 1048576         # values in one LEARNED frame, and sent from the log in one round
@@ -116,9 +117,10 @@ cdef uint8_t *read_value(Host *h, Group *g, uint64_t instance, uint64_t position
 
 
 cdef bint history_behind(const Group *g) noexcept nogil:
-    """Whether Python's next instance is chosen but no longer in memory. (One that is deleted comes with a checkpoint or never.)"""
+    """Whether Python's next instance is chosen but no longer in memory. (One that is deleted comes with a checkpoint or
+    never; one that waits for room in the log, when there is some.)"""
     return (g.replica != NULL and g.cursor < g.replica.chosen and g.cursor >= g.replica.first_kept
-            and (g.tail_count == 0 or g.cursor < g.tail_first))
+            and (g.tail_count == 0 or g.cursor < g.tail_first) and index_get(&g.index, g.cursor) != NOT_LOGGED)
 
 
 cdef void history_refill(Host *h, Group *g) noexcept nogil:
@@ -176,6 +178,9 @@ cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
         position = index_get(&g.index, job.next)
         if position == 0:
             job.end = job.next      # not kept here
+            break
+        if position == NOT_LOGGED:
+            job.end = job.next      # for now; he asks again
             break
         if position >= h.store.writer.durable:
             break                   # part of the next write

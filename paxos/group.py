@@ -113,6 +113,9 @@ class NodeStatus:
     """The log begins here: instances below it are in a checkpoint."""
     log_segments: int
     """Segments of the log in use; with the spares that is what it takes of the disk."""
+    disk_full: bool
+    """Whether the disk has no room for another segment: then this node does not lead, takes no proposals, and votes as long as
+    the segments that it has last."""
     checkpoint: int
     """The newest checkpoint here holds all instances below this one; 0: there is none."""
     installed: int
@@ -580,6 +583,7 @@ class Group:
             log_writes=s["log_writes"], log_bytes=s["log_bytes"],
             log_records=s["log_records"], log_seconds=s["log_ns"] / 1e9,
             log_mode=s["log_mode"], first_kept=s["first_kept"], log_segments=s["log_segments"],
+            disk_full=s["disk_full"],
             checkpoint=self._keeper.newest if self._keeper is not None else 0,
             installed=self._keeper.installed if self._keeper is not None else 0, votes=s["votes"],
             elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],

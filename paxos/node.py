@@ -170,7 +170,8 @@ class Node:
 
         :param timeout: seconds after which it ends with ``NotAvailable`` or ``OutcomeUnknown``.
         :param machine: id of the state machine, where the group has several.
-        :raises ValueTooLarge: above ``max_value``. :raises Overloaded: too many are under way. :raises NodeClosed: closed.
+        :raises ValueTooLarge: above ``max_value``. :raises Overloaded: too many are under way.
+        :raises DiskFull: this node's disk is. :raises NodeClosed: closed.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         self._group.submit(future, value, timeout, machine)
