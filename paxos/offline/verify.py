@@ -156,7 +156,7 @@ class _Log:
             return
         self.find("", None, "damage", "there is no segment, though there are checkpoints: the log has been lost",
                   "The node starts as a new incarnation of itself: without a vote until the others have taken it in, and it knows "
-                  "everything. Where it is alone, it has lost what is not in its checkpoints.",
+                  "everything. Where it is alone it refuses to start.",
                   "Start it while a majority of the other nodes runs. Where it is alone: restore a backup.")  # fmt: skip
 
     def _has_checkpoints(self) -> bool:
