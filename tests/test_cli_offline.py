@@ -285,7 +285,9 @@ def stranger() -> Iterator[tuple[int, list[bytes]]]:
         thread.join()
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR unknown command\r\n", b"$7\r\n# Server\r\n", b":1\r\n", b""])
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"-ERR unknown command\r\n", b"$8\r\n# Server\r\n", b":1\r\n", b""]
+)
 def test_who_is_no_node(stranger: tuple[int, list[bytes]], answer: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     port, says = stranger
     says.append(answer)

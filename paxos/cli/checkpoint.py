@@ -78,7 +78,7 @@ async def _ask(client: RespClient, where: str) -> dict[str, str]:
         fields = await client.info(ANSWERS_WITHIN)
     except TimeoutError:
         raise NotANode(
-            f"{where}: no answer to INFO within {ANSWERS_WITHIN:g} s; this is no node of the key-value service, or it stands still"
+            f"{where}: no answer to INFO within {ANSWERS_WITHIN:g} s: it is no node of the key-value service, or stands still"
         ) from None
     except (ReplyError, ConnectionError, hiredis.ProtocolError, AttributeError, UnicodeDecodeError) as error:
         raise NotANode(f"{where}: what listens there is no node of the key-value service ({error})") from error

@@ -134,7 +134,7 @@ def _damage(node: StoppedNode, options: LogOptions, system: System) -> bool:
         return True
     name = node.name_of(where[0])
     fields = {"kind": "damage", "segment": where[0], "name": name, "offset": where[1], "why": why}
-    _out(options, fields, f"\nDAMAGE log/{name}, offset {where[1]}: {why}. What is shown stands before it. See paxos verify")
+    _out(options, fields, f"\nDAMAGE log/{name}, offset {where[1]}: {why}. What is shown stands before it")
     return False
 
 
@@ -206,7 +206,8 @@ def _instance(node: StoppedNode, options: LogOptions, instance: int) -> bool:
             why = f"the log begins at instance {system.first_kept}; what is below is in a checkpoint"
         elif instance >= system.chosen:
             why = f"{system.chosen} instances are known chosen, and nothing of it was accepted here"
-        _out(options, {"kind": "instance", "instance": instance, "state": None, "why": why}, f"instance {instance}: {why}")
+        told = {"kind": "instance", "instance": instance, "state": None, "why": why}
+        _out(options, told, f"instance {instance}: {why}")
         return False
     for count, place in enumerate(places):
         told = place.record.fields()
@@ -221,7 +222,8 @@ def _instance(node: StoppedNode, options: LogOptions, instance: int) -> bool:
         if options.as_json:
             click.echo(json.dumps(fields))
             continue
-        click.echo(f"instance {instance}: {this}; {place.record.type} at log/{node.name_of(place.segment)}, offset {place.offset}")
+        where = f"log/{node.name_of(place.segment)}, offset {place.offset}"
+        click.echo(f"instance {instance}: {this}; {place.record.type} at {where}")
         click.echo("  " + " ".join(f"{name}={_word(what)}" for name, what in told.items()))
         if "change" in fields:
             click.echo(f"  {fields['change']}")

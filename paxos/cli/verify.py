@@ -26,9 +26,7 @@ def refusing() -> Iterator[None]:
     except (ConfigError, DirectoryInUse) as error:
         raise click.UsageError(str(error), click.get_current_context()) from error
     except OSError as error:
-        raise click.UsageError(
-            f"{error.filename}: {error.strerror}", click.get_current_context()
-        ) from error
+        raise click.UsageError(f"{error.filename}: {error.strerror}", click.get_current_context()) from error
 
 
 class _Looking:
@@ -48,7 +46,12 @@ class _Looking:
 def looking() -> Iterator[_Looking]:
     """Shows how far it is, where stderr is a terminal."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield _Looking(progress)
 

@@ -1,8 +1,8 @@
 """Commands: from a client's words to a value for the log, or to an answer that needs no log.
 
 A handler is called with the session (the connection's own settings) and the words, and returns ``bytes``, the value to
-propose, a :class:`Local` reply, or :class:`Work` of this node whose outcome is the reply. What can be refused without looking at the data is refused here, before it costs a
-log write.
+propose, a :class:`Local` reply, or :class:`Work` of this node whose outcome is the reply. What can be refused without looking
+at the data is refused here, before it costs a log write.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Local:
 
 
 class Work:
-    """Something that this node does by itself, in its turn among the commands of the connection; what comes of it is the reply."""
+    """What this node does by itself, in its turn among the commands of the connection; what comes of it is the reply."""
 
     __slots__ = ("start",)
 

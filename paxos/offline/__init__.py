@@ -1,4 +1,4 @@
-"""What a data directory holds, while no node runs on it: its log, its checkpoints, what is wrong with either. Nothing is changed."""
+"""What a data directory holds while no node runs on it: log, checkpoints, what is wrong with either. Nothing is changed."""
 
 from paxos.offline.log import Place, Segment, StoppedNode, System, Write
 from paxos.offline.records import TYPES, WITH_INSTANCE, Record, Value

@@ -1,4 +1,4 @@
-"""The records of a log taken apart: ``docs/formats-log.md``. Recovery has verified the bytes; what cannot be is told, not raised."""
+"""The records of a log taken apart: ``docs/formats-log.md``. Recovery has verified the bytes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record of the log. ``position``: segment number × segment size + offset."""
+    """A record of the log. ``position``: segment number * segment size + offset."""
 
     position: int
     number: int

@@ -133,8 +133,8 @@ class _Log:
             self._others(number)
         elif (record := system.contradiction) is not None:
             number, offset = node.place(record.position)
-            self._damage(node.name_of(number), offset,
-                         f"the record here ({record.type}, instance {record.instance}) does not fit what came before it")  # fmt: skip
+            what = f"the record here ({record.type}, instance {record.instance}) does not fit what came before it"
+            self._damage(node.name_of(number), offset, what)
         elif log.outcome == "torn":
             self._torn(log.cut or (0, 0), log.drop)
         self._files()
@@ -155,7 +155,7 @@ class _Log:
         if not rest and not self._has_checkpoints():
             return
         self.find("", None, "damage", "there is no segment, though there are checkpoints: the log has been lost",
-                  "The node starts as a new incarnation of itself: without a vote until the others have taken it in, and it knows "
+                  "The node starts as a new incarnation: without a vote until the others have taken it in, and it knows "
                   "everything. Where it is alone it refuses to start.",
                   "Start it while a majority of the other nodes runs. Where it is alone: restore a backup.")  # fmt: skip
 
@@ -265,7 +265,7 @@ class _Checkpoints:
 
     def _note(self, instance: int, text: str) -> None:
         match = _OFFSET.match(text)
-        name, offset, why = (match["name"], match["offset"], match["why"]) if match else (file_name(instance, MANIFEST), None, text)
+        name, offset, why = match.groups() if match else (file_name(instance, MANIFEST), None, text)
         self.bad.setdefault(instance, []).append((name, None if offset is None else int(offset), why))
 
     def _data(self, files: Files, manifest: Manifest, index: int, done: int, total: int) -> bool:

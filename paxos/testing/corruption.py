@@ -393,7 +393,7 @@ def damages(scene: Scene, every: int) -> Iterator[Damage]:
 
 
 def scan(scene: Scene, every: int) -> Counter[str]:
-    """Puts the segments to recovery with every so manieth byte flipped; how often it said what. AssertionError where it is wrong."""
+    """Puts the segments to recovery with every so manieth byte flipped; how often it said what. AssertionError if that is wrong."""
     segments = {name: data for name, data in scene.pristine.items() if name.endswith(".seg")}
     numbers = {name: int(name[:16], 16) for name in segments}
     written = [dataclasses.astuple(record) for record in scene.records]
@@ -490,7 +490,7 @@ def table(outcome: Outcome) -> Iterator[str]:
 
 def main() -> int:
     """The campaign, from the command line. 0: nothing was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m paxos.testing.corruption", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(prog="python -m paxos.testing.corruption", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--every", type=int, default=1, help="in whole clusters: every so manieth byte that carries something")
     parser.add_argument("--scan", type=int, default=1, help="for recovery alone: every so manieth byte")
     parser.add_argument("--nodes", type=int, choices=(1, 3), default=3)
@@ -511,7 +511,8 @@ def main() -> int:
             "messages": outcome.messages, "wrong": [[str(damage), what] for damage, what in outcome.wrong],
         }))  # fmt: skip
     else:
-        print(f"recovery alone, {said.total():,} flipped bytes: " + ", ".join(f"{n:,} {what}" for what, n in sorted(said.items())))
+        counted = ", ".join(f"{count:,} {what}" for what, count in sorted(said.items()))
+        print(f"recovery alone, {said.total():,} flipped bytes: {counted}")
         print(f"a cluster of {options.nodes}, {outcome.total:,} damages:\n")
         print("\n".join(table(outcome)))
         for verdict, message in sorted(outcome.messages.items()):
