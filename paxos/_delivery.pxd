@@ -23,7 +23,7 @@ cdef enum EventType:                # first item of the tuples that drain() retu
     EVENT_MEMBERSHIP = 9            # a: the node that is another incarnation now; b: version
 
 cdef enum:
-    REASONS = 17                    # kinds of refused frames and connections, see _net
+    REASONS = 18                    # kinds of refused frames and connections, see _net
 
 cdef struct Event:
     int type
@@ -42,6 +42,7 @@ cdef struct Submission:
 cdef enum OrderType:
     ORDER_BASE = 1                  # a checkpoint of everything below `instance` is durable here
     ORDER_INSTALL = 2               # ... has come from elsewhere: value holds the membership
+    ORDER_MAKING = 4                # a checkpoint is being made (instance: 1), or is not any more (0)
     ORDER_CARRY = 3                 # value is for the Python side of node `node`
 
 cdef struct Order:
@@ -61,6 +62,7 @@ cdef struct Wire:                   # which token travels under sequence number 
 
 cdef struct Status:                 # copied out by the engine at the end of each round
     bint formed
+    bint disk_full
     int role
     uint32_t master
     uint64_t master_round
@@ -92,7 +94,7 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t bytes_sent
     uint64_t bytes_received
     uint64_t frames_dropped
-    uint64_t refused[17]
+    uint64_t refused[18]
     uint32_t members
     uint32_t nodes[31]
     uint32_t connected              # bit i: the connection to member i is up
@@ -190,6 +192,7 @@ cdef bint delivery_wanted(const Delivery *d) noexcept nogil
 # -- Python's threads
 cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_t deadline)
 cdef list delivery_drain(Delivery *d, Py_ssize_t max_values)
+cdef bint delivery_disk_full(Delivery *d) noexcept nogil
 # False: so much is waiting already that it was dropped. Takes over the value.
 cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance, uint32_t chain, Value *value) noexcept nogil
 cdef void delivery_poke(Delivery *d) noexcept nogil             # drain() is wanted, though nothing is there

@@ -59,8 +59,9 @@ def _lock(directory):
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _flock(fd, fcntl.LOCK_EX, directory)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        text = f"{os.getpid()}\n".encode()
+        os.pwrite(fd, text, 0)      # over what is there: cut to nothing first, it would find no room on a full disk
+        os.ftruncate(fd, len(text))
     except BaseException:
         os.close(fd)
         raise

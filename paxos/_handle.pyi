@@ -30,9 +30,7 @@ _Behind: TypeAlias = tuple[Literal[7], int, int, int]
 _Carry: TypeAlias = tuple[Literal[8], int, int, bytes]
 # (9, group, node id, version): another incarnation of that node is a member now
 _Membership: TypeAlias = tuple[Literal[9], int, int, int]
-_Event: TypeAlias = (
-    _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership
-)
+_Event: TypeAlias = _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership
 
 class _Status(TypedDict):
     """A node at one moment; counters count from this start on. ``commits``: values chosen, from instance 0 on."""
@@ -52,6 +50,7 @@ class _Status(TypedDict):
     delivered: int
     first_kept: int
     log_segments: int
+    disk_full: bool
     segment_bytes: int
     outsider: bool
     votes: bool
@@ -88,7 +87,7 @@ class Handle:
         """Hands values to state machine ``machine`` in as one chunk, which is chosen as a whole, and returns its number.
 
         Its fate comes out of drain(), once: in ``settled`` of a Chosen event, or as a Settled event after ``deadline_ns``
-        (CLOCK_BOOTTIME). Raises Overloaded, ValueTooLarge, NodeClosed: then it is certainly not executed.
+        (CLOCK_BOOTTIME). Raises Overloaded, ValueTooLarge, DiskFull, NodeClosed: then it is certainly not executed.
         """
     def now(self) -> int:
         """CLOCK_BOOTTIME in ns: what deadlines are counted in."""
@@ -106,6 +105,8 @@ class Handle:
         """The files of the checkpoints beside this node's log."""
     def base(self, instance: int) -> None:
         """A checkpoint of everything below ``instance`` is durable here: the log below it may go."""
+    def making(self, on: bool) -> None:
+        """A checkpoint is being made, or is not any more. While one is, a master does not let the log outgrow its budget."""
     def install(self, instance: int, chain: int, membership: bytes) -> None:
         """A checkpoint that came from elsewhere is durable here, and the state machines have it. StorageError where the
         membership is not one of this cluster's nodes."""

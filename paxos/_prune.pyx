@@ -7,6 +7,7 @@
 - the segment is not the one being written, and the write that says "the log now begins behind it" is durable (store_recycle).
 
 What a node that is behind is reading just now is kept for it, and `hold` instances for whoever may come, within the budget.
+A master whose log has come to its budget while a checkpoint is being made takes up new values when that is done.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -16,6 +17,10 @@ from paxos._formation cimport formation_rewrite
 from paxos._state cimport Group, Host
 from paxos._store cimport highs_at, highs_below, index_chain, index_get, index_trim
 from paxos._types cimport Membership
+
+
+cdef bint prune_full(const Host *h) noexcept nogil:
+    return (h.store.writer.segment - h.store.writer.oldest + 2) * h.store.writer.segment_size > h.budget
 
 
 cdef bint _over_budget(const Host *h) noexcept nogil:
@@ -68,12 +73,14 @@ cdef void prune_install(Host *h, Group *g, uint64_t instance, uint32_t chain, co
 cdef uint64_t prune_next(Host *h) noexcept nogil:
     cdef uint64_t oldest = h.store.writer.oldest
     cdef uint32_t i
-    cdef bint free = h.pruning and oldest < h.store.writer.segment and oldest < h.formation_segment
+    # (A RECORD_BASE that waits for room does not stand in the log yet.)
+    cdef bint free = h.pruning and h.unlogged.count == 0 and oldest < h.store.writer.segment and oldest < h.formation_segment
     for i in range(h.group_count):
         if not free:
             break
         free = oldest < h.groups[i].base_segment and highs_below(&h.groups[i].highs, oldest, h.groups[i].replica.first_kept)
     if not free:
-        h.pruning = False           # until the next RECORD_BASE
+        if h.unlogged.count == 0:
+            h.pruning = False       # until the next RECORD_BASE
         return 0
     return oldest

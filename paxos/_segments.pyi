@@ -4,6 +4,7 @@ from typing import Self, final
 
 from typing_extensions import Buffer
 
+from paxos._files import Files
 from paxos._folder import Folder
 
 DEFAULT_SEGMENT_SIZE: int

@@ -61,6 +61,21 @@ cdef struct Group:
     Highs highs
     uint64_t base_segment           # older ones hold nothing that the newest RECORD_BASE does not; 0: there is none
 
+cdef struct Unlogged:               # records that wait for room in the log, in order; see _unlogged
+    uint8_t type
+    bint formation                  # else of group `group`
+    uint32_t group
+    uint64_t instance
+    size_t size                     # of the head
+    uint8_t *head
+    Value *value
+
+cdef struct UnloggedQueue:
+    Unlogged *items
+    size_t first                    # items before it have been logged
+    size_t count
+    size_t capacity
+
 cdef struct Host
 
 cdef struct Outside:                # what else differs between an engine and a simulator
@@ -89,6 +104,7 @@ cdef struct Host:
     int64_t seal_due                # 0: the log is sealed, or nothing is in it
     bint sealing                    # the pending write is a seal
     uint64_t formation_segment      # the formation stands in this segment or a newer one
+    bint making                     # Python makes a checkpoint: when it is durable, log can be given back
     bint pruning                    # there may be segments to be given back
     uint64_t hold                   # instances below a checkpoint that are kept for nodes that are behind
     uint64_t budget                 # bytes of log beyond which that, and who is being served, no longer counts
@@ -96,9 +112,17 @@ cdef struct Host:
     int64_t stuck_limit
     int64_t stuck_since             # 0: Python takes what it is given
     bint may_lead                   # as Python said last
+    bint disk_full                  # no segment can be made ahead
+    bint silent                     # ... and there is none left: what would be logged is not taken
+    UnloggedQueue unlogged
     uint32_t met_formed
     Submission *waiting             # submitted before the cluster was formed
     size_t waiting_count
     size_t waiting_size
     uint8_t *scratch
     size_t scratch_size
+
+
+cdef inline bint may_stand(const Host *h) noexcept nogil:
+    """Whether nothing keeps the replicas from leading."""
+    return h.may_lead and h.stuck_since == 0 and not h.disk_full

@@ -58,7 +58,9 @@ class CheckpointStore:
         self, files: Files, *, rate: float | None = None, pause: Callable[[float], object] | None = None
     ) -> None:
         if (rate is None) != (pause is None) or (rate is not None and not rate > 0):
-            raise ConfigError(f"rate={rate}, pause={pause}: a rate above 0 and what to wait with are given together, or neither")
+            raise ConfigError(
+                f"rate={rate}, pause={pause}: a rate above 0 and what to wait with are given together, or neither"
+            )
         self.files = files
         #: (instance, what is wrong) of the manifests that the last ``list()`` found and left out.
         self.damaged: list[tuple[int, str]] = []
@@ -132,7 +134,9 @@ class CheckpointStore:
         """Puts the files of a state machine into a directory, which is empty, durably."""
         top = Path(directory)
         if next(top.iterdir(), None) is not None:
-            raise StorageError(f"{top} is not empty: what is in it would be taken for a part of checkpoint {manifest.instance}")
+            raise StorageError(
+                f"{top} is not empty: what is in it would be taken for a part of checkpoint {manifest.instance}"
+            )
         folders = {top}
         for path in self.files_of(manifest, machine):
             target = top / path
@@ -285,8 +289,10 @@ class CheckpointWriter:
         self._usable()
         open_ = [stream for stream in self._streams if stream.entry is None]
         if open_:
-            raise StorageError(f"checkpoint {self._head.instance}: {open_[0].what} is not closed, or has failed: close() "
-                               "every stream, or abort()")
+            raise StorageError(
+                f"checkpoint {self._head.instance}: {open_[0].what} is not closed, or has failed: close() "
+                "every stream, or abort()"
+            )
         head = self._head
         entries = tuple(stream.entry for stream in self._streams if stream.entry is not None)
         manifest = Manifest(head.instance, head.chain, head.signature, head.membership, entries)
@@ -320,7 +326,9 @@ class CheckpointWriter:
     def _add(self, machine: int, path: str) -> StreamWriter:
         self._usable()
         if (machine, path) in self._taken:
-            raise StorageError(f"checkpoint {self._head.instance} has {path or 'the stream'} of state machine {machine} already")
+            raise StorageError(
+                f"checkpoint {self._head.instance} has {path or 'the stream'} of state machine {machine} already"
+            )
         name = file_name(self._head.instance, DATA, len(self._streams))
         stream = StreamWriter(self._store, self._store.files.create(name), machine, path)
         self._streams.append(stream)

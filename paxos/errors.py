@@ -12,6 +12,7 @@ __all__ = [
     "DamagedCheckpoint",
     "DamagedLog",
     "DirectoryInUse",
+    "DiskFull",
     "NodeClosed",
     "NotAvailable",
     "OutcomeUnknown",
@@ -40,6 +41,10 @@ class NotAvailable(Refused):
 
 class Overloaded(Refused):
     """A queue is at its bound. Propose again later, or less."""
+
+
+class DiskFull(Refused):
+    """The disk of this node has no room for more log. Make room, or propose at another node; the node goes on by itself."""
 
 
 class ValueTooLarge(Refused):

@@ -113,6 +113,9 @@ class NodeStatus:
     """The log begins here: instances below it are in a checkpoint."""
     log_segments: int
     """Segments of the log in use; with the spares that is what it takes of the disk."""
+    disk_full: bool
+    """Whether the disk has no room for another segment: then this node does not lead, takes no proposals, and votes as long as
+    the segments that it has last."""
     checkpoint: int
     """The newest checkpoint here holds all instances below this one; 0: there is none."""
     installed: int
@@ -234,8 +237,9 @@ class Group:
         assert self._keeper is not None, "the group has not been started"
         return self._keeper
 
-    def start(self, keeper: Keeper, background: Background) -> None:
-        """Restores from a checkpoint what the log cannot give back, and starts the engine."""
+    def start(self, keeper: Keeper, background: Background, start: Callable[[int], int]) -> None:
+        """Restores from a checkpoint what the log cannot give back, and starts the engine: ``start(applied)`` answers the chain
+        checksum there, if that is known."""
         self._keeper, self._background = keeper, background
         keeper.applied = lambda: (self.applied, self.checksum if self._chained else None)
         keeper.last = lambda: {id_: max(instance, self.applied) for id_, instance in self._last.items()}
@@ -256,7 +260,7 @@ class Group:
         if self.applied + 1 < first_kept:
             self._engine.resign(False)  # until a checkpoint of another node has been installed
             self.hollow = True
-        checksum = self._engine.start(self.applied)
+        checksum = start(self.applied)
         if checksum:
             self.checksum, self._chained = checksum, True
         if manifest is not None and formed and manifest.instance > chosen:
@@ -393,7 +397,9 @@ class Group:
                 node,
             )
         else:
-            logger.warning("node %d has a new data directory: it was chosen in place of the old one (change %d)", node, version)
+            logger.warning(
+                "node %d has a new data directory: it was chosen in place of the old one (change %d)", node, version
+            )
 
     def _apply(
         self, instance: int, chain: int, runs: list[tuple[int, list[bytes]]], settled: list[tuple[int, int, int, int]]
@@ -542,7 +548,9 @@ class Group:
         while self._wanted:
             completion = self._wanted.popleft()
 
-            def done(manifest: Manifest | None, error: BaseException | None, completion: Completion = completion) -> None:
+            def done(
+                manifest: Manifest | None, error: BaseException | None, completion: Completion = completion
+            ) -> None:
                 if manifest is not None:
                     _complete(completion, manifest.instance)
                 elif error is not None:
@@ -575,8 +583,10 @@ class Group:
             log_writes=s["log_writes"], log_bytes=s["log_bytes"],
             log_records=s["log_records"], log_seconds=s["log_ns"] / 1e9,
             log_mode=s["log_mode"], first_kept=s["first_kept"], log_segments=s["log_segments"],
+            disk_full=s["disk_full"],
             checkpoint=self._keeper.newest if self._keeper is not None else 0,
-            installed=self._keeper.installed if self._keeper is not None else 0, votes=s["votes"], elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
+            installed=self._keeper.installed if self._keeper is not None else 0, votes=s["votes"],
+            elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
             frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
             bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],
             peers=s["peers"], state_machine_error=repr(self.error) if self.error is not None else None,

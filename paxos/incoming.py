@@ -70,7 +70,9 @@ class Incoming:
             raise DamagedCheckpoint(f"{name}: the checkpoint has no piece {piece} of entry {entry}")
         wanted = self.manifest.entries[entry]
         if len(data) != wanted.piece_size(piece) or checksum(data) != wanted.pieces[piece]:
-            raise DamagedCheckpoint(f"{name}, offset {piece * PIECE}: what was sent for this piece, {len(data)} bytes, is not it")
+            raise DamagedCheckpoint(
+                f"{name}, offset {piece * PIECE}: what was sent for this piece, {len(data)} bytes, is not it"
+            )
         if not self._have[entry][piece]:
             self._write(entry, piece, data)
 
@@ -79,8 +81,10 @@ class Incoming:
         self._usable()
         if (first := next(self.missing(), None)) is not None:
             count = sum(have.count(0) for have in self._have)
-            raise StorageError(f"checkpoint {self.manifest.instance}: {count} or more pieces are missing, the first is piece "
-                               f"{first[1]} of entry {first[0]}: put() what missing() names")
+            raise StorageError(
+                f"checkpoint {self.manifest.instance}: {count} or more pieces are missing, the first is piece "
+                f"{first[1]} of entry {first[0]}: put() what missing() names"
+            )
         self._failed = True  # unless the end is reached
         self._leave_file()
         files, instance = self._files, self.manifest.instance
@@ -147,8 +151,10 @@ class Incoming:
 
     def _usable(self) -> None:
         if self._finished or self._failed:
-            raise StorageError(f"checkpoint {self.manifest.instance}: this transfer is finished, closed, or failed in a sync: "
-                               "begin it again with incoming(), which keeps what is there")
+            raise StorageError(
+                f"checkpoint {self.manifest.instance}: this transfer is finished, closed, or failed in a sync: "
+                "begin it again with incoming(), which keeps what is there"
+            )
 
     def _open(self, index: int) -> File:
         if self._file is not None and self._index == index:

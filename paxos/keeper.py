@@ -22,12 +22,13 @@ from paxos.making import Made
 from paxos.manifest import Manifest
 from paxos.snapshot import Cut, has_checkpoints, restore_machines
 from paxos.statemachine import StateMachine, has_files, has_snapshot
-from paxos.transfer import ASK, HAVE, WANT_MANIFEST, WANT_PIECE, Fetch, Offer, Server, pack_offer
+from paxos.transfer import ASK, WANT_MANIFEST, WANT_PIECE, Fetch, Offer, Server, pack_offer
 
 __all__ = ["CheckpointPolicy", "Keeper", "Maker"]
 
 logger = logging.getLogger("paxos")
 
+DAMAGED: Final = "the checkpoint of instance %d does not verify; an older one or another node's takes its place: %s"
 QUESTIONS: Final = (ASK, WANT_MANIFEST, WANT_PIECE)
 #: Seconds between two looks at whether a checkpoint is due; until a fetch that found nothing is tried again; and until one
 #: that failed to be made is.
@@ -95,11 +96,18 @@ class Keeper:
         self.newest = 0
         self._newest: Manifest | None = None
         self.installed = 0
-        self.restored: Callable[[Manifest], object] = lambda manifest: None
+        self._unhook()
+
+    def _unhook(self) -> None:
+        """What the group puts here, before it has and when it is gone."""
         #: the last instance applied, and the chain checksum behind it, if that is known
         self.applied: Callable[[], tuple[int, int | None]] = lambda: (-1, None)
+        #: the last instance that each state machine has
         self.last: Callable[[], Mapping[int, int]] = dict
+        #: whether applying has stopped for good
         self.stopped: Callable[[], bool] = lambda: False
+        #: told of a checkpoint that the state machines now have, and of what ends their applying
+        self.restored: Callable[[Manifest], object] = lambda manifest: None
         self.failed: Callable[[BaseException], object] = lambda error: None
 
     # -- at the start
@@ -122,7 +130,9 @@ class Keeper:
             try:
                 self._store.verify(manifest)
             except DamagedCheckpoint as error:
-                logger.critical("a checkpoint does not verify, an older one or another node's takes its place: %s", error)
+                logger.critical(
+                    "a checkpoint does not verify, an older one or another node's takes its place: %s", error
+                )
                 self._damaged.append(manifest.instance)
                 continue
             self._server.offer(manifest)
@@ -130,7 +140,11 @@ class Keeper:
                 chosen = self._newest = manifest
                 self.newest = manifest.instance
         for instance, why in self._store.damaged:
-            logger.critical("the checkpoint of instance %d does not verify, an older one or another node's takes its place: %s", instance, why)
+            logger.critical(
+                "the checkpoint of instance %d does not verify, an older one or another node's takes its place: %s",
+                instance,
+                why,
+            )
             self._damaged.append(instance)
         if chosen is not None and not formed and self._engine.alone:
             raise StorageError(
@@ -187,7 +201,14 @@ class Keeper:
         due = self._engine.log_used() * 2 >= policy.budget
         due = due or 0 < policy.instances <= new
         due = due or 0 < policy.seconds * 1e9 <= now - self._made_at
-        if due and new > 0 and self.applied()[1] is not None and not self._making and self._fetch is None and not self.stopped():
+        if (
+            due
+            and new > 0
+            and self.applied()[1] is not None
+            and not self._making
+            and self._fetch is None
+            and not self.stopped()
+        ):
             self._look(now, new)
 
     def _look(self, now: int, new: int) -> None:
@@ -206,7 +227,9 @@ class Keeper:
         if due and not self.able:
             if not self._told_unable:
                 self._told_unable = True
-                names = sorted({type(m).__name__ for m in self._machines.values() if not has_snapshot(m) and not has_files(m)})
+                names = sorted(
+                    {type(m).__name__ for m in self._machines.values() if not has_snapshot(m) and not has_files(m)}
+                )
                 logger.error(
                     "the log has outgrown its budget of %d bytes, but cannot be deleted: %s has neither snapshot() and "
                     "restore() nor snapshot_files() and restore_files()", policy.budget, ", ".join(names),
@@ -225,6 +248,7 @@ class Keeper:
             self._waiting.pop()(self._newest, None)  # nothing has happened since
             return
         self._making = True
+        self._engine.making(True)
         try:
             if not self.able:
                 raise StorageError(
@@ -232,7 +256,9 @@ class Keeper:
                     "restore_files(): there is no way to make a checkpoint of it"
                 )
             if applied < 0 or chain is None or not status["formed"]:
-                raise StorageError("nothing has been applied yet since the start, so there is nothing to make a checkpoint of")
+                raise StorageError(
+                    "nothing has been applied yet since the start, so there is nothing to make a checkpoint of"
+                )
             signature = bytes.fromhex(status["signature"])
             self._make(Cut(applied + 1, chain, signature, self._engine.membership()), self._is_made)
         except Exception as error:  # of the state machine's own snapshot(), too
@@ -243,6 +269,7 @@ class Keeper:
         self._made_at = self._engine.now()
         if self._closed:
             return
+        self._engine.making(False)
         if manifest is None:
             self._look_at = self._made_at + int(MAKE_AGAIN * 1e9)
             logger.error("no checkpoint could be made: %s", error)
@@ -307,7 +334,9 @@ class Keeper:
             return
         signature = self._engine.status()["signature"]
         if manifest.signature.hex() != signature:
-            logger.critical("the checkpoint of instance %d that was fetched is of another cluster: refused", manifest.instance)
+            logger.critical(
+                "the checkpoint of instance %d that was fetched is of another cluster: refused", manifest.instance
+            )
             self._background.run(lambda: self._store.remove(manifest.instance), lambda _, error: None)
             return
         # A durable state machine of the group may be ahead of it, and of the others.
@@ -358,3 +387,4 @@ class Keeper:
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done(None, NodeClosed("the node was closed before the checkpoint was made"))
+        self._unhook()

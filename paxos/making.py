@@ -23,6 +23,8 @@ logger = logging.getLogger("paxos")
 Made = Callable[[Manifest | None, BaseException | None], object]
 
 WORK: Final = "snapshot"
+#: Bytes of state up to which no process is started.
+SMALL: Final = 1 << 20
 
 
 class InlineMaker:
@@ -57,7 +59,10 @@ class InlineMaker:
 
 
 class MirrorMaker:
-    """Has a child process make them, which is fed from the log."""
+    """Has a child process make them, which is fed from the log.
+
+    A state that was small the last time is written here and now: that takes less time than a process takes to start.
+    """
 
     def __init__(
         self,
@@ -67,7 +72,9 @@ class MirrorMaker:
         directory: str,
         factory: StateMachineFactory,
         rate: float | None,
+        inline: InlineMaker,
     ) -> None:
+        self._inline = inline
         self._store = store
         self._background = background
         self._engine = engine
@@ -77,6 +84,10 @@ class MirrorMaker:
         self._mirror: Mirror | None = None
 
     def __call__(self, cut: Cut, done: Made) -> None:
+        newest = next(iter(self._store.list()), None)
+        if newest is not None and sum(entry.plain for entry in newest.entries) <= SMALL:
+            self._inline(cut, done)
+            return
         status = self._engine.status()
         job = MirrorJob(self._directory, status["node_id"], status["incarnation"], cut, self._factory, self._rate)
         mirror = self._mirror = Mirror(job)
@@ -114,5 +125,4 @@ def make_maker(
             "no mirror can be had, so checkpoints are made in this process, and nothing is applied meanwhile: %s", why
         )
         return inline
-    return MirrorMaker(store, background, engine, directory, factory, rate)
-
+    return MirrorMaker(store, background, engine, directory, factory, rate, inline)

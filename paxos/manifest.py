@@ -109,8 +109,10 @@ class Manifest:
         body = b"".join(parts)
         size = _HEAD.size + len(body)
         if size > MAX_MANIFEST:
-            raise StorageError(f"the manifest of checkpoint {self.instance} would have {size} bytes for {count} files of "
-                               f"{self.stored} bytes; at most {MAX_MANIFEST} are read again. Fewer, larger files take less")
+            raise StorageError(
+                f"the manifest of checkpoint {self.instance} would have {size} bytes for {count} files of "
+                f"{self.stored} bytes; at most {MAX_MANIFEST} are read again. Fewer, larger files take less"
+            )
         head = _HEAD.pack(_MAGIC, 0, size, _VERSION, bytes(3))
         data = head[_COVERED:] + body
         return _MAGIC + struct.pack("<I", checksum(data)) + data
@@ -170,7 +172,9 @@ def _verify(data: bytes, name: str) -> None:
     if checksum(memoryview(data)[_COVERED:]) != crc:
         raise DamagedCheckpoint(f"{name}, offset 4: the checksum of the manifest is wrong")
     if version != _VERSION:
-        raise StorageError(f"{name}: format version {version}, known is {_VERSION}. Use what wrote it, or a later version")
+        raise StorageError(
+            f"{name}: format version {version}, known is {_VERSION}. Use what wrote it, or a later version"
+        )
     if any(zeros):
         raise DamagedCheckpoint(f"{name}, offset 13: bytes that are to be zero are not")
 

@@ -73,7 +73,7 @@ def open_group(
             mirror=options.mirror, rate=options.checkpoint_rate or None,
         )  # fmt: skip
         keeper = Keeper(engine, store, background, group.machines, policy, maker, Path(directory, WORK))
-        group.start(keeper, background)
+        group.start(keeper, background, engine.start)
     except BaseException:
         background.close()
         engine.stop()
@@ -170,7 +170,8 @@ class Node:
 
         :param timeout: seconds after which it ends with ``NotAvailable`` or ``OutcomeUnknown``.
         :param machine: id of the state machine, where the group has several.
-        :raises ValueTooLarge: above ``max_value``. :raises Overloaded: too many are under way. :raises NodeClosed: closed.
+        :raises ValueTooLarge: above ``max_value``. :raises Overloaded: too many are under way.
+        :raises DiskFull: this node's disk is. :raises NodeClosed: closed.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         self._group.submit(future, value, timeout, machine)

@@ -144,8 +144,9 @@ class PieceFile:
         size = self._file.size
         if size != entry.stored:
             self._file.close()
-            raise DamagedCheckpoint(f"{name}, offset {min(size, entry.stored)}: the file has {size} bytes, and should have "
-                                    f"{entry.stored}")
+            raise DamagedCheckpoint(
+                f"{name}, offset {min(size, entry.stored)}: the file has {size} bytes, and should have {entry.stored}"
+            )
 
     def piece(self, index: int) -> bytes:
         """A piece, verified."""
@@ -155,7 +156,9 @@ class PieceFile:
         except OSError as error:
             raise unreadable(self.name, offset, error) from error
         if checksum(data) != self.entry.pieces[index]:
-            raise DamagedCheckpoint(f"{self.name}, offset {offset}: the checksum of this piece of {len(data)} bytes is wrong")
+            raise DamagedCheckpoint(
+                f"{self.name}, offset {offset}: the checksum of this piece of {len(data)} bytes is wrong"
+            )
         return data
 
     def pieces(self) -> Iterator[bytes]:
@@ -261,7 +264,9 @@ class StreamReader(io.BufferedIOBase):
         if self._ended:
             return
         if self._plain(1) or self._source.taken != self._piece_file.entry.stored or self._source.read():
-            raise self._damaged(f"there is more than the {self._piece_file.entry.plain} bytes that the manifest tells of")
+            raise self._damaged(
+                f"there is more than the {self._piece_file.entry.plain} bytes that the manifest tells of"
+            )
         self._ended = True
 
     def _damaged(self, why: str) -> DamagedCheckpoint:

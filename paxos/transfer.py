@@ -37,6 +37,8 @@ _HAVE: Final = struct.Struct("<BIBQQQ")
 _INSTANCE: Final = struct.Struct("<BQ")
 _PIECE: Final = struct.Struct("<BQII")
 
+#: Bytes of a manifest that are carried at most: enough for 200 GB.
+MANIFEST_BYTES: Final = 1 << 20
 #: Pieces that are under way at once.
 WINDOW: Final = 8
 #: Seconds: how long answers to ASK are waited for; until a piece is asked for again; until another source is looked for.
@@ -98,6 +100,9 @@ class Server:
             instance = _INSTANCE.unpack(data)[1]
             manifest = self._manifests.get(instance)
             encoded = manifest.encode() if manifest is not None else b""
+            if len(encoded) > MANIFEST_BYTES:
+                logger.error("the manifest of instance %d has %d bytes: too large to be sent", instance, len(encoded))
+                encoded = b""
             self._carrier.send(node, _INSTANCE.pack(MANIFEST, instance) + encoded)
         elif data[0] == WANT_PIECE and len(data) == _PIECE.size:
             self._send_piece(node, *_PIECE.unpack(data)[1:])
@@ -119,6 +124,11 @@ class Server:
 
         self._busy += 1
         self._background.run(lambda: self._store.piece(manifest, entry, piece), done)
+
+
+def _closed(_: None, error: BaseException | None) -> None:
+    if error is not None:
+        logger.error("the files of a transfer could not be closed: %s", error)
 
 
 class Fetch:
@@ -177,7 +187,7 @@ class Fetch:
         incoming = self._incoming
         if incoming is not None:
             # Behind what is under way on its files.
-            self._files.run(incoming.close, lambda _, error: error and logger.error("closing a transfer: %s", error))
+            self._files.run(incoming.close, _closed)
         self._incoming = self._manifest = None
         self._asked.clear()
         self._writing = 0
@@ -249,7 +259,9 @@ class Fetch:
             return
         self._manifest = manifest
         self._heard = self._now()
-        logger.info("fetching the checkpoint of instance %d (%d bytes) from node %d", instance, manifest.stored, self._source)
+        logger.info(
+            "fetching the checkpoint of instance %d (%d bytes) from node %d", instance, manifest.stored, self._source
+        )
 
         def open_() -> Incoming | None:
             if any(there.instance == instance for there in self._store.list()):
@@ -264,7 +276,7 @@ class Fetch:
         def opened(incoming: Incoming | None, error: BaseException | None) -> None:
             if self._ended or self._manifest is not manifest:
                 if incoming is not None:
-                    self._files.run(incoming.close, lambda _, error: None)
+                    self._files.run(incoming.close, _closed)
             elif error is not None:
                 self._leave(str(error))
             elif incoming is None:
@@ -349,7 +361,8 @@ class Fetch:
     def _finish(self) -> None:
         incoming, self._incoming = self._incoming, None
         manifest = self._manifest
-        assert incoming is not None and manifest is not None
+        assert incoming is not None
+        assert manifest is not None
 
         def finish() -> Manifest:
             finished = incoming.finish()

@@ -28,6 +28,7 @@ class FakeStatus:
     first_kept: int = 40
     checkpoint: int = 50
     votes: bool = True
+    disk_full: bool = False
     elections: int = 1
     pending: int = 0
     peers: Mapping[int, bool] = field(default_factory=lambda: {2: True, 3: False})

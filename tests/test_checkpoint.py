@@ -480,7 +480,9 @@ def test_counts_that_do_not_fit() -> None:
 @given(st.data())
 def test_no_bytes_crash_the_decoder(data: st.DataObject) -> None:
     """Right checksums over wrong bytes: another manifest, or an error; and never memory for what is not there."""
-    whole = bytearray(manifest_of(entry_of(noise(1, 5)), entry_of(words(3), path="p"), entry_of(b"", path="q")).encode())
+    whole = bytearray(
+        manifest_of(entry_of(noise(1, 5)), entry_of(words(3), path="p"), entry_of(b"", path="q")).encode()
+    )
     for _ in range(data.draw(st.integers(0, 4))):
         at = data.draw(st.integers(8, len(whole) - 1))
         whole[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))

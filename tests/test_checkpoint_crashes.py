@@ -177,7 +177,9 @@ def test_a_death_in_every_call(
             # What is left over goes; what can be taken up again does not, and comes to its end.
             store.clean()
             after = {manifest.instance for manifest in store.list()}
-            assert {int(name[:16], 16) for name in store.files.names()} == after | {m.instance for m in store.resumable()}
+            assert {int(name[:16], 16) for name in store.files.names()} == after | {
+                m.instance for m in store.resumable()
+            }
             judge(store, before=before, finished=finished, act=act)
             if NEW not in after:
                 (receive if seed % 2 else write_new)(store)

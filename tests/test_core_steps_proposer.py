@@ -325,7 +325,13 @@ def test_a_refusal_sends_the_chunk_to_the_next_master_only() -> None:
     core.submit(T, 1, [b"a"], T + 2000 * MS)
     core.pump(T)
     refusal = frame(
-        FORWARD_REFUSED, 2, ballot=ballot(1, 2), boot=1, reason=NOT_AVAILABLE, count=1, life=11,
+        FORWARD_REFUSED,
+        2,
+        ballot=ballot(1, 2),
+        boot=1,
+        reason=NOT_AVAILABLE,
+        count=1,
+        life=11,
         data=struct.pack("<Q", 1),
     )
     assert core.receive(T, refusal) == []

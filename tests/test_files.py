@@ -94,7 +94,13 @@ def test_errors_have_a_number_and_a_name(folder: Folder) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\0b", "n" * 48, "ä", *SEG_LIKE])
 def test_names_that_no_disk_or_only_the_log_would_take_are_refused(folder: Folder, name: str) -> None:
     files = folder.files()
-    for call in (files.create, files.open, files.remove, lambda n: files.rename("a", n), lambda n: files.rename(n, "a")):
+    for call in (
+        files.create,
+        files.open,
+        files.remove,
+        lambda n: files.rename("a", n),
+        lambda n: files.rename(n, "a"),
+    ):
         refused(errno.EINVAL, name, lambda call=call: call(name))  # type: ignore[misc]
     files.create("n" * 47).close()
     assert files.names() == ["n" * 47]

@@ -216,7 +216,7 @@ def _instance(node: StoppedNode, options: LogOptions, instance: int) -> bool:
         values = [] if value is None else list(value.values())
         fields = {"kind": "instance", "instance": instance, "state": this, "type": place.record.type,
                   "segment": place.segment, "offset": place.offset, "body": told,
-                  "value": [{"node": origin, "machine": machine, "hex": data.hex()} for origin, machine, data in values]}  # fmt: skip
+                  "value": [{"node": node_, "machine": id_, "hex": data.hex()} for node_, id_, data in values]}  # fmt: skip
         if value is not None and value.kind == "change":
             fields["change"] = value.change()
         if options.as_json:

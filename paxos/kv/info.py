@@ -47,6 +47,8 @@ class StatusView(Protocol):
     @property
     def votes(self) -> bool: ...
     @property
+    def disk_full(self) -> bool: ...
+    @property
     def elections(self) -> int: ...
     @property
     def pending(self) -> int: ...
@@ -88,6 +90,7 @@ def info_text(status: StatusView, sections: list[str], clients: int, uptime: flo
             "paxos_first_kept": status.first_kept,
             "paxos_checkpoint": status.checkpoint,
             "paxos_votes": int(status.votes),
+            "paxos_disk_full": int(status.disk_full),
             "paxos_checksum": status.checksum,
             "paxos_elections": status.elections,
             "paxos_pending": status.pending,

@@ -22,7 +22,6 @@ TOO_LONG: Final = ErrorReply("ERR string exceeds maximum allowed size (512 MiB)"
 MALFORMED: Final = ErrorReply("ERR malformed command in the log")
 
 
-
 class UnsupportedValue(RuntimeError):
     """A value of a newer encoding is in the log: this release cannot know what it does, so it must not go on."""
 

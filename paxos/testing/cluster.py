@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from paxos.errors import DamagedLog, PaxosError, StorageError
 from paxos.checkpoint import CheckpointStore
+from paxos.errors import DamagedLog, PaxosError, StorageError
 from paxos.group import Completion, Group
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import InlineMaker
@@ -125,7 +125,6 @@ class Replica:
         self.id = index + 1
         self.handle: SimHandle | None = None
         self.group: Group | None = None
-        self.background: _Background | None = None
         self.machine: Machines | None = None
         self.damaged: DamagedLog | None = None
         self.error: PaxosError | OSError | None = None
@@ -164,13 +163,13 @@ class Replica:
         )
         self.handle, self.group = handle, group
         store = CheckpointStore(handle.files())
-        background = self.background = _Background(cluster.world, handle)
+        background = _Background(cluster.world, handle)
         work = Path(f"node{self.id}")  # never made: simulated state machines have no files
         maker = InlineMaker(store, background, group.machines, work)
         keeper = _Keeper(handle, store, background, group.machines, cluster.policy, maker, work)
         keeper.restoring = partial(cluster.restoring.__setitem__, self.id)
         try:
-            group.start(keeper, background)
+            group.start(keeper, background, handle.start)
         except (StorageError, OSError) as error:
             self.error = error
             if self.group is not None:  # the world has not been told of it yet
@@ -182,8 +181,8 @@ class Replica:
     def ended(self) -> Group | None:
         """The process has gone; what was under way in it will never be heard of again."""
         group, self.group, self.handle = self.group, None, None
-        if self.background is not None:
-            self.background.close()
+        if group is not None:
+            group.stop()
         return group
 
     def submit(self, completion: Completion, value: bytes, timeout: float = 5.0, machine: int = 0) -> None:

@@ -393,7 +393,7 @@ def damages(scene: Scene, every: int) -> Iterator[Damage]:
 
 
 def scan(scene: Scene, every: int) -> Counter[str]:
-    """Puts the segments to recovery with every so manieth byte flipped; how often it said what. AssertionError if that is wrong."""
+    """Puts the segments to recovery with every so manieth byte flipped; how often it said what. AssertionError if it is wrong."""
     segments = {name: data for name, data in scene.pristine.items() if name.endswith(".seg")}
     numbers = {name: int(name[:16], 16) for name in segments}
     written = [dataclasses.astuple(record) for record in scene.records]

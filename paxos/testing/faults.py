@@ -61,7 +61,7 @@ LENGTHS: Final[dict[str, tuple[int, int]]] = {
     "kill-all": (1, 1500),
     "power-all": (1, 1500),
     "pause-python": (100, 6000),
-    "disk-full": (500, 6000),
+    "disk-full": (500, 9000),
 }
 
 
@@ -139,7 +139,11 @@ class Faults:
                 raise Violation(f"node {replica.id} starts with a log that contradicts itself")
             if damage is not None and replica.id not in self.rotten:
                 raise Violation(f"node {replica.id} calls its log damaged, and nobody has damaged it: {damage}")
-            if replica.group is not None and replica.group.hollow and not (replica.id in self.rotten or self.hits["read-fails"]):
+            if (
+                replica.group is not None
+                and replica.group.hollow
+                and not (replica.id in self.rotten or self.hits["read-fails"])
+            ):
                 raise Violation(f"node {replica.id} has given log up for a checkpoint that it does not have")
             self.contradicted.discard(replica.id)
             self.restart(replica)
@@ -292,7 +296,7 @@ class Faults:
             self._after(fault, lambda: world.disk(index, low=100_000, high=400_000))
             return True
         if kind == "disk-full":
-            world.disk(index, full=True)
+            world.disk(index, full=True, room=(0, 0, 100_000, 1_000_000)[fault.number % 4])
             self._after(fault, lambda: world.disk(index, full=False))
             return True
         if kind == "sleepy":

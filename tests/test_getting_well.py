@@ -1,0 +1,413 @@
+"""Real nodes that are behind, new or damaged, and get well by themselves: logs that are deleted, checkpoints, a lost disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import paxos
+from mirror_machines import Bare, Filed, Journal
+from nodes import DEADLINE, book, until
+
+SMALL: dict[str, Any] = {
+    "segment_bytes": 1 << 20, "max_value": 1 << 16, "batch_bytes": 1 << 16, "log_budget": 4 << 20,
+}  # fmt: skip
+VALUE = b"x" * 500
+
+
+class Cluster:
+    """Nodes that the test stops, loses and starts again."""
+
+    def __init__(self, path: Path, machine: Any = Journal, count: int = 3, **options: Any) -> None:
+        self.path = path
+        self.machine = machine
+        self.options = SMALL | options
+        self.addresses = book(count)
+        self.nodes: dict[int, paxos.Node] = {}
+
+    async def start(self, *ids: int, **options: Any) -> None:
+        for id_ in ids or tuple(self.addresses):
+            self.nodes[id_] = await paxos.Node.open(
+                self.path / str(id_), node_id=id_, cluster=self.addresses, state_machine=self.machine,
+                **(self.options | options),
+            )  # fmt: skip
+
+    async def stop(self, *ids: int) -> None:
+        for id_ in ids or tuple(self.nodes):
+            await self.nodes.pop(id_).close()
+
+    async def __aenter__(self) -> Cluster:
+        await self.start()
+        for node in self.nodes.values():
+            await node.wait_ready(DEADLINE)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.stop()
+
+    def master(self) -> int:
+        return next((id_ for id_, node in self.nodes.items() if node.is_master()), 0)
+
+    async def write(self, count: int, at: int | None = None) -> None:
+        """So many values of 500 bytes, each of which is answered; a master that is changing is waited for."""
+        left = count
+        while left:
+            node = self.nodes[at or self.master() or min(self.nodes)]
+            with contextlib.suppress(paxos.PaxosError):  # the outcome of what is under way in an election is open
+                await node.propose_many([VALUE] * min(left, 500), timeout=2)
+                left -= min(left, 500)
+
+    def of(self, id_: int) -> Journal:
+        machine = self.nodes[id_]._group.machines[0]
+        assert isinstance(machine, Journal)
+        return machine
+
+    async def deleted(self, *ids: int) -> None:
+        """Writes until all of these have deleted log."""
+        while not all(self.nodes[id_].status().first_kept for id_ in ids or self.nodes):
+            await self.write(500)
+
+    async def level(self, what: str = "all nodes level, each with a vote") -> None:
+        def there() -> bool:
+            seen = {(s.chosen, s.applied, s.checksum, s.votes) for s in (n.status() for n in self.nodes.values())}
+            return len(seen) == 1 and next(iter(seen))[3]
+
+        await until(there, what)
+        assert len({tuple(self.of(id_).values) for id_ in self.nodes}) == 1
+
+
+def run(path: Path, story: Callable[[Cluster], Any], **options: Any) -> None:
+    async def main() -> None:
+        async with Cluster(path, **options) as cluster:
+            await story(cluster)
+
+    asyncio.run(main())
+
+
+def used(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path / "log").iterdir())
+
+
+def other_than(*ids: int) -> int:
+    return next(id_ for id_ in (1, 2, 3) if id_ not in ids)
+
+
+def test_the_log_stays_within_its_budget_and_a_restart_begins_at_the_checkpoint(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        for _ in range(80):  # 40 MB of values: five times the budget
+            await c.write(1000)
+            # The master waits rather than outgrow its budget. Another whose mirror is slower than the master's cannot.
+            for id_, node in c.nodes.items():
+                segments = node.status().log_segments
+                assert segments <= (8 + 1 if node.is_master() else 2 * 8), f"node {id_} has {segments} segments"
+        await c.level()
+        before = {id_: list(c.of(id_).values) for id_ in c.nodes}
+        assert all(node.status().checkpoint for node in c.nodes.values())
+        await c.stop()
+        await c.start()
+        for id_ in c.nodes:
+            machine = c.of(id_)
+            assert machine.applied_before > 0, "it began with the checkpoint"
+            assert len(machine.values) > 10_000
+        await c.level()
+        assert {id_: c.of(id_).values for id_ in c.nodes} == before
+        await c.write(10)
+        await c.level()
+
+    run(tmp_path, story, log_budget=8 << 20)
+
+
+def test_a_node_that_was_away_for_longer_than_the_log_gets_a_checkpoint_while_it_runs(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.write(100)
+        await c.level()
+        away = other_than(c.master())
+        await c.stop(away)
+        await c.deleted()
+        await c.start(away)
+        await c.level()
+        assert c.nodes[away].status().installed == 1
+        assert c.nodes[away].status().first_kept > 0
+
+    run(tmp_path, story)
+
+
+def test_a_node_that_missed_little_needs_no_checkpoint(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.deleted()
+        await c.level()
+        away = other_than(c.master())
+        await c.stop(away)
+        await c.write(100)
+        await c.start(away)
+        await c.level()
+        assert c.nodes[away].status().installed == 0
+
+    run(tmp_path, story, log_hold=100_000)
+
+
+@pytest.mark.parametrize("was", ["master", "follower"])
+def test_a_lost_disk_is_replaced_while_clients_write(tmp_path: Path, was: str) -> None:
+    """S16, with no operator step; what was acknowledged is there, and the new one has a vote that counts."""
+
+    async def story(c: Cluster) -> None:
+        await c.deleted()
+        lost = c.master() if was == "master" else other_than(c.master())
+        signature = c.nodes[lost]._engine.status()["signature"]  # type: ignore[attr-defined]
+        await c.stop(lost)
+        shutil.rmtree(tmp_path / str(lost))
+        writing = asyncio.create_task(c.write(5000, at=other_than(lost)))
+        await c.start(lost)
+        await writing
+        await c.level()
+        assert c.nodes[lost]._engine.status()["signature"] == signature  # type: ignore[attr-defined]
+        # A majority of the new one and one of the others.
+        gone = other_than(lost)
+        await c.stop(gone)
+        await c.write(100)
+        await c.start(gone)
+        await c.level()
+
+    run(tmp_path, story)
+
+
+def test_one_after_the_other_all_disks_are_replaced(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.write(1000)
+        for lost in (1, 2, 3):
+            await c.stop(lost)
+            shutil.rmtree(tmp_path / str(lost))
+            await c.start(lost)
+            await c.write(10)
+            await c.level()
+        assert {n._engine.status()["membership_version"] for n in c.nodes.values()} == {3}  # type: ignore[attr-defined]
+        await c.stop()
+        await c.start()
+        await c.write(10)
+        await c.level()
+        assert len(c.of(1).values) >= 1040
+
+    run(tmp_path, story)
+
+
+def flip(file: Path, offset: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[offset] ^= 0x10
+    file.write_bytes(data)
+
+
+def test_a_damaged_log_is_set_aside_and_the_node_gets_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(c: Cluster) -> None:
+        await c.write(3000)
+        await c.level()
+        hurt = other_than(c.master())
+        await c.stop(hurt)
+        first = min((tmp_path / str(hurt) / "log").glob("*.seg"))
+        flip(first, 9000)
+        with caplog.at_level(logging.CRITICAL, "paxos"):
+            await c.start(hurt)
+        assert f"{first.name}, offset 8192" in caplog.text
+        assert "quarantine" in caplog.text
+        aside = tmp_path / str(hurt) / "quarantine" / "001"
+        assert (aside / first.name).stat().st_size == first.stat().st_size
+        assert first.name in (aside / "why.txt").read_text()
+        await c.write(10)
+        await c.level()
+
+    run(tmp_path, story)
+
+
+def test_without_quarantine_a_damaged_log_is_refused_and_left_alone(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.write(3000)
+        await c.level()
+        hurt = other_than(c.master())
+        await c.stop(hurt)
+        log = tmp_path / str(hurt) / "log"
+        first = min(log.glob("*.seg"))
+        flip(first, 9000)
+        before = {file.name: file.read_bytes() for file in log.iterdir()}
+        with pytest.raises(paxos.DamagedLog, match="quarantine=True"):
+            await c.start(hurt, quarantine=False)
+        assert {file.name: file.read_bytes() for file in log.iterdir()} == before
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("how", ["newest", "all"])
+def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(c: Cluster) -> None:
+        await c.write(1000)
+        for node in c.nodes.values():
+            await node.checkpoint()
+        await c.write(1000)
+        for node in c.nodes.values():
+            await node.checkpoint()
+        await c.level()
+        hurt = other_than(c.master())
+        await c.stop(hurt)
+        data = sorted((tmp_path / str(hurt) / "checkpoints").glob("*.data"))
+        assert len(data) == 2
+        for file in data if how == "all" else data[-1:]:
+            flip(file, file.stat().st_size // 2)
+        await c.write(10)
+        with caplog.at_level(logging.CRITICAL, "paxos"):
+            await c.start(hurt)
+        assert data[-1].name in caplog.text
+        await c.level()
+        # The log begins at the newest checkpoint: the older one does not reach it, so the others' is fetched.
+        assert c.nodes[hurt].status().installed == 1
+
+    run(tmp_path, story)
+
+
+def test_a_state_machine_of_files_goes_through_a_checkpoint(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.write(200)
+        for node in c.nodes.values():
+            await node.checkpoint()
+        lost = other_than(c.master())
+        await c.stop(lost)
+        shutil.rmtree(tmp_path / str(lost))
+        await c.start(lost)
+        await c.level()
+        assert c.nodes[lost].status().installed == 1
+        assert not (tmp_path / str(lost) / "snapshot").exists()
+
+    run(tmp_path, story, machine=Filed)
+
+
+def test_a_checkpoint_by_hand(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.write(100)
+        node = c.nodes[c.master()]
+        made = await node.checkpoint()
+        assert made == node.status().applied == node.status().checkpoint
+        assert await node.checkpoint() == made, "nothing has happened since"
+        await until(lambda: node.status().first_kept == made, "the log begins there")
+        await c.write(100)
+        both = await asyncio.gather(node.checkpoint(), node.checkpoint())
+        assert both[0] == both[1] > made, "who asks while one is being made waits for that one"
+        names = sorted(file.name for file in (tmp_path / str(c.master()) / "checkpoints").glob("*.manifest"))
+        assert len(names) == 2
+
+    run(tmp_path, story)
+
+
+def test_without_a_snapshot_there_is_no_checkpoint_and_the_message_says_why(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.nodes[1].propose(b"v", timeout=DEADLINE)
+        with pytest.raises(paxos.StorageError, match=r"neither snapshot\(\) and restore\(\)"):
+            await c.nodes[1].checkpoint()
+        assert c.nodes[1].status().checkpoint == 0
+
+    run(tmp_path, story, machine=Bare)
+
+
+def test_a_checkpoint_of_another_cluster_is_not_taken(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.write(100)
+        for node in c.nodes.values():
+            await node.checkpoint()
+
+    run(tmp_path / "a", story)
+    run(tmp_path / "b", story)
+
+    async def main() -> None:
+        c = Cluster(tmp_path / "b")
+        shutil.rmtree(tmp_path / "b" / "1" / "checkpoints")
+        shutil.copytree(tmp_path / "a" / "1" / "checkpoints", tmp_path / "b" / "1" / "checkpoints")
+        with pytest.raises(paxos.WrongDirectory, match="of another cluster"):
+            await c.start(1)
+
+    asyncio.run(main())
+
+
+def test_a_transfer_that_was_broken_off_goes_on_where_it_was(tmp_path: Path) -> None:
+    """8 MB of state at 2 MB a second; the node is closed in between."""
+
+    async def story(c: Cluster) -> None:
+        c.machine = Big
+        await c.write(10)
+        for node in c.nodes.values():
+            await node.checkpoint()
+        lost = other_than(c.master())
+        await c.stop(lost)
+        shutil.rmtree(tmp_path / str(lost))
+        await c.start(lost, fetch_rate=2 << 20)
+        checkpoints = tmp_path / str(lost) / "checkpoints"
+
+        def begun() -> bool:
+            return any(file.stat().st_size >= 3 << 20 for file in checkpoints.glob("*.part"))
+
+        await until(begun, "three pieces have come")
+        await c.stop(lost)
+        assert begun()
+        received = Counting.pieces = 0
+        await c.start(lost)
+        Counting.watch(c.nodes[lost])
+        await c.level()
+        received = Counting.pieces
+        assert 0 < received <= 8 - 3 + 1, f"{received} pieces came again"
+
+    run(tmp_path, story, machine=Big)
+
+
+class Big(Journal):
+    """A state of 8 MB that does not shrink."""
+
+    def snapshot(self, writer: paxos.SnapshotWriter) -> None:
+        super().snapshot(writer)
+        import random
+
+        writer.write((8 << 20).to_bytes(8, "little"))
+        dice = random.Random(1)
+        for _ in range(8):
+            writer.write(dice.randbytes(1 << 20))
+
+    def restore(self, reader: paxos.SnapshotReader) -> None:
+        super().restore(reader)
+        self.values.pop()
+
+
+class Counting:
+    """Counts the pieces that a node is sent."""
+
+    pieces = 0
+
+    @classmethod
+    def watch(cls, node: paxos.Node) -> None:
+        keeper = node._group.keeper
+        receive = keeper.receive
+
+        def counted(source: int, data: bytes) -> None:
+            cls.pieces += len(data) > 1000
+            receive(source, data)
+
+        keeper.receive = counted  # type: ignore[method-assign]
+
+
+def test_threads_make_checkpoints_too(tmp_path: Path) -> None:
+    nodes = []
+    addresses = book(3)
+    try:
+        for id_ in addresses:
+            nodes.append(
+                paxos.SyncNode.open(tmp_path / str(id_), node_id=id_, cluster=addresses, state_machine=Journal, **SMALL)
+            )
+        for node in nodes:
+            node.wait_ready(DEADLINE)
+        nodes[0].propose_many([VALUE] * 100, timeout=DEADLINE)
+        assert nodes[0].checkpoint() == nodes[0].status().checkpoint
+    finally:
+        for node in nodes:
+            node.close()
+    with pytest.raises(paxos.NodeClosed):
+        nodes[0].checkpoint()
