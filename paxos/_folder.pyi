@@ -1,5 +1,7 @@
 """The data directory of a node, as the log opens it."""
 
+from typing import final
+
 from typing_extensions import Buffer, disjoint_base
 
 from paxos._files import Files
@@ -33,3 +35,9 @@ class Folder:
         """The files in ``checkpoints/``; close() closes them, and what is open of them. Needs no open(), and so no lock: a child
         process that writes a checkpoint for the holder of the lock has a Folder of its own."""
     def entropy(self, size: int) -> bytes: ...
+
+@final
+class StoppedFolder(Folder):
+    """The data directory of a stopped node, to be looked at. ``open()`` makes nothing and takes part in the lock, so that no node
+    starts here meanwhile; DirectoryInUse where one runs, NotADirectoryError where there is no ``log/``. What would change
+    something is a PermissionError, and files() a FileNotFoundError where there are no checkpoints."""

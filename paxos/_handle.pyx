@@ -219,6 +219,11 @@ cdef class Handle:
         return (h.formation.state == STATE_FORMED, f"{h.formation.sig_hi:016x}{h.formation.sig_lo:016x}",
                 h.groups[0].replica.first_kept if there else 0, h.groups[0].replica.chosen if there else 0)
 
+    @property
+    def alone(self):
+        """Whether the cluster has no other node."""
+        return self.host.formation.members.count == 1
+
     def log_used(self):
         """Bytes of the segments in use, as of the last round."""
         cdef Status s
