@@ -149,15 +149,15 @@ class Keeper:
             self._damaged.append(instance)
         if chosen is not None and not formed and self._engine.alone:
             raise StorageError(
-                f"there is a checkpoint of instance {chosen.instance}, and the log that it belongs to is gone. No other node has it: "
-                "restore a backup, or name an empty directory to begin anew"
+                f"there is a checkpoint of instance {chosen.instance}, and the log that it belongs to is gone. No other node "
+                "has it: restore a backup, or name an empty directory to begin anew"
             )
         if chosen is None or chosen.instance < first_kept:
             if needed and self._engine.alone:
                 raise DamagedCheckpoint(
                     f"the log begins at instance {first_kept}, and no checkpoint of what was before it is there and verifies "
-                    f"({'damaged: ' + ', '.join(map(str, self._damaged)) if self._damaged else 'none is damaged'}). No other node "
-                    "has the data: restore a backup, or repair the disk"
+                    f"({'damaged: ' + ', '.join(map(str, self._damaged)) if self._damaged else 'none is damaged'}). No other "
+                    "node has the data: restore a backup, or repair the disk"
                 )
             return None
         # A start from a checkpoint is shorter than one from the log, if that still has everything. But a durable state machine

@@ -93,8 +93,8 @@ def test_a_master_proposes_the_new_incarnation_when_the_old_one_is_not_heard_any
 
 
 def test_one_change_waits_until_the_one_before_it_is_in_force() -> None:
-    """3 was lost and replaced; 2 is paused for a moment, and somebody starts another process under its id. Were 2 replaced as well
-    before the new 3 has its vote, nobody but 1 would have one, and there would be no way on."""
+    """3 was lost and replaced; 2 is paused for a moment, and somebody starts another process under its id. Were 2 replaced as
+    well before the new 3 has its vote, nobody but 1 would have one, and there would be no way on."""
     core = master()
     now = T + 2 * LONG
     core.receive(now, frame(ACCEPTED, 2, ballot=ballot(1, 1), first=0, last=0))

@@ -664,7 +664,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "checkpoint-not-asked-for",
         "S16: who is told that the log is deleted does not fetch a checkpoint",
         "group.py",
-        "                    self._keeper.behind(event[2])\n",
+        "                    self._guarded(self._keeper.behind, event[2])\n",
         "                    pass\n",
     ),
     Mutant(
