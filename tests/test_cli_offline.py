@@ -201,6 +201,8 @@ def test_a_damaged_log_is_shown_up_to_the_damage(directory: Path, capsys: pytest
     *records, damage = lines(capsys, 1, "log", directory, "--records", "--json")
     assert [record["type"] for record in records] == ["identity", "formation"]
     assert (damage["kind"], damage["segment"], damage["offset"]) == ("damage", 1, 3 * 4096)
+    *writes, damage = lines(capsys, 1, "log", directory, "--records", "--type", "write", "--json")
+    assert [write["offset"] for write in writes] == [4096, 2 * 4096]
     assert main(["log", str(directory)]) == 1
     assert f"DAMAGE log/{segment(directory).name}, offset {3 * 4096}" in capsys.readouterr().out
 
