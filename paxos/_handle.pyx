@@ -30,7 +30,7 @@ if len(REASON_NAMES) != REASONS:
 
 cdef enum:
     FRAME_ROOM = 1114112            # what a frame may hold beside its largest value: 1 MiB of others, and heads
-    CARRY_MAX = 1114112 - 4096      # bytes for another node's Python side; every node takes such a frame
+    CARRY_MAX = 1110016             # bytes for another node's Python side; every node takes such a frame
     RECORD_ROOM = 65536             # what a segment holds beside its largest record
 
 
