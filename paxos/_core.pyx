@@ -353,7 +353,7 @@ cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t c
 
 cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) noexcept nogil:
     r.now = now
-    if r.first_kept < first <= r.chosen:
+    if r.first_kept <= first <= r.chosen:
         learner_base(r, first, chain)
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from paxos.background import Background
     from paxos.keeper import Keeper
     from paxos.manifest import Manifest
+    from paxos.scrub import Scrub
 
 __all__ = ["Completion", "Group", "NodeStatus"]
 
@@ -117,6 +118,10 @@ class NodeStatus:
     """The newest checkpoint here holds all instances below this one; 0: there is none."""
     installed: int
     """Checkpoints of other nodes that were installed since this start."""
+    scrubbed_bytes: int
+    """Bytes of log and checkpoints that were read again and verified since this start."""
+    scrub_damage: int
+    """How often they did not verify. The log says what and where."""
     votes: bool
     """Whether this node has a vote. One that has lost its log has none until it is taken in anew and knows everything."""
     pending: int
@@ -219,6 +224,7 @@ class Group:
         self.on_ready: Callable[[], None] | None = None
         self._keeper: Keeper | None = None
         self._background: Background | None = None
+        self._scrub: Scrub | None = None
         self._wanted: deque[Completion] = deque()  # checkpoints asked for
 
     # -- checkpoints
@@ -234,10 +240,10 @@ class Group:
         assert self._keeper is not None, "the group has not been started"
         return self._keeper
 
-    def start(self, keeper: Keeper, background: Background, start: Callable[[int], int]) -> None:
+    def start(self, keeper: Keeper, scrub: Scrub, background: Background, start: Callable[[int], int]) -> None:
         """Restores from a checkpoint what the log cannot give back, and starts the engine: ``start(applied)`` answers the chain
         checksum there, if that is known."""
-        self._keeper, self._background = keeper, background
+        self._keeper, self._scrub, self._background = keeper, scrub, background
         keeper.applied = lambda: (self.applied, self.checksum if self._chained else None)
         keeper.last = lambda: {id_: max(instance, self.applied) for id_, instance in self._last.items()}
         keeper.stopped = lambda: self.error is not None
@@ -557,6 +563,8 @@ class Group:
 
     def stop(self) -> None:
         """Ends what goes on in the background, and waits for that. Again: nothing."""
+        if self._scrub is not None:
+            self._scrub.close()
         if self._keeper is not None:
             self._keeper.close()
         if self._background is not None:
@@ -582,6 +590,8 @@ class Group:
             log_mode=s["log_mode"], first_kept=s["first_kept"], log_segments=s["log_segments"],
             checkpoint=self._keeper.newest if self._keeper is not None else 0,
             installed=self._keeper.installed if self._keeper is not None else 0, votes=s["votes"],
+            scrubbed_bytes=self._scrub.scrubbed_bytes if self._scrub is not None else 0,
+            scrub_damage=self._scrub.damage if self._scrub is not None else 0,
             elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
             frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
             bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],

@@ -90,6 +90,11 @@ class Server:
         """Its instance; 0: there is none."""
         return max(self._manifests, default=0)
 
+    @property
+    def best(self) -> Manifest | None:
+        """The manifest of the newest, if there is one."""
+        return self._manifests.get(self.newest)
+
     def answer(self, node: int, data: bytes, have: Callable[[int], bytes]) -> None:
         """A question. ``have(number)`` is what to answer to ASK."""
         if data[0] == ASK and len(data) == _ASK.size:

@@ -89,6 +89,8 @@ class World:
         """The share of rounds that begin up to so much later than they could, with frames arriving meanwhile."""
     def reset(self, source: int, target: int) -> None:
         """The connection from ``source`` to ``target`` breaks, and is made anew."""
+    def log_bytes(self, index: int) -> list[tuple[int, bytes]]:
+        """The segments of a node's log as they lie on its disk now: (number, bytes)."""
     def sealed(self, index: int) -> bool:
         """Whether the newest durable write of a node is one that seals what is before it."""
     def wipe(self, index: int) -> None:

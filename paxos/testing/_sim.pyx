@@ -214,6 +214,16 @@ cdef class World:
         self.node(target)
         world_push(self.w, self.w.now, EVENT_DOWN, source, target, n.life, NULL, 0)
 
+    def log_bytes(self, index):
+        cdef SimNode *n = self.node(index)
+        cdef size_t i
+        cdef list found = []
+        for i in range(n.disk.file_count):
+            name = n.disk.files[i].name.decode()
+            if n.disk.files[i].linked and name.endswith(".seg"):
+                found.append((int(name[:16], 16), (<const char *>n.disk.files[i].data)[:n.disk.files[i].size]))
+        return sorted(found)
+
     def sealed(self, index):
         self.node(index)
         return bool(self.w.judge.ledgers[<uint32_t>index].sealed)
@@ -425,6 +435,18 @@ cdef class SimHandle(Handle):
 
     def making(self, bint on):
         Handle.making(self, on)
+        world_wake(self.sim)
+
+    def drop(self, uint64_t segment):
+        Handle.drop(self, segment)
+        world_wake(self.sim)
+
+    def ask_chain(self, uint64_t instance):
+        Handle.ask_chain(self, instance)
+        world_wake(self.sim)
+
+    def silence(self):
+        Handle.silence(self)
         world_wake(self.sim)
 
     def install(self, uint64_t instance, uint32_t chain, bytes membership not None):
