@@ -52,6 +52,7 @@ class Nodes:
         self._environments = environments or {}
         self._runner = asyncio.Runner()
         self._workers: dict[int, Worker] = {}
+        self.cluster: dict[int, str] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -77,7 +78,7 @@ class Nodes:
         )  # fmt: skip
 
     async def _start(self) -> None:
-        cluster = {number: f"127.0.0.1:{port}" for number, port in enumerate(free_ports(NODES), 1)}
+        self.cluster = cluster = {number: f"127.0.0.1:{port}" for number, port in enumerate(free_ports(NODES), 1)}
         options = self._options(LoadOptions(1, 100, 1, 1.0, 0.0))
         for number in cluster:
             with _environment(self._environments.get(number, {})):

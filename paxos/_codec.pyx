@@ -14,13 +14,16 @@ from paxos._types cimport (
     Accept, Accepted, Ballot, ChunkHead, Effect, EFFECT_SEND, FORMAT_VERSION, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORM,
     FRAME_FORM_OK, FRAME_FORMED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, FRAME_HEARTBEAT_REPLY, FRAME_HELLO,
     FRAME_CARRY, FRAME_JOIN, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE,
-    FRAME_PROMISE_VALUE, FRAME_REFUSE, FRAME_REJECT, FRAME_WELCOME, Carry, Change, Join, Kept, MembershipHead, MembershipRow, RecordBase,
+    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_REFUSE, FRAME_REJECT, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MembershipHead, MembershipRow, RecordBase,
     VALUE_CHANGE, Forward, ForwardRefused, Frame, Heartbeat, HeartbeatReply, Learn,
-    Learned, MAX_MEMBERS, Outbox, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Record, RecordAccept,
+    Learned, MAX_MEMBERS, Outbox, Piece, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Record, RecordAccept,
     RecordIdentity, RecordLearn, RecordPromise, RecordWatermark, RecordWrite, Reject, SETTLE_NOT_AVAILABLE,
     SETTLE_OVERLOADED, VALUE_BATCH, VALUE_NOOP, Value,
     ValueHead, value_new, value_unref, xrealloc,
 )
+
+cdef enum:
+    ARENA_KEPT = 4194304            # the memory of a large Forward is not kept for ever
 
 ctypedef uint32_t (*crc_function)(uint32_t crc, const uint8_t *data, size_t size) noexcept nogil
 
@@ -53,7 +56,7 @@ if _extend(0, b"123456789", 9) != 0xE3069283:
 
 _SIZES = {
     "Ballot": (sizeof(Ballot), 32), "Frame": (sizeof(Frame), 64), "ValueHead": (sizeof(ValueHead), 16),
-    "ChunkHead": (sizeof(ChunkHead), 32), "Prevote": (sizeof(Prevote), 32), "PrevoteReply": (sizeof(PrevoteReply), 72),
+    "ChunkHead": (sizeof(ChunkHead), 32), "Piece": (sizeof(Piece), 16), "Prevote": (sizeof(Prevote), 32), "PrevoteReply": (sizeof(PrevoteReply), 72),
     "Prepare": (sizeof(Prepare), 48), "PromiseValue": (sizeof(PromiseValue), 96), "Promise": (sizeof(Promise), 48),
     "Reject": (sizeof(Reject), 64), "Accept": (sizeof(Accept), 64), "Accepted": (sizeof(Accepted), 48),
     "Heartbeat": (sizeof(Heartbeat), 56), "HeartbeatReply": (sizeof(HeartbeatReply), 40), "Learn": (sizeof(Learn), 24),
@@ -90,6 +93,8 @@ cdef size_t _body_minimum(uint8_t type) noexcept nogil:
         return 8
     if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED or type == FRAME_WELCOME:
         return 24
+    if type == FRAME_PIECE:
+        return sizeof(Piece)
     if type == FRAME_JOIN:
         return sizeof(Join)
     if type == FRAME_KEPT:
@@ -181,6 +186,7 @@ cdef int _check_body(uint8_t type, const uint8_t *body, size_t size) noexcept no
     cdef Learned learned
     cdef Forward forward
     cdef ForwardRefused refused
+    cdef Piece piece
     cdef uint32_t i, values = 0, members
     if type == FRAME_ACCEPT or type == FRAME_PROMISE_VALUE:
         memcpy(&head, body + fixed - sizeof(ValueHead), sizeof(ValueHead))
@@ -215,6 +221,11 @@ cdef int _check_body(uint8_t type, const uint8_t *body, size_t size) noexcept no
         return 0 if 0 < members <= MAX_MEMBERS and size - fixed == members * <size_t>24 else -1
     if type == FRAME_REFUSE:
         return 0 if size - fixed <= 1024 else -1
+    if type == FRAME_PIECE:
+        memcpy(&piece, body, sizeof(Piece))
+        if piece.total <= FRAME_WHOLE or piece.offset >= piece.total:
+            return -1
+        return 0 if 0 < size - fixed <= piece.total - piece.offset else -1
     return 0 if size == fixed else -1
 
 
@@ -310,6 +321,10 @@ cdef void out_clear(Outbox *out) noexcept nogil:
         value_unref(out.effects[i].value)
     out.count = 0
     out.used = 0
+    if out.size > ARENA_KEPT:
+        free(out.arena)
+        out.arena = NULL
+        out.size = 0
 
 
 cdef void out_free(Outbox *out) noexcept nogil:

@@ -16,6 +16,8 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
 # -- steps
 cdef void replica_start(Replica *r, int64_t now) noexcept nogil
 cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept nogil       # checked by frame_check
+cdef void replica_arriving(Replica *r, int64_t now, const Frame *frame) noexcept nogil
+#    a hint: of this large frame, unchecked, head and fixed part are there, and the rest comes. No effects.
 cdef void replica_submit(Replica *r, int64_t now, uint64_t seq, Value *chunk, int64_t deadline) noexcept nogil
 #    chunk: bytes are ChunkHead + entries; takes over the reference. seq counts up from 1, without a gap.
 cdef void replica_pump(Replica *r, int64_t now) noexcept nogil      # at the end of a round of events: packs, proposes, forwards

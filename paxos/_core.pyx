@@ -13,11 +13,12 @@ from paxos._acceptor cimport acceptor_accept, acceptor_prepare
 from paxos._codec cimport FRAME_OK, frame_check, out_clear, out_free, value_check, value_copy
 from paxos._election cimport (
     election_has_quorum, election_master_heard, election_master_lost, election_prevote, election_prevote_reply,
-    election_promise, election_promise_value, election_start, election_tick, election_won,
+    election_promise, election_promise_value, election_report_arriving, election_start, election_tick, election_won,
 )
 from paxos._learner cimport (
-    learner_advance, learner_ask, learner_base, learner_heard, learner_install, learner_kept, learner_learned, learner_notice,
-    learner_restore, learner_restore_base, learner_restore_value, learner_serve, learner_tick,
+    learner_accept_arriving, learner_advance, learner_ask, learner_base, learner_heard, learner_install, learner_kept,
+    learner_learned, learner_learned_arriving, learner_notice, learner_restore, learner_restore_base, learner_restore_value,
+    learner_serve, learner_tick,
 )
 from paxos._proposer cimport (
     proposer_accepted, proposer_deadline, proposer_durable, proposer_elected, proposer_forward_again,
@@ -261,6 +262,22 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
     _finish(r)
 
 
+cdef void replica_arriving(Replica *r, int64_t now, const Frame *frame) noexcept nogil:
+    cdef const uint8_t *data = <const uint8_t *>frame + sizeof(Frame)
+    cdef int member = member_index(r, frame.sender)
+    r.now = now
+    if member < 0 or <uint32_t>member == r.self:
+        return
+    if frame.type == FRAME_LEARNED:
+        learner_learned_arriving(r, <uint32_t>member, frame.length)
+    elif frame.inc_hi != r.members.members[member].inc_hi or frame.inc_lo != r.members.members[member].inc_lo:
+        return                      # it will have no say
+    elif frame.type == FRAME_ACCEPT:
+        learner_accept_arriving(r, <uint32_t>member, (<const Accept *>data).instance, frame.length)
+    elif frame.type == FRAME_PROMISE_VALUE:
+        election_report_arriving(r, &(<const PromiseValue *>data).ballot, frame.length)
+
+
 cdef void replica_submit(Replica *r, int64_t now, uint64_t seq, Value *chunk, int64_t deadline) noexcept nogil:
     r.now = now
     proposer_submit(r, seq, chunk, deadline)
@@ -353,7 +370,7 @@ cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t c
 
 cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) noexcept nogil:
     r.now = now
-    if r.first_kept <= first <= r.chosen:
+    if 0 < first and r.first_kept <= first <= r.chosen:     # (the same once more: see _prune)
         learner_base(r, first, chain)
 
 
@@ -577,6 +594,12 @@ cdef class Core:
             raise ValueError(f"not one whole valid frame: check says {code}")
         replica_receive(self.replica, now, <const Frame *>data)
         return _effects(&self.replica.out)
+
+    def arriving(self, int64_t now, bytes frame not None):
+        """The first bytes of a large frame, of which the rest is on its way: at least its head and the fixed part of its body."""
+        if len(frame) < sizeof(Frame) + sizeof(PromiseValue):
+            raise ValueError(f"{len(frame)} bytes may not hold the fixed part of a frame")
+        replica_arriving(self.replica, now, <const Frame *><const char *>frame)
 
     def submit(self, int64_t now, uint64_t seq, values, int64_t deadline, uint32_t machine=0):
         """A proposal of this node. ``seq`` counts up from 1 without a gap."""

@@ -24,7 +24,7 @@ cdef enum EventType:                # first item of the tuples that drain() retu
     EVENT_CHAIN = 10                # a: the chain checksum behind an instance; 0: not known here
 
 cdef enum:
-    REASONS = 17                    # kinds of refused frames and connections, see _net
+    REASONS = 18                    # kinds of refused frames and connections, see _net
 
 cdef struct Event:
     int type
@@ -47,7 +47,7 @@ cdef enum OrderType:
     ORDER_CARRY = 3                 # value is for the Python side of node `node`
     ORDER_DROP = 5                  # segment `instance` is damaged: it is to go as soon as a checkpoint allows
     ORDER_CHAIN = 6                 # the chain checksum behind `instance` is wanted
-    ORDER_SILENT = 7                # no vote any more, and no word
+    ORDER_LEAVE = 7                 # no vote any more, and no word
 
 cdef struct Order:
     int type
@@ -66,6 +66,7 @@ cdef struct Wire:                   # which token travels under sequence number 
 
 cdef struct Status:                 # copied out by the engine at the end of each round
     bint formed
+    bint disk_full
     int role
     uint32_t master
     uint64_t master_round
@@ -100,7 +101,7 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t bytes_sent
     uint64_t bytes_received
     uint64_t frames_dropped
-    uint64_t refused[17]
+    uint64_t refused[18]
     uint32_t members
     uint32_t nodes[31]
     uint32_t connected              # bit i: the connection to member i is up
@@ -201,6 +202,7 @@ cdef bint delivery_wanted(const Delivery *d) noexcept nogil
 # -- Python's threads
 cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_t deadline)
 cdef list delivery_drain(Delivery *d, Py_ssize_t max_values)
+cdef bint delivery_disk_full(Delivery *d) noexcept nogil
 # False: so much is waiting already that it was dropped. Takes over the value.
 cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance, uint32_t chain, Value *value) noexcept nogil
 cdef void delivery_poke(Delivery *d) noexcept nogil             # drain() is wanted, though nothing is there

@@ -496,6 +496,14 @@ cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil:
         signal(d.wake_engine)
 
 
+cdef bint delivery_disk_full(Delivery *d) noexcept nogil:
+    cdef bint full
+    lock(d)
+    full = d.status.disk_full
+    unlock(d)
+    return full
+
+
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil:
     lock(d)
     status[0] = d.status

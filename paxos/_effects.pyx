@@ -1,6 +1,6 @@
 # cython: language_level=3
 """Effects are taken before the next step, in order. A send that stands on records that are not durable yet is held until
-they are; a record goes to the log, and where it holds a value the index learns where."""
+they are; a record goes to the log (_unlogged)."""
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
@@ -12,13 +12,13 @@ from paxos._delivery cimport (
     delivery_wire,
 )
 from paxos._history cimport history_chosen
-from paxos._state cimport HeldSend, ReadJob
-from paxos._store cimport highs_note, index_set, index_set_chain, store_append
+from paxos._state cimport HeldSend, ReadJob, may_stand
+from paxos._store cimport index_set_chain
 from paxos._types cimport (
     EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MEMBERSHIP, EFFECT_READ,
-    EFFECT_SEND, EFFECT_SETTLED,
-    RECORD_ACCEPT, RECORD_LEARN, SETTLE_NOT_AVAILABLE, ChunkHead, Effect, Outbox, bit, value_ref, value_unref, xrealloc,
+    EFFECT_SEND, EFFECT_SETTLED, SETTLE_NOT_AVAILABLE, ChunkHead, Effect, Outbox, bit, value_ref, value_unref, xrealloc,
 )
+from paxos._unlogged cimport log_record
 
 
 # ---- sends that wait ----
@@ -70,23 +70,6 @@ cdef void held_free(HeldQueue *q) noexcept nogil:
 
 # ---- effects ----
 
-cdef void append(Host *h, uint32_t group, const Effect *e, const uint8_t *head, Group *g) noexcept nogil:
-    cdef int error = 0
-    cdef uint64_t position = store_append(h.store, <uint8_t>e.code, group, e.instance, head, e.head_size,
-                                          e.value.data if e.value != NULL else NULL,
-                                          e.value.size if e.value != NULL else 0, &error)
-    if position == 0:
-        h.outside.fatal(h, "writing the log failed", error)
-    if g == NULL:
-        h.formation_appended += 1
-        return
-    g.appended += 1
-    g.unsealed = True
-    if e.code == RECORD_ACCEPT or e.code == RECORD_LEARN:
-        index_set(&g.index, e.instance, position)
-        highs_note(&g.highs, position / h.store.writer.segment_size, e.instance)
-
-
 cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
     """Carries out the effects of the step just made; g is NULL for the formation's."""
     cdef size_t i
@@ -109,7 +92,7 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
             else:
                 hold(held, e, out.arena + e.head)
         elif e.type == EFFECT_LOG:
-            append(h, group, e, out.arena + e.head, g)
+            log_record(h, group, e, out.arena + e.head, g)
         elif e.type == EFFECT_CHOSEN:
             index_set_chain(&g.index, e.instance, <uint32_t>e.after)
             history_chosen(h, g, e.instance, e.value)
@@ -181,7 +164,7 @@ cdef void begin(Host *h, Group *g) noexcept nogil:
     take(h, &g.replica.out, g)
     if g.cursor < g.replica.first_kept:
         delivery_event(&h.delivery, EVENT_BEHIND, g.id).instance = g.replica.first_kept
-    if not h.may_lead or h.stuck_since:
+    if not may_stand(h):
         replica_resign(g.replica, h.now, False)
         take(h, &g.replica.out, g)
     for i in range(h.formation.members.count):

@@ -11,6 +11,7 @@ cdef void election_promise_value(Replica *r, uint32_t index, const PromiseValue 
 cdef void election_promise(Replica *r, uint32_t index, const Frame *frame, const Promise *body) noexcept nogil
 # Called at the end of every step: closes promises whose reports are all in, starts over where the watermark moved.
 # True while this replica prepares and a quorum has promised its ballot: it is the master.
+cdef void election_report_arriving(Replica *r, const Ballot *ballot, uint32_t size) noexcept nogil    # a large one, in pieces
 cdef bint election_won(Replica *r) noexcept nogil
 cdef void election_master_heard(Replica *r, const Ballot *ballot) noexcept nogil
 cdef void election_master_lost(Replica *r, uint32_t index) noexcept nogil

@@ -16,7 +16,7 @@ from libc.string cimport memset
 from paxos._membership cimport votes
 from paxos._replica cimport (
     ROLE_ASKING, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, draw, frame_begin, frame_end, in_ring, others,
-    record_add, set_master, slot_of, slot_take,
+    patience, record_add, set_master, slot_of, slot_take,
 )
 from paxos._types cimport (
     Ballot, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, Frame, Prepare, Prevote, PrevoteReply, Promise, PromiseValue,
@@ -97,6 +97,7 @@ cdef void _raise(Replica *r) noexcept nogil:
     record.ballot = r.ballot
     r.promise_record = r.logged
     r.role = ROLE_PREPARING
+    r.report_until = 0
     r.counters.elections += 1
     _set_deadline(r)
     _begin_attempt(r)
@@ -118,7 +119,8 @@ cdef void election_tick(Replica *r) noexcept nogil:
 cdef void election_prevote(Replica *r, uint32_t index, const Frame *frame, const Prevote *body) noexcept nogil:
     cdef PrevoteReply *reply
     cdef bint hears_master = r.role == ROLE_MASTER or (
-        r.master != 0 and r.heard_master + r.options.election_min > r.now)
+        r.master != 0 and r.heard_master + r.options.election_min > r.now) or (
+        r.role == ROLE_PREPARING and r.now < r.report_until)
     if not votes(r):
         return
     reply = <PrevoteReply *>frame_begin(r, FRAME_PREVOTE_REPLY, bit(index), 0, sizeof(PrevoteReply))
@@ -161,6 +163,15 @@ cdef void election_promise_value(Replica *r, uint32_t index, const PromiseValue 
         value_unref(s.report_value)
         s.report_value = value
         s.report_ballot = body.accepted
+
+
+cdef void election_report_arriving(Replica *r, const Ballot *ballot, uint32_t size) noexcept nogil:
+    """The candidate waits for it, and agrees to no other meanwhile: that one would ask for the same large values again."""
+    if r.role != ROLE_PREPARING or ballot_compare(ballot, &r.ballot) != 0:
+        return
+    r.report_until = r.now + r.options.resend + patience(size)
+    if r.election_deadline < r.report_until:
+        r.election_deadline = r.report_until
 
 
 cdef void election_promise(Replica *r, uint32_t index, const Frame *frame, const Promise *body) noexcept nogil:

@@ -6,17 +6,21 @@ import struct
 import threading
 import weakref
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
+from paxos._conn cimport Net
 from paxos._delivery cimport delivery_command, delivery_free, delivery_init, delivery_log
 from paxos._handle cimport Handle
 from paxos._host cimport Native, native_init, native_run
-from paxos._net cimport Net, net_abandon, net_free, net_init
+from paxos._net cimport net_abandon, net_free, net_init
 from paxos._sockets cimport Address, address_set
 from paxos._state cimport Host
 from paxos._types cimport xzalloc
 
 from paxos.errors import ConfigError, NodeClosed
+
+cdef enum:
+    MAX_OUT = 67108864              # bytes that may wait for one peer, if the largest values need no more
 
 EVENT_CHOSEN = 0
 EVENT_SETTLED = 1
@@ -119,7 +123,9 @@ cdef class Engine(Handle):
         cdef Host *h = self.host
         cdef Net *net = &self.native.net
         cdef uint32_t i
-        cdef int error = net_init(net, &h.delivery, h.options.node, h.options.max_frame, sock.fileno(), h.seed)
+        # One window of the largest values: those of the master's Accepts are in memory anyway.
+        cdef uint64_t most = max(<uint64_t>MAX_OUT, h.options.window * <uint64_t>h.options.max_frame)
+        cdef int error = net_init(net, &h.delivery, h.options.node, h.options.max_frame, most, sock.fileno(), h.seed)
         self.ready = True
         sock.detach()               # closed by net_free from here on
         if error:

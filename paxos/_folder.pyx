@@ -53,8 +53,9 @@ def _lock(directory):
             pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
             raise DirectoryInUse(f"{directory} is in use by the process with pid {pid}: stop that process, or name another "
                                  "data directory") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        text = f"{os.getpid()}\n".encode()
+        os.pwrite(fd, text, 0)      # over what is there: cut to nothing first, it would find no room on a full disk
+        os.ftruncate(fd, len(text))
     except BaseException:
         os.close(fd)
         raise

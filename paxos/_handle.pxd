@@ -12,6 +12,7 @@ cdef class Handle:
     cdef Membership configured
     cdef bint stopped
     cdef str log_mode
+    cdef str directory
     cdef uint64_t segment_bytes
     cdef str quarantined            # where a damaged log was set aside at this start, or None; and why
     cdef str damage

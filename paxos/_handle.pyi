@@ -55,6 +55,7 @@ class _Status(TypedDict):
     delivered: int
     first_kept: int
     log_segments: int
+    disk_full: bool
     segment_bytes: int
     outsider: bool
     votes: bool
@@ -91,7 +92,7 @@ class Handle:
         """Hands values to state machine ``machine`` in as one chunk, which is chosen as a whole, and returns its number.
 
         Its fate comes out of drain(), once: in ``settled`` of a Chosen event, or as a Settled event after ``deadline_ns``
-        (CLOCK_BOOTTIME). Raises Overloaded, ValueTooLarge, NodeClosed: then it is certainly not executed.
+        (CLOCK_BOOTTIME). Raises Overloaded, ValueTooLarge, DiskFull, NodeClosed: then it is certainly not executed.
         """
     def now(self) -> int:
         """CLOCK_BOOTTIME in ns: what deadlines are counted in."""
@@ -115,7 +116,7 @@ class Handle:
         """This segment is damaged on the disk: it, and those before it, go as soon as a checkpoint holds what is in them."""
     def ask_chain(self, instance: int) -> None:
         """The chain checksum behind an instance is wanted: it comes as an event, 0 where it is not known here."""
-    def silence(self) -> None:
+    def part(self) -> None:
         """This node has no part any more in what the others decide: it gives the mastership up, and neither votes nor answers."""
     def distrust(self, first: int, why: str) -> None:
         """Durably: the next start sets the log aside, and every checkpoint that holds instance ``first``. On any thread."""

@@ -4,8 +4,8 @@ only touch the queues between a node and Python."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_INSTALL, ORDER_MAKING, ORDER_SILENT, REASONS, Status, clock_now, delivery_command, delivery_drain, delivery_order, delivery_poke,
-    delivery_status, delivery_submit,
+    ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_INSTALL, ORDER_LEAVE, ORDER_MAKING, REASONS, Status, clock_now,
+    delivery_command, delivery_disk_full, delivery_drain, delivery_order, delivery_poke, delivery_status, delivery_submit,
 )
 from libc.string cimport memcpy
 from paxos._formation cimport STATE_FORMED, formation_init
@@ -20,12 +20,12 @@ from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membershi
 
 from paxos._distrust import distrusted, mark, set_aside
 from paxos._scrub import SegmentScrub
-from paxos.errors import ConfigError, DamagedLog, NodeClosed, StorageError
+from paxos.errors import ConfigError, DamagedLog, DiskFull, NodeClosed, StorageError
 
 cdef tuple ROLES = ("follower", "asking", "preparing", "master")
 cdef tuple REASON_NAMES = (
     "magic", "version", "length", "crc", "type", "body", "not_for_me", "other_cluster", "not_member",
-    "other_incarnation", "other_config", "no_hello", "sender", "not_admitted", "direction", "group", "too_many",
+    "other_incarnation", "other_config", "no_hello", "sender", "not_admitted", "direction", "group", "too_many", "piece",
 )
 if len(REASON_NAMES) != REASONS:
     raise ImportError("paxos: names and numbers of the reasons for refusing differ")
@@ -59,7 +59,7 @@ cdef class Handle:
         in_bounds("election_min_ns", election_min_ns, 2 * heartbeat_ns, 600_000_000_000)
         in_bounds("election_max_ns", election_max_ns, election_min_ns + 1, 1_200_000_000_000)
         in_bounds("stuck_limit_ns", stuck_limit_ns, 100_000_000, 1 << 62)
-        in_bounds("max_value", max_value, 1, 1 << 30)
+        in_bounds("max_value", max_value, 1, 64 << 20)
         in_bounds("max_pending", max_pending, 1, CHUNK_WINDOW - 2)
         in_bounds("max_pending_bytes", max_pending_bytes, 1, 1 << 40)
         in_bounds("log_budget", log_budget, 1, 1 << 62)
@@ -140,6 +140,7 @@ cdef class Handle:
                               f"values of {kept - RECORD_ROOM - sizeof(ChunkHead) - 4} bytes at most: lower max_value and "
                               "batch_bytes to that")
         self.log_mode = self.log.mode
+        self.directory = self.log.directory
         self.segment_bytes = kept
         return 0
 
@@ -206,6 +207,9 @@ cdef class Handle:
     def submit(self, uint32_t machine, values not None, int64_t deadline_ns):
         if self.stopped:
             raise NodeClosed("this node has been closed")
+        if delivery_disk_full(&self.host.delivery):
+            raise DiskFull(f"the disk of {self.directory} is full: this node takes no proposals until there is room. Make some, or "
+                           "propose at another node")
         return delivery_submit(&self.host.delivery, machine, values, deadline_ns)
 
     def drain(self, Py_ssize_t max_values):
@@ -257,10 +261,10 @@ cdef class Handle:
         if not self.stopped:
             delivery_order(&self.host.delivery, ORDER_CHAIN, 0, instance, 0, NULL)
 
-    def silence(self):
+    def part(self):
         """This node has no part any more in what the others decide: it gives the mastership up, and neither votes nor answers."""
         if not self.stopped:
-            delivery_order(&self.host.delivery, ORDER_SILENT, 0, 0, 0, NULL)
+            delivery_order(&self.host.delivery, ORDER_LEAVE, 0, 0, 0, NULL)
 
     def distrust(self, uint64_t first, str why not None):
         """Durably: the next start sets the log aside, and every checkpoint that holds instance ``first``. On any thread."""
@@ -325,7 +329,7 @@ cdef class Handle:
             "formed": bool(s.formed), "role": ROLES[s.role], "master_id": s.master, "master_round": s.master_round,
             "established": bool(s.established), "chosen": s.chosen, "heard_chosen": s.heard_chosen,
             "chain": s.chain, "delivered": s.delivered,
-            "first_kept": s.first_kept, "log_segments": s.segments, "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "votes": bool(s.votes), "replaced": bool(s.replaced),
+            "first_kept": s.first_kept, "log_segments": s.segments, "disk_full": bool(s.disk_full), "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "votes": bool(s.votes), "replaced": bool(s.replaced),
             "membership_version": s.membership.version,
             "commits": s.chosen_values, "log_mode": self.log_mode, "fsyncs": s.syncs, "log_writes": s.writes,
             "log_bytes": s.log_bytes, "log_records": s.log_records, "log_ns": s.log_time,

@@ -14,9 +14,11 @@ from paxos._types cimport (
     FORMAT_VERSION, FRAME_LEARNED, FRAME_MAGIC, RECORD_ACCEPT, RECORD_LEARN, ChunkHead, Frame, Learned, Record, RecordAccept,
     RecordLearn, VALUE_BATCH, Value, ValueHead, bit, life_of, value_ref, value_unref, xrealloc,
 )
+from paxos._unlogged cimport NOT_LOGGED
 
 cdef enum:
     LEARNED_BYTES = 1048576         # values in one LEARNED frame, and sent from the log in one round
+    SCRATCH_KEPT = 4194304          # the memory of one large value is not kept for ever
     REFILL = 256                    # instances read back for Python in one round
     REFILL_BYTES = 4194304
     TAIL_BYTES = 16777216           # of the newest chosen values kept in memory for Python
@@ -115,9 +117,10 @@ cdef uint8_t *read_value(Host *h, Group *g, uint64_t instance, uint64_t position
 
 
 cdef bint history_behind(const Group *g) noexcept nogil:
-    """Whether Python's next instance is chosen but no longer in memory. (One that is deleted comes with a checkpoint or never.)"""
+    """Whether Python's next instance is chosen but no longer in memory. (One that is deleted comes with a checkpoint or
+    never; one that waits for room in the log, when there is some.)"""
     return (g.replica != NULL and g.cursor < g.replica.chosen and g.cursor >= g.replica.first_kept
-            and (g.tail_count == 0 or g.cursor < g.tail_first))
+            and (g.tail_count == 0 or g.cursor < g.tail_first) and index_get(&g.index, g.cursor) != NOT_LOGGED)
 
 
 cdef void history_refill(Host *h, Group *g) noexcept nogil:
@@ -176,6 +179,9 @@ cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
         if position == 0:
             job.end = job.next      # not kept here
             break
+        if position == NOT_LOGGED:
+            job.end = job.next      # for now; he asks again
+            break
         if position >= h.store.writer.durable:
             break                   # part of the next write
         record = read_value(h, g, job.next, position, &head, &data)
@@ -186,7 +192,7 @@ cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
                 job.end = job.next  # he asked for no more than that
             break
         if used + size > h.scratch_size:
-            h.scratch_size = (used + size) * 2
+            h.scratch_size = max((used + size), <size_t>2 * LEARNED_BYTES)
             h.scratch = <uint8_t *>xrealloc(h.scratch, h.scratch_size)
         memcpy(h.scratch + used, &head, sizeof(ValueHead))
         memcpy(h.scratch + used + sizeof(ValueHead), data, head.size)
@@ -208,6 +214,10 @@ cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
         memcpy(out, &f, sizeof(Frame))
         h.link.send(h.link.context, bit(index), out, sizeof(out), payload)
         value_unref(payload)
+        if h.scratch_size > SCRATCH_KEPT:
+            free(h.scratch)
+            h.scratch = NULL
+            h.scratch_size = 0
         job.begun = True
         job.left = job.left - used if job.left > used else 0
     if job.next >= job.end or job.left == 0:

@@ -1,6 +1,6 @@
 # cython: language_level=3
 """A node on real sockets: its Host, its network, and the loop of its thread."""
-from paxos._net cimport Net
+from paxos._conn cimport Net
 from paxos._state cimport Host
 
 cdef struct Native:

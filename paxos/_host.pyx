@@ -4,6 +4,10 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport fflush, fprintf, snprintf, stderr
 from libc.string cimport memcpy, memset, strerror, strlen
 from paxos._codec cimport crc32c
+from paxos._conn cimport (
+    CONN_HANDSHAKE, CONN_OPEN, MAX_ACCEPTED, REASON_DIRECTION, REASON_GROUP, REASON_LENGTH, REASON_NOT_ADMITTED,
+    REASON_NOT_FOR_ME, REASON_NO_HELLO, REASON_SENDER, Conn, Net,
+)
 from paxos._delivery cimport Status, clock_now, delivery_sleep
 from paxos._formation cimport (
     REFUSE_NONE, REFUSE_NOT_FOR_ME, REFUSE_NOT_MEMBER, REFUSE_OTHER_CLUSTER, REFUSE_OTHER_CONFIG, REFUSE_OTHER_INCARNATION,
@@ -11,16 +15,16 @@ from paxos._formation cimport (
 )
 from paxos._history cimport frame_head
 from paxos._net cimport (
-    CONN_HANDSHAKE, CONN_OPEN, MAX_ACCEPTED, REASON_DIRECTION, REASON_GROUP, REASON_LENGTH, REASON_NOT_ADMITTED,
-    REASON_NOT_FOR_ME, REASON_NO_HELLO, REASON_SENDER, Conn, Net, net_connected, net_deadline, net_flush, net_frame, net_more,
-    net_opened, net_poll, net_read, net_refuse, net_send, net_start, net_sweep, net_tick,
+    net_connected, net_deadline, net_flush, net_frame, net_more, net_opened, net_poll, net_read, net_refuse, net_send,
+    net_start, net_sweep, net_tick,
 )
+from paxos._pieces cimport transfer_under_way
 from paxos._round cimport (
-    ROUND_NOT_ADMITTED, ROUND_NO_GROUP, ROUND_TOO_LARGE, round_begin, round_deadline, round_end, round_frame, round_hello,
+    ROUND_NOT_ADMITTED, ROUND_NO_GROUP, ROUND_TOO_LARGE, round_arriving, round_begin, round_deadline, round_end, round_frame, round_hello,
     round_peer, round_start, round_steps, round_write, round_writes,
 )
 from paxos._state cimport Host
-from paxos._types cimport FRAME_HELLO, FRAME_REFUSE, Frame, Value, bit
+from paxos._types cimport FRAME_HELLO, FRAME_REFUSE, Frame, PromiseValue, Value, bit
 
 cdef extern from "<unistd.h>" nogil:
     void _exit(int status)
@@ -162,10 +166,15 @@ cdef void receive(Native *n, Conn *conn, const Frame *frame) noexcept nogil:
 cdef void read_connection(Native *n, Conn *conn) noexcept nogil:
     cdef uint64_t begun = n.net.bytes_received
     cdef const Frame *frame
+    cdef const Frame *arriving
     while conn.more and n.net.bytes_received - begun < ROUND_BYTES:
         net_read(&n.net, conn)
         while True:
             frame = net_frame(&n.net, conn)
+            # Before a small frame that overtook it: else the replica would ask for what is on its way.
+            arriving = transfer_under_way(&conn.transfer, sizeof(Frame) + sizeof(PromiseValue))
+            if arriving != NULL:
+                round_arriving(&n.host, arriving)
             if frame == NULL:
                 break
             receive(n, conn, frame)

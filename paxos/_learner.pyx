@@ -13,7 +13,7 @@ from libc.string cimport memcpy
 from paxos._codec cimport chain_next, out_effect, value_copy, value_head
 from paxos._membership cimport membership_chosen, membership_install, membership_read, membership_size, membership_write
 from paxos._replica cimport (
-    CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, record_add, slot_at, slot_free, slot_of,
+    CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, patience, record_add, slot_at, slot_free, slot_of,
     slot_take,
 )
 from paxos._types cimport (
@@ -99,6 +99,24 @@ cdef void learner_heard(Replica *r, uint32_t index, const Frame *frame) noexcept
         e = out_effect(&r.out, EFFECT_DIVERGED)
         e.instance = r.chosen
         e.code = frame.sender
+
+
+cdef void learner_accept_arriving(Replica *r, uint32_t index, uint64_t instance, uint32_t size) noexcept nogil:
+    """News of what is chosen overtakes the large Accepts that it is about. These come in order: when a later one than that
+    of the next instance comes, and that one has not come, it is lost."""
+    cdef Slot *s = slot_of(r, r.chosen)
+    if r.master != r.members.members[index].node:
+        return
+    if instance > r.chosen and (s == NULL or ballot_compare(&s.ballot, &r.master_ballot) != 0):
+        r.accept_until = 0
+    else:
+        r.accept_from = r.master
+        r.accept_until = r.now + r.options.resend + patience(size)
+
+
+cdef void learner_learned_arriving(Replica *r, uint32_t index, uint32_t size) noexcept nogil:
+    if r.learning and r.learn_peer == index:
+        r.learn_deadline = r.now + r.options.resend + patience(size)
 
 
 cdef void learner_serve(Replica *r, uint32_t index, const Learn *body) noexcept nogil:
@@ -187,6 +205,8 @@ cdef void learner_ask(Replica *r) noexcept nogil:
     cdef Learn *body
     if r.learning or r.heard_chosen <= r.chosen:
         return
+    if r.now < r.accept_until and r.master == r.accept_from:
+        return                  # it is on its way, or waits here for the next notice
     r.learning = True
     r.learn_peer = _source(r)
     r.learn_deadline = r.now + r.options.resend + draw(r, 0, r.options.resend // 4)

@@ -2,28 +2,32 @@
 """Sockets of the engine: dialling with back-off, accepting within a bound, framing, and what to do with garbage.
 
 Whatever comes in is refused on the first byte that is wrong, counted by reason, and logged at most once a second for
-each reason. Before the handshake a connection may hold one page of memory and a few seconds of time, after it the
-largest frame. What goes out to a peer is bounded too: frames beyond the bound are dropped and counted; the protocol
-stands loss.
+each reason. Before the handshake a connection may hold one page of memory and a few seconds of time, after it a buffer and
+the largest frame, which comes in pieces. What goes out to a peer is bounded too: frames beyond the bound are dropped and
+counted; the protocol stands loss. Large frames leave in pieces, between which small ones pass.
 """
-cimport cython
 from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, ETIMEDOUT, errno
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memmove, memset, strerror
 from paxos._codec cimport FRAME_BAD_MAGIC, FRAME_OK, FRAME_SHORT, frame_check
+from paxos._conn cimport (
+    BACKOFF_HIGH, BACKOFF_LOW, CONN_ACCEPTED, CONN_CLOSED, CONN_CONNECTING, CONN_DIALLED, CONN_HANDSHAKE, CONN_LINGER, CONN_OPEN,
+    MAX_ACCEPTED, NO_PEER, REASON_DIRECTION, REASON_LENGTH, REASON_MAGIC, REASON_NO_HELLO, REASON_PIECE, REASON_TOO_MANY, Address,
+    Peer, complain, conn_free, conn_new, drop, note, options, watch,
+)
 from paxos._delivery cimport Delivery, boottime, delivery_log
 from paxos._formation cimport Refuse
-from paxos._outqueue cimport out_consume, out_drop, out_iovecs, out_push, out_reset
+from paxos._outqueue cimport out_consume, out_drop, out_holds, out_iovecs, out_push
+from paxos._pieces cimport TRANSFER_MORE, TRANSFER_WHOLE, transfer_done, transfer_take
 from paxos._sockets cimport (
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, IPPROTO_TCP, MSG_NOSIGNAL,
-    SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR, TCP_NODELAY, TCP_USER_TIMEOUT, accept4,
-    address_family, address_pointer, address_room, address_size, address_text, close, connect, epoll_create1,
-    epoll_ctl, epoll_event, epoll_wait, getsockopt, iovec, msghdr, read, recv, send, sendmsg, setsockopt, shutdown,
-    socket, socklen_t,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC,
+    SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR, accept4, address_family, address_pointer, address_room, address_size,
+    address_text, close, connect, epoll_create1, epoll_ctl, epoll_event, epoll_wait, getsockopt, iovec, msghdr, read, recv, send,
+    sendmsg, shutdown, socket, socklen_t,
 )
-from paxos._types cimport FRAME_REFUSE, Frame, Value, bit, xrealloc, xzalloc
+from paxos._types cimport FRAME_PIECE, FRAME_REFUSE, FRAME_WHOLE, Frame, Value, bit, xrealloc
 
 cdef enum:
     SECOND = 1000000000
@@ -31,150 +35,16 @@ cdef enum:
     HELLO_TIMEOUT = 5               # s
     CONNECT_TIMEOUT = 2             # s
     LINGER_TIMEOUT = 1              # s
-    UNACKNOWLEDGED = 5000           # ms that sent bytes may stay unacknowledged before the connection is given up
-    BACKOFF_LOW = 10                # ms
-    BACKOFF_HIGH = 1000             # ms
     COMPLAIN_AFTER = 2              # s that a peer cannot be reached before that is said
     COMPLAIN_EVERY = 60             # s
-    NOTE_EVERY = 10                 # s between two log lines of one reason to refuse
     SMALL_BUFFER = 4096             # before the handshake, and all that a REFUSE needs
     BUFFER = 262144
-    ROUND_BYTES = 1048576           # read from one connection in one round
-    MAX_OUT = 67108864              # bytes that wait for one peer
+    FLUSH_BYTES = 16777216          # sent to one peer in one go, if the network takes as much
+    OUT_RESERVE = 4194304           # of the bytes that may wait for one peer, those that large frames leave to small ones
     IOVECS = 128
     EVENTS = 128
 
-cdef const char **REASON_TEXT = [
-    "it does not speak this protocol (bad magic)",
-    "it speaks another version of the protocol",
-    "a frame's length is out of bounds",
-    "a frame's checksum is wrong",
-    "a frame is of an unknown type",
-    "a frame's body is malformed",
-    "it looks for another node at this address; compare the cluster= settings",
-    "it belongs to another cluster",
-    "its node id is no member of this cluster",
-    "its node id belongs to another incarnation (its data directory was wiped, or two processes use one id)",
-    "it was given other members than this node; compare the cluster= settings",
-    "it did not introduce itself in time",
-    "a frame names another sender than the handshake did",
-    "a frame comes from another cluster or incarnation",
-    "something other than a refusal came back on an outgoing connection",
-    "a frame is for a group that does not exist here",
-    "too many connections are open",
-]
-
-
-cdef void note(Net *net, int reason, const Conn *conn) noexcept nogil:
-    """Counts a refusal and logs it, at most every ten seconds for each reason."""
-    cdef char text[512]
-    cdef char address[80]
-    net.refused[reason] += 1
-    if net.logged_at[reason] and net.now - net.logged_at[reason] < NOTE_EVERY * <int64_t>SECOND:
-        net.unlogged[reason] += 1
-        return
-    address_text(&conn.address, address, sizeof(address))
-    if net.unlogged[reason]:
-        snprintf(text, sizeof(text), "closed the connection with %s: %s (and %llu more for this reason since the last message)",
-                 address, REASON_TEXT[reason], <unsigned long long>net.unlogged[reason])
-    else:
-        snprintf(text, sizeof(text), "closed the connection with %s: %s", address, REASON_TEXT[reason])
-    net.logged_at[reason] = net.now
-    net.unlogged[reason] = 0
-    delivery_log(net.delivery, 30, text)
-
-
-cdef void complain(Net *net, const char *what, int error) noexcept nogil:
-    cdef char text[256]
-    snprintf(text, sizeof(text), "%s: %s (errno %d)", what, strerror(error), error)
-    delivery_log(net.delivery, 40, text)
-
-
-@cython.overflowcheck(False)     # meant to wrap
-cdef uint64_t draw(Net *net) noexcept nogil:
-    # splitmix64: jitter of the back-off only, nothing of the protocol hangs on it
-    cdef uint64_t z
-    net.random += <uint64_t>0x9E3779B97F4A7C15
-    z = net.random
-    z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
-    z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB
-    return z ^ (z >> 31)
-
-
-# ---- connections ----
-
-cdef Conn *conn_new(int fd, int kind, int state, int64_t now, int64_t deadline, const Address *address) noexcept nogil:
-    cdef Conn *c = <Conn *>xzalloc(sizeof(Conn))
-    c.fd = fd
-    c.kind = kind
-    c.state = state
-    c.peer = NO_PEER
-    c.opened = now
-    c.deadline = deadline
-    c.address = address[0]
-    return c
-
-
-cdef int watch(Net *net, Conn *conn, int operation, unsigned int events) noexcept nogil:
-    cdef epoll_event e
-    memset(&e, 0, sizeof(e))
-    e.events = events
-    e.data.ptr = conn
-    return epoll_ctl(net.epoll, operation, conn.fd, &e)
-
-
-cdef void drop(Net *net, Conn *conn) noexcept nogil:
-    """Closes a connection. It is freed at the end of the round: an event may still name it."""
-    cdef Peer *p
-    cdef uint32_t i
-    cdef int64_t wait
-    if conn.state == CONN_CLOSED:
-        return
-    # What a failing close of a socket could tell is of no use: everything on it may be lost anyway.
-    if close(conn.fd) != 0:
-        complain(net, "closing a socket failed", errno)
-    if conn.kind == CONN_DIALLED:
-        p = &net.peers[conn.peer]
-        p.dialled = NULL
-        p.greeted = False
-        out_reset(&p.out)
-        # Only a connection that held is a success: a peer that takes it and hangs up must not be dialled in a loop.
-        if conn.state == CONN_OPEN and net.now - conn.opened >= SECOND:
-            p.backoff = BACKOFF_LOW * MILLISECOND
-        wait = p.backoff // 2 + <int64_t>(draw(net) % <uint64_t>(p.backoff // 2 + 1))
-        p.next_dial = net.now + wait
-        p.backoff = min(p.backoff * 2, <int64_t>BACKOFF_HIGH * MILLISECOND)
-        net.came_up &= ~bit(conn.peer)
-        net.went_down |= bit(conn.peer)
-    else:
-        for i in range(net.accepted_count):
-            if net.accepted[i] == conn:
-                net.accepted_count -= 1
-                net.accepted[i] = net.accepted[net.accepted_count]
-                break
-        if conn.peer != NO_PEER and net.peers[conn.peer].accepted == conn:
-            net.peers[conn.peer].accepted = NULL
-            net.went_down |= bit(conn.peer)
-    conn.state = CONN_CLOSED
-    conn.fd = -1
-    conn.more = False
-    if net.dead_count == net.dead_size:
-        net.dead_size = net.dead_size * 2 if net.dead_size else 16
-        net.dead = <Conn **>xrealloc(net.dead, net.dead_size * sizeof(Conn *))
-    net.dead[net.dead_count] = conn
-    net.dead_count += 1
-
-
-cdef int options(Net *net, int fd) noexcept nogil:
-    cdef int one = 1
-    cdef unsigned int unacknowledged = UNACKNOWLEDGED
-    if setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)) != 0:
-        return errno
-    # A peer that lost its power acknowledges nothing: without this the connection would hang for a quarter of an hour.
-    if setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacknowledged, sizeof(unacknowledged)) != 0:
-        return errno
-    return 0
-
+# ---- dialling and accepting ----
 
 cdef void dial_failed(Net *net, uint32_t index, int error) noexcept nogil:
     """Said when a row of failures has lasted, and again every minute: nodes that start one after the other, and a peer that
@@ -302,10 +172,6 @@ cdef void make_room(Conn *conn, size_t need) noexcept nogil:
     if conn.start == conn.end:
         conn.start = 0
         conn.end = 0
-        if conn.capacity > 4 * BUFFER and need <= BUFFER:
-            free(conn.buffer)       # the memory of one large frame is not kept for ever
-            conn.buffer = NULL
-            conn.capacity = 0
     size = SMALL_BUFFER if conn.state != CONN_OPEN or conn.kind == CONN_DIALLED else BUFFER
     if size < need:
         size = need
@@ -318,8 +184,8 @@ cdef void make_room(Conn *conn, size_t need) noexcept nogil:
         conn.capacity = size
 
 
-cdef uint32_t limit(const Net *net, const Conn *conn) noexcept nogil:
-    return net.max_frame if conn.state == CONN_OPEN and conn.kind == CONN_ACCEPTED else SMALL_BUFFER
+cdef uint32_t limit(const Conn *conn) noexcept nogil:
+    return FRAME_WHOLE if conn.state == CONN_OPEN and conn.kind == CONN_ACCEPTED else SMALL_BUFFER
 
 
 cdef void net_read(Net *net, Conn *conn) noexcept nogil:
@@ -331,7 +197,7 @@ cdef void net_read(Net *net, Conn *conn) noexcept nogil:
     if conn.state == CONN_LINGER:
         conn.start = 0
         conn.end = 0
-    elif conn.end > conn.start and frame_check(conn.buffer + conn.start, conn.end - conn.start, limit(net, conn),
+    elif conn.end > conn.start and frame_check(conn.buffer + conn.start, conn.end - conn.start, limit(conn),
                                                &need) != FRAME_SHORT:
         need = 0
     make_room(conn, need)
@@ -354,7 +220,8 @@ cdef void net_read(Net *net, Conn *conn) noexcept nogil:
         drop(net, conn)             # reset by the peer: a connection that ends is no news, dialling again is logged
 
 
-cdef const Frame *net_frame(Net *net, Conn *conn) noexcept nogil:
+cdef const Frame *next_frame(Net *net, Conn *conn) noexcept nogil:
+    """The next frame as it lies in the buffer, be it a piece."""
     cdef size_t need = 0
     cdef size_t shift
     cdef size_t available = conn.end - conn.start
@@ -378,7 +245,7 @@ cdef const Frame *net_frame(Net *net, Conn *conn) noexcept nogil:
             conn.end -= shift
         else:
             available = size        # the frame says that it ends here
-    code = frame_check(data, available, limit(net, conn), &need)
+    code = frame_check(data, available, limit(conn), &need)
     if code == FRAME_SHORT and size == conn.end - conn.start:
         return NULL
     if code != FRAME_OK:
@@ -386,8 +253,31 @@ cdef const Frame *net_frame(Net *net, Conn *conn) noexcept nogil:
         drop(net, conn)
         return NULL
     conn.start += need
-    net.frames_received += 1
     return <const Frame *>data
+
+
+cdef const Frame *net_frame(Net *net, Conn *conn) noexcept nogil:
+    cdef const Frame *frame
+    cdef int state
+    cdef int error = 0
+    transfer_done(&conn.transfer)
+    while True:
+        frame = next_frame(net, conn)
+        if frame == NULL:
+            return NULL
+        # Elsewhere a piece is a frame like others, and refused like them.
+        if frame.type != FRAME_PIECE or conn.state != CONN_OPEN or conn.kind != CONN_ACCEPTED:
+            net.frames_received += 1
+            return frame
+        state = transfer_take(&conn.transfer, frame, net.max_frame, &error)
+        if state == TRANSFER_MORE:
+            continue
+        if state == TRANSFER_WHOLE:
+            net.frames_received += 1
+            return <const Frame *>conn.transfer.data
+        note(net, REASON_PIECE if error == FRAME_OK else error - FRAME_BAD_MAGIC + REASON_MAGIC, conn)
+        drop(net, conn)
+        return NULL
 
 
 cdef void net_opened(Net *net, Conn *conn, uint32_t peer) noexcept nogil:
@@ -462,13 +352,15 @@ cdef void answered(Net *net, Conn *conn) noexcept nogil:
 
 # ---- the round ----
 
-cdef int net_init(Net *net, Delivery *delivery, uint32_t node, uint32_t max_frame, int listening, uint64_t seed) noexcept nogil:
+cdef int net_init(Net *net, Delivery *delivery, uint32_t node, uint32_t max_frame, uint64_t max_out, int listening,
+                  uint64_t seed) noexcept nogil:
     cdef epoll_event e
     memset(net, 0, sizeof(Net))
     net.listening = listening
     net.delivery = delivery
     net.node = node
     net.max_frame = max_frame
+    net.max_out = max_out + OUT_RESERVE
     net.random = seed
     net.epoll = epoll_create1(EPOLL_CLOEXEC)
     if net.epoll < 0:
@@ -572,13 +464,17 @@ cdef int net_poll(Net *net, int timeout_ms, Conn **readable) noexcept nogil:
 cdef void net_send(Net *net, uint32_t peers, const uint8_t *head, size_t size, Value *value) noexcept nogil:
     cdef uint32_t i
     cdef Peer *p
+    cdef size_t whole = size + (value.size if value != NULL else 0)
+    cdef bint large = whole > FRAME_WHOLE
     for i in range(net.peer_count):
         if not peers & bit(i):
             continue
         p = &net.peers[i]
         if p.dialled == NULL or not p.greeted:
             continue                # not connected: lost, as on any network
-        if p.out.bytes + size + (value.size if value != NULL else 0) > MAX_OUT:
+        if large and out_holds(&p.out, head, size, value):
+            continue                # sent again, but it has not even left: once is enough
+        if p.out.bytes + whole > net.max_out - (<uint64_t>OUT_RESERVE if large else 0):
             net.dropped += 1
             continue
         out_push(&p.out, head, size, value)
@@ -591,15 +487,18 @@ cdef void net_flush(Net *net) noexcept nogil:
     cdef iovec iov[IOVECS]
     cdef msghdr message
     cdef ssize_t n
+    cdef int64_t left
     for i in range(net.peer_count):
         p = &net.peers[i]
-        while p.out.bytes and p.dialled != NULL and not p.dialled.blocked:
+        left = FLUSH_BYTES
+        while p.out.bytes and left > 0 and p.dialled != NULL and not p.dialled.blocked:
             memset(&message, 0, sizeof(message))
             message.msg_iov = iov
             message.msg_iovlen = out_iovecs(&p.out, iov, IOVECS)
             n = sendmsg(p.dialled.fd, &message, MSG_NOSIGNAL)
             if n >= 0:
                 net.bytes_sent += n
+                left -= n
                 out_consume(&p.out, n)
                 continue
             if errno == EINTR:
@@ -656,8 +555,7 @@ cdef int64_t net_deadline(const Net *net) noexcept nogil:
 cdef void net_sweep(Net *net) noexcept nogil:
     cdef size_t i
     for i in range(net.dead_count):
-        free(net.dead[i].buffer)
-        free(net.dead[i])
+        conn_free(net.dead[i])
     net.dead_count = 0
 
 
@@ -671,9 +569,12 @@ cdef uint32_t net_connected(const Net *net) noexcept nogil:
 
 
 cdef bint net_more(const Net *net) noexcept nogil:
-    """Whether bytes may wait that this round's budget left unread."""
+    """Whether bytes may wait that this round's budgets left unread or unsent."""
     cdef uint32_t i
     for i in range(net.accepted_count):
         if net.accepted[i].more:
+            return True
+    for i in range(net.peer_count):
+        if net.peers[i].out.bytes and net.peers[i].dialled != NULL and not net.peers[i].dialled.blocked:
             return True
     return False

@@ -6,12 +6,14 @@ __test__: dict[str, str]
 
 @final
 class SendQueue:
-    """Frames in order, heads copied, values shared. One thread at a time."""
+    """Small frames in order, large ones in pieces behind them; heads copied, values shared. One thread at a time."""
 
     def push(self, head: bytes, value: bytes | None = None) -> None:
-        """Appends a frame."""
-    def front(self, pieces: int) -> bytes:
-        """The bytes that one system call with up to so many pieces would be given."""
+        """Appends a frame. ValueError: a large one needs a head of 64 bytes."""
+    def holds(self, head: bytes) -> bool:
+        """Whether a large frame with this head and the very value of the last push waits."""
+    def front(self, parts: int) -> bytes:
+        """The bytes that one system call with up to so many parts would be given."""
     def consume(self, size: int) -> None:
         """So many bytes are sent. ValueError: there are not so many."""
     @property
@@ -19,5 +21,5 @@ class SendQueue:
         """Bytes that wait."""
     @property
     def memory(self) -> int:
-        """Bytes held for heads and for the list of frames; values are not counted."""
+        """Bytes held for heads and for the list of small frames, and for large ones; values are not counted."""
     def __reduce__(self) -> NoReturn: ...

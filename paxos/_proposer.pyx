@@ -21,7 +21,7 @@ from paxos._codec cimport out_effect, value_head
 from paxos._membership cimport membership_settled
 from paxos._replica cimport (
     CHUNK_FORWARDED, CHUNK_FREE, CHUNK_PROPOSED, CHUNK_QUEUED, Chunk, Origin, Pending, ROLE_MASTER, Replica, Slot,
-    accept_here, frame_begin, frame_end, in_ring, member_index, others, set_master, slot_free, slot_of, slot_take,
+    accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, set_master, slot_free, slot_of, slot_take,
 )
 from paxos._types cimport (
     ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, Change, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
@@ -294,7 +294,9 @@ cdef void proposer_resend(Replica *r, uint32_t to, int64_t age) noexcept nogil:
     cdef Slot *s
     for i in range(r.chosen, r.next_instance):
         s = slot_of(r, i)
-        if s != NULL and s.own and not s.chosen and r.now - s.sent >= age and (to & ~s.acks) != 0:
+        if s == NULL or not s.own or s.chosen or (to & ~s.acks) == 0:
+            continue
+        if age == 0 or r.now - s.sent >= age + patience(s.value.size):
             _send_accept(r, s, to & ~s.acks)
             s.rounds += 1
 
@@ -368,9 +370,10 @@ cdef void _settle(Replica *r, Pending *p, uint32_t code) noexcept nogil:
     p.state = CHUNK_FREE
 
 
-cdef void _forward(Replica *r, uint64_t first, uint64_t end, int state) noexcept nogil:
-    """Sends the chunks in [first, end) that are in `state` and meant for the present master, in frames of some size."""
-    cdef uint64_t i = first, size, count, from_seq
+cdef uint64_t _forward(Replica *r, uint64_t first, uint64_t end, int state) noexcept nogil:
+    """Sends the chunks in [first, end) that are in `state` and meant for the present master, in frames of some size. How many
+    bytes."""
+    cdef uint64_t i = first, size, count, from_seq, sent = 0
     cdef Pending *p
     cdef Forward *body
     cdef uint8_t *at
@@ -392,7 +395,8 @@ cdef void _forward(Replica *r, uint64_t first, uint64_t end, int state) noexcept
                     count += 1
             i += 1
         if count == 0:
-            return
+            break
+        sent += size
         body = <Forward *>frame_begin(r, FRAME_FORWARD, bit(<uint32_t>index), 0, sizeof(Forward) + size)
         body.ballot = r.master_ballot
         body.boot = r.boot
@@ -410,6 +414,7 @@ cdef void _forward(Replica *r, uint64_t first, uint64_t end, int state) noexcept
                     count -= 1
             from_seq += 1
         frame_end(r, NULL)
+    return sent
 
 
 cdef bint _has_remote_master(Replica *r) noexcept nogil:
@@ -421,11 +426,12 @@ cdef bint _has_remote_master(Replica *r) noexcept nogil:
 
 cdef void proposer_forward_again(Replica *r) noexcept nogil:
     if _has_remote_master(r):
-        _forward(r, r.pending_first, r.pending_end, CHUNK_FORWARDED)
-        r.forward_due = r.now + r.options.resend * 4
+        r.forward_due = r.now + r.options.resend * 4 + patience(
+            _forward(r, r.pending_first, r.pending_end, CHUNK_FORWARDED))
 
 
 cdef void proposer_pump(Replica *r) noexcept nogil:
+    cdef uint64_t sent
     while r.pending_first < r.pending_end and _pending(r, r.pending_first) == NULL:
         r.pending_first += 1
     if r.pending_scan < r.pending_first:
@@ -439,10 +445,11 @@ cdef void proposer_pump(Replica *r) noexcept nogil:
             r.noticed = r.chosen
             r.notice_due = 0
     elif _has_remote_master(r) and r.pending_scan < r.pending_end:
-        _forward(r, r.pending_scan, r.pending_end, CHUNK_QUEUED)
+        sent = _forward(r, r.pending_scan, r.pending_end, CHUNK_QUEUED)
         r.pending_scan = r.pending_end
         if r.forward_due == 0:
             r.forward_due = r.now + r.options.resend * 4
+        r.forward_due += patience(sent)
 
 
 cdef void _expire(Replica *r) noexcept nogil:

@@ -34,7 +34,7 @@ cdef bint _damaged(const Host *h) noexcept nogil:
 
 
 cdef bint prune_rotates(const Host *h) noexcept nogil:
-    return h.drop >= h.store.writer.segment
+    return h.drop >= h.store.writer.segment and not h.disk_full
 
 
 cdef void _rewritten(Host *h, Group *g, uint64_t segment) noexcept nogil:
@@ -87,12 +87,14 @@ cdef void prune_install(Host *h, Group *g, uint64_t instance, uint32_t chain, co
 cdef uint64_t prune_next(Host *h) noexcept nogil:
     cdef uint64_t oldest = h.store.writer.oldest
     cdef uint32_t i
-    cdef bint free = h.pruning and oldest < h.store.writer.segment and oldest < h.formation_segment
+    # (A RECORD_BASE that waits for room does not stand in the log yet.)
+    cdef bint free = h.pruning and h.unlogged.count == 0 and oldest < h.store.writer.segment and oldest < h.formation_segment
     for i in range(h.group_count):
         if not free:
             break
         free = oldest < h.groups[i].base_segment and highs_below(&h.groups[i].highs, oldest, h.groups[i].replica.first_kept)
     if not free:
-        h.pruning = False           # until the next RECORD_BASE
+        if h.unlogged.count == 0:
+            h.pruning = False       # until the next RECORD_BASE
         return 0
     return oldest

@@ -100,6 +100,8 @@ cdef struct Replica:
     bint learning                   # a Learn is out
     int64_t learn_deadline
     uint32_t learn_peer
+    int64_t accept_until            # until then the large Accept of `accept_from` (node) that tells what is chosen is waited for
+    uint32_t accept_from
     uint64_t *known                 # per member: the watermark of its last frame
     uint64_t *kept                  # per member: the first instance it said it keeps
     bint diverged
@@ -118,6 +120,7 @@ cdef struct Replica:
     uint32_t attempt
     uint64_t prepare_from
     int64_t prepare_sent
+    int64_t report_until            # until then a large report for this attempt is waited for
     uint64_t highest_round
     uint32_t *promise_wanted        # per member: values announced, +1 (0: the closing Promise is not in yet)
     uint32_t *promise_got
@@ -159,6 +162,10 @@ cdef inline Slot *slot_of(Replica *r, uint64_t instance) noexcept nogil:
 
 cdef inline bint in_ring(const Replica *r, uint64_t instance) noexcept nogil:
     return instance >= r.chosen and instance - r.chosen < RING
+
+cdef inline int64_t patience(uint64_t size) noexcept nogil:
+    """How much longer than others a large message may take, network and disk together: 20 MB/s. Nothing below 64 KiB."""
+    return <int64_t>(size >> 16) * 3276800
 
 cdef Slot *slot_take(Replica *r, uint64_t instance) noexcept nogil     # the slot, made if there was none
 cdef void slot_free(Slot *s) noexcept nogil

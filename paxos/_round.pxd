@@ -24,6 +24,8 @@ cdef void host_free(Host *h) noexcept nogil                     # all but the de
 cdef void round_begin(Host *h, int64_t now) noexcept nogil
 cdef int round_hello(Host *h, const Frame *frame) noexcept nogil        # RefuseReason: whether its sender may go on
 cdef int round_frame(Host *h, const Frame *frame) noexcept nogil        # any other checked frame; RoundFrame
+# A large frame of which only the head and the fixed part of the body (room for a PromiseValue) are there yet.
+cdef void round_arriving(Host *h, const Frame *frame) noexcept nogil
 cdef void round_peer(Host *h, uint32_t index, bint up) noexcept nogil   # a connection to a member came or went
 cdef bint round_steps(Host *h) noexcept nogil                   # True: the node is to stop; its log is sealed
 cdef bint round_writes(Host *h) noexcept nogil                  # whether round_write is next: something was logged

@@ -17,14 +17,14 @@ log where Python was behind.
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strerror
 from paxos._codec cimport crc32c, out_clear
 from paxos._core cimport (
-    replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive, replica_replace,
-    replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
+    replica_arriving, replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive,
+    replica_replace, replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
 )
 from paxos._delivery cimport (
-    EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_MAKING, ORDER_SILENT, Event, Order, Status, Submission, clock_now,
+    EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_LEAVE, ORDER_MAKING, Event, Order, Status, Submission, clock_now,
     delivery_carry, delivery_event, delivery_log, delivery_oldest, delivery_orders, delivery_ping, delivery_publish, delivery_room, delivery_take,
 )
 from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, submit, take
@@ -35,17 +35,19 @@ from paxos._formation cimport (
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
 from paxos._membership cimport membership_read, votes
 from paxos._prune cimport prune_base, prune_full, prune_install, prune_next, prune_rotates
-from paxos._state cimport PEER_BACKLOG, Group, Host
+from paxos._state cimport PEER_BACKLOG, Group, Host, may_stand
 from paxos._replica cimport Replica
 from paxos._store cimport (
-    highs_free, highs_note, index_chain, index_free, index_set, index_set_chain, store_flush, store_pending, store_recycle, store_rotate,
+    STORE_NO_ROOM, highs_free, highs_note, index_chain, index_free, index_set, index_set_chain, store_flush, store_full,
+    store_pending, store_recycle, store_rotate,
 )
 from paxos._types cimport (
-    BLOCK, FRAME_ACCEPT, FRAME_CARRY, FRAME_FORWARD, FRAME_JOIN, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE,
+    BLOCK, FRAME_ACCEPT, FRAME_CARRY, FRAME_FORWARD, FRAME_JOIN, FRAME_LEARN, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE,
     EFFECT_CHOSEN, RECORD_ACCEPT, RECORD_BASE, RECORD_FORMATION, RECORD_FORMED, RECORD_IDENTITY, RECORD_LEARN, Accept, Carry, ChunkHead, Forward,
     Frame, Learned, Membership, PromiseValue,
     Value, ValueHead, bit, value_new, value_unref,
 )
+from paxos._unlogged cimport log_unlogged, unlogged_free
 
 cdef enum:
     SECOND = 1000000000
@@ -114,7 +116,7 @@ cdef void carried(Host *h, const Frame *frame) noexcept nogil:
 
 cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
     cdef Group *g
-    if h.silent and frame.type != FRAME_CARRY:
+    if h.left and frame.type != FRAME_CARRY:
         return ROUND_TAKEN
     if frame.type < FRAME_PREVOTE:
         formation_receive(&h.formation, h.now, frame)
@@ -134,9 +136,17 @@ cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
     if frame.type == FRAME_CARRY:
         carried(h, frame)
         return ROUND_TAKEN
+    if h.unlogged.count and frame.type != FRAME_LEARN:
+        return ROUND_TAKEN          # silent, as a node whose disk hangs: others must not count on it. What it has it still gives
     replica_receive(g.replica, h.now, frame)
     take(h, &g.replica.out, g)
     return ROUND_TAKEN
+
+
+cdef void round_arriving(Host *h, const Frame *frame) noexcept nogil:
+    if (formation_admits(&h.formation, frame) and frame.group < h.group_count
+            and h.groups[frame.group].replica != NULL):
+        replica_arriving(h.groups[frame.group].replica, h.now, frame)
 
 
 cdef bint old_is_heard(const Host *h, const Frame *frame) noexcept nogil:
@@ -194,7 +204,7 @@ cdef void watch_python(Host *h) noexcept nogil:
         if not h.delivery.seen_signalled or last > h.stuck_since:
             h.stuck_since = 0
             delivery_log(&h.delivery, 30, "the Python side takes chosen values again")
-            if h.may_lead:
+            if may_stand(h):
                 resign(h, True)
         return
     if not h.delivery.seen_signalled:
@@ -210,6 +220,35 @@ cdef void watch_python(Host *h) noexcept nogil:
              "up, and stands for no election until it goes on", <double>(h.now - last) / SECOND)
     delivery_log(&h.delivery, 40, text)
     resign(h, False)
+
+
+cdef void watch_disk(Host *h) noexcept nogil:
+    """Is there room? Who cannot go on in a next segment must not be the one whom the others wait for. It votes and logs as long
+    as what was made ahead lasts, and is silent behind that, until there is room."""
+    cdef char text[768]
+    cdef int error
+    if h.unlogged.count:
+        log_unlogged(h)
+    error = store_full(h.store)
+    if error and not h.disk_full:
+        h.disk_full = True
+        snprintf(text, sizeof(text), "the disk of %.400s has no room for another segment of %llu bytes (%s): this node gives the "
+                 "mastership up and takes no proposals. It goes on by itself when there is room; until then it votes as long as the "
+                 "segments it has last", h.store.where, <unsigned long long>h.store.writer.segment_size, strerror(error))
+        delivery_log(&h.delivery, 40, text)
+        resign(h, False)
+    elif h.disk_full and not error:
+        h.disk_full = False
+        h.pruning = True
+        snprintf(text, sizeof(text), "the disk of %.400s has room again", h.store.where)
+        delivery_log(&h.delivery, 40, text)
+        if may_stand(h):
+            resign(h, True)
+    if h.unlogged.count and not h.silent:
+        snprintf(text, sizeof(text), "the log in %.400s has no room for a record: until there is some, this node does not even vote",
+                 h.store.where)
+        delivery_log(&h.delivery, 40, text)
+    h.silent = h.unlogged.count > 0
 
 
 # ---- the log ----
@@ -237,6 +276,10 @@ cdef void flush(Host *h) noexcept nogil:
         delivery_oldest(&h.delivery, oldest + 1)
         error = store_recycle(h.store, oldest)
     else:
+        error = store_flush(h.store)
+    if error == STORE_NO_ROOM:
+        h.pruning = False           # until there is room for the note that goes with it
+        delivery_oldest(&h.delivery, h.store.writer.oldest)
         error = store_flush(h.store)
     if error:
         h.outside.fatal(h, "writing the log failed", error)
@@ -328,6 +371,7 @@ cdef void fill_status(Host *h, Status *s) noexcept nogil:
     s.segments = h.store.writer.segment - h.store.writer.oldest + 1
     s.segment = h.store.writer.segment
     s.segment_used = h.store.writer.offset
+    s.disk_full = h.disk_full
     s.members = h.formation.members.count
     for i in range(s.members):
         s.nodes[i] = h.formation.members.members[i].node
@@ -384,11 +428,11 @@ cdef void obey(Host *h) noexcept nogil:
             h.drop = max(h.drop, o.instance)
         elif o.type == ORDER_CHAIN:
             tell_chain(h, g, o.instance)
-        elif o.type == ORDER_SILENT:
+        elif o.type == ORDER_LEAVE:
             h.may_lead = False
             resign(h, False)
             h.link.flush(h.link.context, h.now)
-            h.silent = True
+            h.left = True
         elif g.replica != NULL:
             members = g.replica.members
             if membership_read(&members, o.value.data, o.value.size) == 0:      # (Python has checked it)
@@ -415,8 +459,9 @@ cdef bint round_steps(Host *h) noexcept nogil:
         return True
     if command:
         h.may_lead = command == 1
-        resign(h, h.may_lead and not h.stuck_since)
+        resign(h, may_stand(h))
     watch_python(h)
+    watch_disk(h)
     expire(h)
     if (h.formation.state != STATE_FORMED or formation_outside(&h.formation)) and h.now >= h.formation_due:
         h.formation_due = h.now + FORMATION_TICK * <int64_t>MILLISECOND
@@ -465,7 +510,7 @@ cdef int64_t round_deadline(Host *h) noexcept nogil:
         return h.now
     if h.formation.state != STATE_FORMED or formation_outside(&h.formation):
         when = min(when, h.formation_due)
-    if h.pruning or prune_rotates(h):
+    if (h.pruning or prune_rotates(h)) and h.unlogged.count == 0:
         return h.now
     if h.seal_due:
         when = min(when, h.seal_due)
@@ -574,6 +619,7 @@ cdef void host_free(Host *h) noexcept nogil:
     free(h.groups)
     h.groups = NULL
     h.group_count = 0
+    unlogged_free(h)
     held_free(&h.formation_held)
     formation_free(&h.formation)
     for n in range(h.waiting_count):

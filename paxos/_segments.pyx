@@ -10,7 +10,7 @@ import mmap
 import os
 import threading
 
-from libc.errno cimport EINVAL, ENOENT
+from libc.errno cimport EINVAL, ENOENT, ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -20,11 +20,11 @@ from paxos._folder cimport Folder
 from paxos._log cimport RECORD_HEAD, log_writer_at, log_writer_free, log_writer_init
 from paxos._recovery cimport Recovered
 from paxos._spares cimport (
-    CHUNK, NAME, SPARES_MAX, pthread_mutex_lock, pthread_mutex_unlock, segment_name, spares_free, spares_give, spares_init,
-    spares_make, spares_prepare, spares_stop,
+    CHUNK, NAME, SPARES_MAX, SPARES_WANTED, pthread_mutex_lock, pthread_mutex_unlock, segment_name, spares_free, spares_give,
+    spares_init, spares_make, spares_no_room, spares_prepare, spares_stop,
 )
 from paxos._store cimport (
-    CACHED, Files, store_begin_segment, store_forget, store_open_segment, store_write,
+    CACHED, STORE_NO_ROOM, Files, store_begin_segment, store_forget, store_open_segment, store_write,
 )
 from paxos._types cimport BLOCK, Record, RECORD_IDENTITY, RecordIdentity
 
@@ -43,6 +43,7 @@ class _Private:
 
     def __init__(self):
         self.thread = None
+        self.where = b""           # what Store.where points to
         self.recovered = None
         self.first = 1              # number of the first segment that was found
         self.maps = []
@@ -135,6 +136,9 @@ cdef class LogStore:
 
     cdef _check(self, int error, str what):
         if error:
+            if error == STORE_NO_ROOM:
+                what = f"{what} (it takes another segment of {self.store.writer.segment_size} bytes: make room for one)"
+                error = ENOSPC
             _raise(error, f"{self._folder.log}: {what} failed")
 
     cdef _allocate(self, uint32_t node_id, uint64_t segment_size, found, bint direct):
@@ -156,6 +160,8 @@ cdef class LogStore:
             raise MemoryError
         self.store.disk = &self._folder.disk
         self.store.current = -1
+        self._private.where = os.fsencode(self.directory)
+        self.store.where = self._private.where
         f = <Files *>calloc(1, sizeof(Files))
         if f == NULL:
             raise MemoryError
@@ -192,6 +198,9 @@ cdef class LogStore:
         other = d.unlink(d, b"probe.tmp")
         if other != ENOENT:
             self._check(other, "removing probe.tmp")
+        if spares_no_room(error):
+            self.mode = "pwrite + fdatasync (the disk was full when the log was opened: O_DIRECT could not be tried)"
+            return
         if error == EINVAL:
             self.mode = "pwrite + fdatasync (this file system refuses O_DIRECT)"
             return
@@ -437,7 +446,7 @@ cdef class LogStore:
         self._check(error, f"recycling segment {segment}")
 
     def wait_for_spare(self, double timeout):
-        """Waits until the preparer has a spare ready, at most so many seconds; whether it has."""
+        """Waits until the preparer has made as many spares as it is to keep ready, at most so many seconds; whether it has."""
         cdef Files *f = <Files *>self._opened().files
         wait = threading.Event()
         deadline = self.store.disk.now(self.store.disk) + <int64_t>(timeout * 1e9)
@@ -445,20 +454,20 @@ cdef class LogStore:
             pthread_mutex_lock(&f.spares.mutex)
             ready = f.spares.ready
             pthread_mutex_unlock(&f.spares.mutex)
-            if ready or self.store.disk.now(self.store.disk) >= deadline:
-                return ready > 0
+            if ready >= SPARES_WANTED or self.store.disk.now(self.store.disk) >= deadline:
+                return ready >= SPARES_WANTED
             wait.wait(0.005)
 
     def counters(self):
-        """Counts since this start. ``time_ns`` is the time spent in durable writes, ``spares_late`` how often none was ready."""
+        """Counts since this start. ``full_errno``: why no spare can be made, if so. ``time_ns`` is the time spent in durable writes, ``spares_late`` how often none was ready."""
         cdef Store *s = self._opened()
         cdef Files *f = <Files *>s.files
         pthread_mutex_lock(&f.spares.mutex)
-        spares, preparer_error = f.spares.ready, f.spares.preparer_error
+        spares, preparer_error, full = f.spares.ready, f.spares.preparer_error, f.spares.full
         pthread_mutex_unlock(&f.spares.mutex)
         return {
             "syncs": s.syncs, "writes": s.writes, "bytes": s.bytes, "records": s.records, "time_ns": s.time,
             "segments": s.writer.segment - s.writer.oldest + 1, "spares": spares, "spares_late": f.made_here,
-            "preparer_errno": preparer_error, "failed_errno": f.failed, "erased_bytes": self._private.erased,
+            "preparer_errno": preparer_error, "full_errno": full, "failed_errno": f.failed, "erased_bytes": self._private.erased,
             "rewritten_bytes": self._private.rewritten,
         }

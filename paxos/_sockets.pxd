@@ -79,6 +79,7 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef extern from "<netinet/tcp.h>" nogil:
     int IPPROTO_TCP
     int TCP_NODELAY
+    int TCP_NOTSENT_LOWAT
     int TCP_USER_TIMEOUT
 
 cdef extern from "<sys/epoll.h>" nogil:

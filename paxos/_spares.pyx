@@ -2,15 +2,20 @@
 """The pool of spare segment files.
 
 A spare is a file of a segment's size whose zeros (or the bytes of its former life) are on the disk, so that writing a
-segment only overwrites. It gets its name only when they are: a file whose sync failed looks whole to the next start, and is not. One preparer thread keeps one ready; recycled segments join the pool as they are. The pool's fields
-are guarded by its mutex, which is never held over a system call.
+segment only overwrites. It gets its name only when they are: a file whose sync failed looks whole to the next start, and is
+not. One preparer thread keeps some ready; recycled segments join the pool as they are. The pool's fields are guarded by its
+mutex, which is never held over a system call.
+
+A disk without room for a spare is full, which is no failure: nothing was lost. The unfinished file is removed, so that it does
+not eat the rest, and it is tried again every second. What is ready is the reserve; the host stops leading before it is used
+up, and logging when it is.
 """
-from libc.errno cimport ENOMEM
+from libc.errno cimport ENOMEM, ETIMEDOUT
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
 from libc.string cimport memset
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from paxos._disk cimport DISK_CREATE, DISK_NEW, DISK_WRITE, Disk
 from paxos._types cimport BLOCK
@@ -21,7 +26,12 @@ cdef extern from "<stdlib.h>" nogil:
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
     int pthread_mutex_destroy(pthread_mutex_t *mutex)
-    int pthread_cond_init(pthread_cond_t *cond, const void *attributes)
+    ctypedef struct pthread_condattr_t:
+        pass
+    int pthread_condattr_init(pthread_condattr_t *attributes)
+    int pthread_condattr_setclock(pthread_condattr_t *attributes, int clock)
+    int pthread_condattr_destroy(pthread_condattr_t *attributes)
+    int pthread_cond_init(pthread_cond_t *cond, const pthread_condattr_t *attributes)
     int pthread_cond_destroy(pthread_cond_t *cond)
     int pthread_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex)
     int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const timespec *until)
@@ -47,6 +57,7 @@ cdef void making_name(char *out, uint64_t number) noexcept nogil:
 
 cdef int spares_init(Spares *f, Disk *disk, uint64_t segment_size) noexcept nogil:
     cdef void *memory = NULL
+    cdef pthread_condattr_t attributes
     cdef int error
     memset(f, 0, sizeof(Spares))
     f.disk = disk
@@ -58,7 +69,13 @@ cdef int spares_init(Spares *f, Disk *disk, uint64_t segment_size) noexcept nogi
     error = pthread_mutex_init(&f.mutex, NULL)
     if error:
         return error
-    error = pthread_cond_init(&f.wake, NULL)
+    error = pthread_condattr_init(&attributes)
+    if error == 0:
+        # Not the clock that an operator sets: a second must not become an hour.
+        error = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
+        if error == 0:
+            error = pthread_cond_init(&f.wake, &attributes)
+        pthread_condattr_destroy(&attributes)
     if error:
         pthread_mutex_destroy(&f.mutex)
     f.made = error == 0
@@ -81,16 +98,20 @@ cdef void spares_free(Spares *f) noexcept nogil:
     memset(f, 0, sizeof(Spares))
 
 
+cdef void _from_now(timespec *until, long ns) noexcept nogil:
+    clock_gettime(CLOCK_MONOTONIC, until)       # cannot fail: the clock exists and the pointer is good
+    until.tv_nsec += ns                         # a second at most
+    if until.tv_nsec >= 1000000000:
+        until.tv_nsec -= 1000000000
+        until.tv_sec += 1
+
+
 cdef bint _pause(Spares *f) noexcept nogil:
     """Leaves the disk to the engine for a moment, unless it waits for a spare. Whether to stop."""
     cdef timespec until
     cdef bint stop
     pthread_mutex_lock(&f.mutex)
-    clock_gettime(CLOCK_REALTIME, &until)
-    until.tv_nsec += PACE
-    if until.tv_nsec >= 1000000000:
-        until.tv_nsec -= 1000000000
-        until.tv_sec += 1
+    _from_now(&until, PACE)
     if not f.stopping:
         pthread_cond_timedwait(&f.wake, &f.mutex, &until)
     stop = f.stopping
@@ -131,6 +152,31 @@ cdef int _make(Spares *f, uint64_t number, bint paced) noexcept nogil:
     return error
 
 
+cdef void _joined(Spares *f, uint64_t number) noexcept nogil:
+    """A spare joins the pool; under the mutex. Where no more are wanted, it matters to nobody whether there is room."""
+    if f.ready < SPARES_MAX:        # else somebody was quicker; the file is taken up again at the next open
+        f.numbers[f.ready] = number
+        f.ready += 1
+    if f.ready >= SPARES_WANTED:
+        f.full = 0
+
+
+cdef bint spares_wanted(Spares *f) noexcept nogil:
+    cdef bint wanted
+    pthread_mutex_lock(&f.mutex)
+    wanted = not f.stopping and f.ready < SPARES_WANTED and f.preparer_error == 0
+    pthread_mutex_unlock(&f.mutex)
+    return wanted
+
+
+cdef int spares_full(Spares *f) noexcept nogil:
+    cdef int full
+    pthread_mutex_lock(&f.mutex)
+    full = f.full
+    pthread_mutex_unlock(&f.mutex)
+    return full
+
+
 cdef bint spares_make(Spares *f, bint paced) noexcept nogil:
     cdef uint64_t number
     cdef int error
@@ -145,9 +191,10 @@ cdef bint spares_make(Spares *f, bint paced) noexcept nogil:
     error = _make(f, number, paced)
     pthread_mutex_lock(&f.mutex)
     if error == 0:
-        if f.ready < SPARES_MAX:
-            f.numbers[f.ready] = number
-            f.ready += 1
+        f.full = 0
+        _joined(f, number)
+    elif spares_no_room(error):
+        f.full = error
     elif error > 0:
         f.preparer_error = error
     pthread_mutex_unlock(&f.mutex)
@@ -155,14 +202,20 @@ cdef bint spares_make(Spares *f, bint paced) noexcept nogil:
 
 
 cdef void spares_prepare(Spares *f) noexcept nogil:
-    """The preparer thread: sleeps until a spare is wanted."""
+    """The preparer thread: sleeps until a spare is wanted, and on a full disk for a while between two attempts."""
+    cdef timespec until
+    cdef bint failed = False
+    _from_now(&until, SPARES_RETRY)
     pthread_mutex_lock(&f.mutex)
     while not f.stopping:
         if f.ready >= SPARES_WANTED or f.preparer_error:
             pthread_cond_wait(&f.wake, &f.mutex)
             continue
+        if failed and f.full and pthread_cond_timedwait(&f.wake, &f.mutex, &until) != ETIMEDOUT:
+            continue                # a spare was taken or joined, or it is to stop
         pthread_mutex_unlock(&f.mutex)
-        spares_make(f, True)
+        failed = not spares_make(f, True)
+        _from_now(&until, SPARES_RETRY)
         pthread_mutex_lock(&f.mutex)
     pthread_mutex_unlock(&f.mutex)
 
@@ -170,7 +223,12 @@ cdef void spares_prepare(Spares *f) noexcept nogil:
 cdef int spares_take(Spares *f, uint64_t *number, uint64_t *made_here) noexcept nogil:
     """A spare's number; made here and now where none is ready."""
     cdef bint have = False
+    cdef int error
     pthread_mutex_lock(&f.mutex)
+    if f.ready == 0 and f.full:
+        error = f.full
+        pthread_mutex_unlock(&f.mutex)
+        return error
     if f.ready:
         f.ready -= 1
         number[0] = f.numbers[f.ready]
@@ -184,7 +242,13 @@ cdef int spares_take(Spares *f, uint64_t *number, uint64_t *made_here) noexcept 
     if have:
         return 0
     made_here[0] += 1
-    return _make(f, number[0], False)
+    error = _make(f, number[0], False)
+    if spares_no_room(error):
+        pthread_mutex_lock(&f.mutex)
+        f.full = error
+        pthread_cond_signal(&f.wake)
+        pthread_mutex_unlock(&f.mutex)
+    return error
 
 
 cdef int spares_give(Spares *f, uint64_t segment) noexcept nogil:
@@ -208,8 +272,6 @@ cdef int spares_give(Spares *f, uint64_t segment) noexcept nogil:
     if error or not keep:
         return error
     pthread_mutex_lock(&f.mutex)
-    if f.ready < SPARES_MAX:        # else the preparer was quicker; the file is taken up again at the next open
-        f.numbers[f.ready] = number
-        f.ready += 1
+    _joined(f, number)
     pthread_mutex_unlock(&f.mutex)
     return 0

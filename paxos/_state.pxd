@@ -61,6 +61,21 @@ cdef struct Group:
     Highs highs
     uint64_t base_segment           # older ones hold nothing that the newest RECORD_BASE does not; 0: there is none
 
+cdef struct Unlogged:               # records that wait for room in the log, in order; see _unlogged
+    uint8_t type
+    bint formation                  # else of group `group`
+    uint32_t group
+    uint64_t instance
+    size_t size                     # of the head
+    uint8_t *head
+    Value *value
+
+cdef struct UnloggedQueue:
+    Unlogged *items
+    size_t first                    # items before it have been logged
+    size_t count
+    size_t capacity
+
 cdef struct Host
 
 cdef struct Outside:                # what else differs between an engine and a simulator
@@ -92,16 +107,24 @@ cdef struct Host:
     bint making                     # Python makes a checkpoint: when it is durable, log can be given back
     bint pruning                    # there may be segments to be given back
     uint64_t drop                   # the newest segment that is damaged on the disk; 0: none
-    bint silent                     # this node's log is not to be trusted: it takes no part any more
+    bint left                       # this node's log is not to be trusted: it takes no part any more
     uint64_t hold                   # instances below a checkpoint that are kept for nodes that are behind
     uint64_t budget                 # bytes of log beyond which that, and who is being served, no longer counts
     int64_t awake                   # the thread has run without a gap since then
     int64_t stuck_limit
     int64_t stuck_since             # 0: Python takes what it is given
     bint may_lead                   # as Python said last
+    bint disk_full                  # no segment can be made ahead
+    bint silent                     # ... and there is none left: what would be logged is not taken
+    UnloggedQueue unlogged
     uint32_t met_formed
     Submission *waiting             # submitted before the cluster was formed
     size_t waiting_count
     size_t waiting_size
     uint8_t *scratch
     size_t scratch_size
+
+
+cdef inline bint may_stand(const Host *h) noexcept nogil:
+    """Whether nothing keeps the replicas from leading."""
+    return h.may_lead and h.stuck_since == 0 and not h.disk_full and not h.left

@@ -7,6 +7,7 @@ from paxos._spares cimport Spares
 
 cdef enum:
     CACHED = 8                      # open files of old segments
+    STORE_NO_ROOM = -1              # like an errno, of a call that has changed nothing: a new segment is wanted, and the disk is full
 
 cdef struct Cached:
     uint64_t segment                # 0: free
@@ -40,6 +41,7 @@ cdef struct Store:
     int current                     # fd of the segment being written
     bint direct                     # O_DIRECT|O_DSYNC, else pwrite + fdatasync
     uint32_t node
+    const char *where               # the data directory, for messages
     # counters
     uint64_t syncs
     uint64_t writes
@@ -49,17 +51,20 @@ cdef struct Store:
     void *files                     # private to _segments
 
 # Appends to the pending write; where the segment is full, makes the pending write durable first and goes on in a
-# prepared one. Returns the record's position, or 0 on an I/O error (errno in *error).
+# prepared one. Returns the record's position, or 0 on an I/O error (errno in *error) or STORE_NO_ROOM (then it may be called again).
 cdef uint64_t store_append(Store *s, uint8_t type, uint32_t group, uint64_t instance, const void *head, size_t head_size,
                            const void *rest, size_t rest_size, int *error) noexcept nogil
 # Makes everything appended durable: one aligned write and one sync. 0, or an errno; after an error nothing may be sent.
 cdef int store_flush(Store *s) noexcept nogil
 cdef bint store_pending(const Store *s) noexcept nogil
+# Why no segment can be made ahead (ENOSPC or EDQUOT); 0: the disk is not full, as far as is known.
+cdef int store_full(Store *s) noexcept nogil
 # Reads and verifies the record at position: returns a malloc'ed copy (header + body) and its size, NULL where it does
 # not verify or is not there (errno in *error; EBADMSG: damaged). The caller frees it.
 cdef uint8_t *store_read(Store *s, uint64_t position, uint32_t *size, int *error) noexcept nogil
 # Gives a whole segment back for reuse: the oldest one, never the current one (else EINVAL). Makes what is pending durable,
-# with the note that the segment is no longer part of the log, before it is taken away. 0 or an errno.
+# with the note that the segment is no longer part of the log, before it is taken away. 0, an errno, or STORE_NO_ROOM: the note would be
+# the first write of a new segment.
 cdef int store_recycle(Store *s, uint64_t segment) noexcept nogil
 
 # Ends the current segment, with what is pending, and goes on in the next one. 0 or an errno.

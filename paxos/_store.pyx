@@ -14,7 +14,9 @@ from paxos._log cimport (
     LOG_END, RECORD_HEAD, WRITE_HEAD, log_aligned, log_append, log_begin, log_blocks, log_check_record, log_close_write,
     log_fits, log_seed, log_segment_header, log_writer_at, log_written,
 )
-from paxos._spares cimport NAME, segment_name, spare_name, spares_give, spares_take
+from paxos._spares cimport (
+    NAME, segment_name, spare_name, spares_full, spares_give, spares_no_room, spares_take,
+)
 from paxos._types cimport BLOCK, FORMAT_VERSION, Record, xrealloc
 
 cdef enum:
@@ -48,14 +50,18 @@ cdef int store_open_segment(Store *s, const char *name, int *fd) noexcept nogil:
 
 
 cdef int store_begin_segment(Store *s, uint64_t number, int *fd) noexcept nogil:
+    cdef Files *f = <Files *>s.files
+    cdef uint64_t spare = 0
+    cdef int error = spares_take(&f.spares, &spare, &f.made_here)
+    return error if error else _become_segment(s, spare, number, fd)
+
+
+cdef int _become_segment(Store *s, uint64_t spare, uint64_t number, int *fd) noexcept nogil:
     """Makes a spare segment `number`: header durable, then the name, then the directory. 0 or an errno."""
     cdef Files *f = <Files *>s.files
     cdef char spare_file[NAME]
     cdef char name[NAME]
-    cdef uint64_t spare = 0
-    cdef int error = spares_take(&f.spares, &spare, &f.made_here)
-    if error:
-        return error
+    cdef int error
     spare_name(spare_file, spare)
     segment_name(name, number)
     error = store_open_segment(s, spare_file, fd)
@@ -76,15 +82,21 @@ cdef int store_begin_segment(Store *s, uint64_t number, int *fd) noexcept nogil:
 cdef int store_rotate(Store *s) noexcept nogil:
     """Ends the current segment, with what is pending, and goes on in the next one. See _log for why in this order."""
     cdef Files *f = <Files *>s.files
-    cdef uint64_t number = s.writer.segment + 1
+    cdef uint64_t number = s.writer.segment + 1, spare = 0
     cdef size_t length
     cdef int fd = -1, error
     if f.failed:
         return f.failed
+    error = spares_take(&f.spares, &spare, &f.made_here)
+    if spares_no_room(error):
+        return STORE_NO_ROOM        # before anything is closed: what is pending still fits, and is written like any other
+    if error:
+        f.failed = error
+        return error
     log_begin(&s.writer)
     s.writer.flags |= LOG_END
     length = log_close_write(&s.writer)
-    error = store_begin_segment(s, number, &fd)
+    error = _become_segment(s, spare, number, &fd)
     if error == 0:
         error = store_write(s, s.current, s.writer.buffer, length, s.writer.offset)
         if error:
@@ -141,6 +153,10 @@ cdef int store_flush(Store *s) noexcept nogil:
 
 cdef bint store_pending(const Store *s) noexcept nogil:
     return s.writer.used > 0
+
+
+cdef int store_full(Store *s) noexcept nogil:
+    return spares_full(&(<Files *>s.files).spares)
 
 
 # ---- reading back ----
@@ -261,6 +277,8 @@ cdef int store_recycle(Store *s, uint64_t segment) noexcept nogil:
     else:
         log_begin(&s.writer)
         error = store_flush(s)
+    if error == STORE_NO_ROOM:
+        s.writer.oldest = segment   # not said yet
     if error:
         return error
     store_forget(s, segment)

@@ -69,6 +69,7 @@ cdef extern from *:
     /* A batch value is a row of chunks; a chunk is what one propose() or propose_many() handed in. */
     typedef struct { uint32_t size, count, origin, boot; uint64_t seq; uint32_t machine, life; } px_chunk_head;  /* 32; size: bytes behind */
 
+    typedef struct { uint64_t transfer; uint32_t total, offset; } px_piece;                       /* 16; bytes of a frame follow */
     typedef struct { px_ballot ballot; } px_prevote;
     typedef struct { px_ballot ballot, promised; uint32_t granted, zero; } px_prevote_reply;
     typedef struct { px_ballot ballot; uint64_t from; uint32_t attempt, zero; } px_prepare;
@@ -151,6 +152,10 @@ cdef extern from *:
         uint64_t seq
         uint32_t machine
         uint32_t life               # of the incarnation that handed it in: a new one counts boots and chunks from 1 again
+    ctypedef struct Piece "px_piece":
+        uint64_t transfer
+        uint32_t total
+        uint32_t offset
     ctypedef struct Prevote "px_prevote":
         Ballot ballot
     ctypedef struct PrevoteReply "px_prevote_reply":
@@ -298,6 +303,7 @@ cdef enum:
     ALPHA = 64                      # a membership chosen at c is in force from c + ALPHA
     RING = 1024                     # slots above the chosen watermark that a node can hold
     MAX_MEMBERS = 31
+    FRAME_WHOLE = 131072            # bytes of the largest frame on the wire; a larger one travels in pieces
     CHUNK_WINDOW = 65536            # chunks of one origin that may be under way at once (de-duplication window)
 
 cdef enum ValueKind:
@@ -311,6 +317,7 @@ cdef enum FrameType:
     FRAME_FORM = 3
     FRAME_FORM_OK = 4
     FRAME_FORMED = 5
+    FRAME_PIECE = 6                 # of a larger frame of a group; see _pieces
     FRAME_JOIN = 7                  # of a node whose incarnation is no member; see _formation
     FRAME_WELCOME = 8
     FRAME_PREVOTE = 16              # group level: see _core

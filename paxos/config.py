@@ -31,7 +31,7 @@ class Options:
     stuck_limit: float = 10.0
     """A master whose Python side has not taken what was chosen for this long gives the mastership up."""
     max_value: int = 10 << 20
-    """Largest value; above it a proposal is refused with ``ValueTooLarge``."""
+    """Largest value, up to 64 MiB; above it a proposal is refused with ``ValueTooLarge``."""
     segment_bytes: int = 64 << 20
     """Size of a log segment, a multiple of 4096; fixed when the data directory is made."""
     direct_io: bool = True
@@ -81,7 +81,7 @@ class Options:
         check("heartbeat", 0.001, 60)
         check("election_timeout", 0.01, 600)
         check("stuck_limit", 0.1, 86400)
-        check("max_value", 1, 16 << 20)
+        check("max_value", 1, 64 << 20)
         check("segment_bytes", 64 << 10, 1 << 30)
         check("max_pending", 1, 65534)
         check("max_pending_bytes", 1, 1 << 40)

@@ -12,6 +12,8 @@ __all__ = [
     "DamagedCheckpoint",
     "DamagedLog",
     "DirectoryInUse",
+    "DiskFull",
+    "Diverged",
     "NodeClosed",
     "NotAvailable",
     "OutcomeUnknown",
@@ -40,6 +42,10 @@ class NotAvailable(Refused):
 
 class Overloaded(Refused):
     """A queue is at its bound. Propose again later, or less."""
+
+
+class DiskFull(Refused):
+    """The disk of this node has no room for more log. Make room, or propose at another node; the node goes on by itself."""
 
 
 class ValueTooLarge(Refused):
@@ -76,6 +82,10 @@ class PartialOutcome(PaxosError):
 
 class ConfigError(PaxosError, ValueError):
     """An option or a combination of options cannot work. The message names it and the way out."""
+
+
+class Diverged(PaxosError):
+    """What this node has applied is not what the others have. It has stopped applying; the message names the instance."""
 
 
 class StorageError(PaxosError):

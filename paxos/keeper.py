@@ -388,6 +388,10 @@ class Keeper:
         elif self._fetch is not None:
             self._fetch.receive(node, data)
 
+    def withdraw(self) -> None:
+        """What is here is not what the others have: none of it is given to them."""
+        self._server.withdraw()
+
     def _offer(self, number: int) -> bytes:
         status = self._engine.status()
         master = status["master_id"] == status["node_id"]

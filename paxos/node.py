@@ -20,6 +20,8 @@ from paxos.group import Group, NodeStatus
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import WORK, make_maker
 from paxos.mirror import refuse_in_child
+from paxos.reconcile import Reconcile
+from paxos.results import Results
 from paxos.scrub import Scrub
 from paxos.statemachine import StateMachineFactory
 
@@ -75,7 +77,9 @@ def open_group(
         )  # fmt: skip
         keeper = Keeper(engine, store, background, group.machines, policy, maker, Path(directory, WORK))
         scrub = Scrub(engine, store, background, keeper, options.scrub_rate)
-        group.start(keeper, scrub, background, engine.start)
+        results = Results(engine, group.machines) if options.check_results else None
+        reconcile = Reconcile(engine, background, results=results, heal=options.heal_divergence)
+        group.start(keeper, scrub, reconcile, background, engine.start)
     except BaseException:
         background.close()
         engine.stop()
@@ -172,7 +176,8 @@ class Node:
 
         :param timeout: seconds after which it ends with ``NotAvailable`` or ``OutcomeUnknown``.
         :param machine: id of the state machine, where the group has several.
-        :raises ValueTooLarge: above ``max_value``. :raises Overloaded: too many are under way. :raises NodeClosed: closed.
+        :raises ValueTooLarge: above ``max_value``. :raises Overloaded: too many are under way.
+        :raises DiskFull: this node's disk is. :raises NodeClosed: closed.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
         self._group.submit(future, value, timeout, machine)

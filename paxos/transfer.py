@@ -37,6 +37,8 @@ _HAVE: Final = struct.Struct("<BIBQQQ")
 _INSTANCE: Final = struct.Struct("<BQ")
 _PIECE: Final = struct.Struct("<BQII")
 
+#: Bytes of a manifest that are carried at most: enough for 200 GB.
+MANIFEST_BYTES: Final = 1 << 20
 #: Pieces that are under way at once.
 WINDOW: Final = 8
 #: Seconds: how long answers to ASK are waited for; until a piece is asked for again; until another source is looked for.
@@ -75,15 +77,22 @@ class Server:
         self._background = background
         self._store = store
         self._manifests: dict[int, Manifest] = {}
+        self._withdrawn = False
         self._busy = 0
 
     def offer(self, manifest: Manifest) -> None:
         """This checkpoint is here, and verifies."""
-        self._manifests[manifest.instance] = manifest
+        if not self._withdrawn:
+            self._manifests[manifest.instance] = manifest
 
     def forget(self, instance: int) -> None:
         """This checkpoint has been removed."""
         self._manifests.pop(instance, None)
+
+    def withdraw(self) -> None:
+        """None of the checkpoints here is offered any more, nor one that is still to come."""
+        self._manifests.clear()
+        self._withdrawn = True
 
     @property
     def newest(self) -> int:
@@ -103,6 +112,9 @@ class Server:
             instance = _INSTANCE.unpack(data)[1]
             manifest = self._manifests.get(instance)
             encoded = manifest.encode() if manifest is not None else b""
+            if len(encoded) > MANIFEST_BYTES:
+                logger.error("the manifest of instance %d has %d bytes: too large to be sent", instance, len(encoded))
+                encoded = b""
             self._carrier.send(node, _INSTANCE.pack(MANIFEST, instance) + encoded)
         elif data[0] == WANT_PIECE and len(data) == _PIECE.size:
             self._send_piece(node, *_PIECE.unpack(data)[1:])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import mounts
 import netns
 import shim
 from cluster import Cluster, MakeCluster
@@ -19,7 +20,7 @@ settings.register_profile("paxos", deadline=None)
 settings.register_profile("paxos-debug", deadline=None, max_examples=8)
 settings.load_profile("paxos-debug" if os.environ.get("PAXOS_DEBUG") else "paxos")
 
-LEFT_OUT = pytest.StashKey[str]()
+LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -46,14 +47,18 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out, with a word, the tests for which this machine gives no networks of their own."""
-    wanting = [item for item in items if item.get_closest_marker("namespaces")]
-    if wanting and (reason := netns.missing()) is not None:
-        items[:] = [item for item in items if item not in wanting]
-        config.hook.pytest_deselected(items=wanting)
-        config.stash[LEFT_OUT] = f"left out: {len(wanting)} tests with network partitions: {reason}"
+    """Leaves out, with a word, the tests for which this machine gives no networks or file systems of their own."""
+    words = config.stash[LEFT_OUT] = []
+    for marker, what, missing in (
+        ("namespaces", "network partitions", netns.missing),
+        ("mounts", "small file systems", mounts.missing),
+    ):
+        wanting = [item for item in items if item.get_closest_marker(marker)]
+        if wanting and (reason := missing()) is not None:
+            items[:] = [item for item in items if item not in wanting]
+            config.hook.pytest_deselected(items=wanting)
+            words.append(f"left out: {len(wanting)} tests with {what}: {reason}")
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    word = config.stash.get(LEFT_OUT, None)
-    return [] if word is None else [word]
+    return config.stash.get(LEFT_OUT, [])

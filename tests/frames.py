@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import google_crc32c
 
-HELLO, REFUSE, FORM, FORM_OK, FORMED = range(1, 6)
+HELLO, REFUSE, FORM, FORM_OK, FORMED, PIECE = range(1, 7)
 PREVOTE, PREVOTE_REPLY, PREPARE, PROMISE_VALUE, PROMISE, REJECT, ACCEPT, ACCEPTED = range(16, 24)
 HEARTBEAT, HEARTBEAT_REPLY, LEARN, LEARNED, FORWARD, FORWARD_REFUSED = range(24, 30)
 KEPT = 30
@@ -23,7 +23,7 @@ CHUNK = struct.Struct("<IIIIQII")
 VALUE = struct.Struct("<IIII")
 
 NAMES = {
-    HELLO: "hello", REFUSE: "refuse", FORM: "form", FORM_OK: "form_ok", FORMED: "formed", PREVOTE: "prevote",
+    HELLO: "hello", REFUSE: "refuse", FORM: "form", FORM_OK: "form_ok", FORMED: "formed", PIECE: "piece", PREVOTE: "prevote",
     PREVOTE_REPLY: "prevote_reply", PREPARE: "prepare", PROMISE_VALUE: "promise_value", PROMISE: "promise",
     REJECT: "reject", ACCEPT: "accept", ACCEPTED: "accepted", HEARTBEAT: "heartbeat", HEARTBEAT_REPLY: "heartbeat_reply",
     LEARN: "learn", LEARNED: "learned", FORWARD: "forward", FORWARD_REFUSED: "forward_refused",
@@ -35,6 +35,7 @@ LAYOUTS: dict[int, list[tuple[str, str]]] = {
     HELLO: [("sig_hi", "Q"), ("sig_lo", "Q"), ("to", "I"), ("boot", "I"), ("state", "I"), ("config", "I")],
     REFUSE: [("reason", "I"), ("zero", "I")],
     FORM: [("sig_hi", "Q"), ("sig_lo", "Q"), ("alpha", "I"), ("count", "I")],
+    PIECE: [("transfer", "Q"), ("total", "I"), ("offset", "I")],
     PREVOTE: [("ballot", "B")],
     PREVOTE_REPLY: [("ballot", "B"), ("promised", "B"), ("granted", "I"), ("zero", "I")],
     PREPARE: [("ballot", "B"), ("first", "Q"), ("attempt", "I"), ("zero", "I")],

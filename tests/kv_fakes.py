@@ -24,6 +24,7 @@ class FakeStatus:
     log_bytes: int = 9
     log_records: int = 10
     log_mode: str = "direct"
+    disk_full: bool = False
     elections: int = 1
     pending: int = 0
     peers: Mapping[int, bool] = field(default_factory=lambda: {2: True, 3: False})

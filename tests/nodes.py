@@ -43,11 +43,11 @@ async def until(condition: Callable[[], Any], what: str, deadline: float = DEADL
 
 @contextlib.asynccontextmanager
 async def cluster(
-    path: Path, count: int = 3, *, machine: Any = Journal, **options: Any
+    path: Path, count: int = 3, *, machine: Any = Journal, addresses: dict[int, str] | None = None, **options: Any
 ) -> AsyncIterator[dict[int, paxos.Node]]:
     """A formed cluster whose nodes all know the master."""
     options = {"segment_bytes": 16 << 20, "max_value": 1 << 20} | options
-    addresses = book(count)
+    addresses = addresses or book(count)
     nodes: dict[int, paxos.Node] = {}
     try:
         for i in addresses:

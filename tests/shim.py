@@ -42,12 +42,14 @@ def environment(
     trace: Path | None = None,
     lie: bool = False,
     direct: bool = True,
+    full: Path | None = None,
+    hang: Path | None = None,
 ) -> dict[str, str]:
     """What to add to the environment of a process so that ``directory`` (which exists) is watched.
 
     ``state``: an existing directory on the same file system, outside of ``directory``, for the undo records; it is
     wanted for ``power_loss``. ``trace``: prefix of the trace files. ``lie``: syncs succeed and keep nothing.
-    ``direct=False``: O_DIRECT is refused.
+    ``direct=False``: O_DIRECT is refused. ``full``, ``hang``: while there is a file of that name, the disk is full, or hangs.
     """
     added = {"LD_PRELOAD": str(library), "SHIM_DIR": str(directory)}
     if state is not None:
@@ -58,6 +60,10 @@ def environment(
         added["SHIM_LIE"] = "1"
     if not direct:
         added["SHIM_NO_DIRECT"] = "1"
+    if full is not None:
+        added["SHIM_FULL"] = str(full)
+    if hang is not None:
+        added["SHIM_HANG"] = str(hang)
     return added
 
 

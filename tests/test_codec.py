@@ -20,6 +20,7 @@ from frames import (
     LAYOUTS,
     LEARNED,
     NAMES,
+    PIECE,
     PROMISE_VALUE,
     VALUE,
 )
@@ -42,6 +43,8 @@ def valid(kind: int) -> bytes:
         return frames.frame(kind, 2, data=BATCH, count=2)
     if kind == FORWARD_REFUSED:
         return frames.frame(kind, 2, data=struct.pack("<QQ", 4, 5), count=2, reason=1)
+    if kind == PIECE:
+        return frames.frame(kind, 2, data=b"x" * 50, transfer=1, total=1 << 20, offset=1000)
     if kind in (FORM, FORM_OK, FORMED):
         return frames.frame(kind, 2, data=bytes(48), count=2)
     return frames.frame(kind, 2)
@@ -86,7 +89,7 @@ def test_every_flipped_bit_is_found(kind: int) -> None:
 @kinds
 def test_a_body_that_is_longer_or_shorter_than_it_says(kind: int) -> None:
     frame = valid(kind)
-    if kind != frames.REFUSE:  # its text may have any length
+    if kind not in (frames.REFUSE, PIECE):  # these may have any length
         assert check_frame(resealed(bytearray(frame + b"\0")))[0] == BODY
         assert check_frame(resealed(bytearray(frame[:-1])))[0] in (BODY, LENGTH)
 
@@ -111,6 +114,23 @@ def test_header_fields_that_must_have_one_value(offset: int, code: int) -> None:
 @pytest.mark.parametrize(("reason", "code"), [(0, BODY), (1, OK), (2, OK), (3, BODY)])
 def test_a_refusal_has_a_reason_that_is_known(reason: int, code: int) -> None:
     assert check_frame(frames.frame(FORWARD_REFUSED, 2, data=bytes(8), count=1, reason=reason))[0] == code
+
+
+@pytest.mark.parametrize(
+    ("total", "offset", "size", "code"),
+    [
+        (131_073, 0, 1, OK),
+        (131_072, 0, 1, BODY),  # a frame of that size travels whole
+        (131_073, 131_072, 1, OK),
+        (131_073, 131_073, 1, BODY),
+        (131_073, 131_072, 2, BODY),
+        (131_073, 0xFFFFFFFF, 2, BODY),
+        (0xFFFFFFFF, 0xFFFFFFFE, 1, OK),
+        (131_073, 0, 0, BODY),
+    ],
+)
+def test_a_piece_lies_within_a_large_frame(total: int, offset: int, size: int, code: int) -> None:
+    assert check_frame(frames.frame(PIECE, 2, data=bytes(size), transfer=1, total=total, offset=offset))[0] == code
 
 
 def accept(data: bytes, count: int, kind: int = 1) -> int:

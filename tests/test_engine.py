@@ -385,7 +385,8 @@ def test_a_directory_in_use_or_of_another_node_is_refused(make: MakeEngines, tmp
         ({"election_max_ns": 5}, "election_max_ns must be"),
         ({"max_value": 0}, "max_value must be"),
         ({"max_pending": 70_000}, "max_pending must be"),
-        ({"max_value": 100 << 20}, "segment_size must be"),
+        ({"max_value": 65 << 20}, "max_value must be"),
+        ({"max_value": 64 << 20}, "segment_size must be"),
         ({"stuck_limit_ns": True}, "stuck_limit_ns must be"),
     ],
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from paxos.testing.explore import CI, FORWARDS, LARGE, NEWS, REJECTS, SCOPES, VOTING, Scope, explore, main
-from paxos.testing.mutants import build
+from paxos.testing.mutating import build
 
 # States, outcomes, ballots with a master. A change of the core that changes what can happen changes these numbers: when it
 # was meant to, put the new ones here. One that makes them much smaller has lost something.

@@ -400,9 +400,7 @@ def test_threads_make_checkpoints_too(tmp_path: Path) -> None:
     try:
         for id_ in addresses:
             nodes.append(
-                paxos.SyncNode.open(
-                    tmp_path / str(id_), node_id=id_, cluster=addresses, state_machine=Journal, **SMALL
-                )
+                paxos.SyncNode.open(tmp_path / str(id_), node_id=id_, cluster=addresses, state_machine=Journal, **SMALL)
             )
         for node in nodes:
             node.wait_ready(DEADLINE)

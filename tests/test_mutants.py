@@ -13,7 +13,8 @@ import pytest
 
 from paxos.errors import ConfigError
 from paxos.testing.hunt import CAUGHT
-from paxos.testing.mutants import MUTANTS, Mutant, build, command, find
+from paxos.testing.mutants import MUTANTS, Mutant
+from paxos.testing.mutating import build, command, find
 
 #: What the hunt of a mutant said: the exit status and its line.
 Caught = tuple[int, str]

@@ -37,7 +37,16 @@ class Box:
         )
         env = dict(
             os.environ,
-            **shim.environment(self.library, self.data, state=self.state, trace=self.trace, lie=lie, direct=direct),
+            **shim.environment(
+                self.library,
+                self.data,
+                state=self.state,
+                trace=self.trace,
+                lie=lie,
+                direct=direct,
+                full=self.data.parent / "full",
+                hang=self.data.parent / "hang",
+            ),
         )
         script = prelude + code + "\nos.kill(os.getpid(), signal.SIGKILL)\n"
         return subprocess.run(
@@ -266,3 +275,39 @@ def test_trace_tells_order(box: Box) -> None:
     assert events[0].durable
     assert [event.time for event in events] == sorted(event.time for event in events)
     assert len({event.ino for event in events if event.kind[0] == "t"}) == 1
+
+
+def test_a_full_disk_refuses_what_would_grow(box: Box) -> None:
+    (box.data / "a").write_bytes(b"....")
+    run = box.run(
+        "import errno, pathlib\n"
+        "def refused(call):\n"
+        "    try: call()\n"
+        "    except OSError as error: return error.errno == errno.ENOSPC\n"
+        "    return False\n"
+        "full = pathlib.Path('../full')\n"
+        "full.touch()\n"
+        "fd = os.open('a', os.O_RDWR | os.O_CREAT)\n"
+        "seen = [refused(lambda: os.pwrite(fd, b'AA', 3)), refused(lambda: os.open('b', os.O_RDWR | os.O_CREAT))]\n"
+        "os.pwrite(fd, b'AA', 2); os.rename('a', 'c')\n"
+        "full.unlink()\n"
+        "os.pwrite(fd, b'AA', 4); put('b', b'B')\n"
+        "print(seen, flush=True)\n"
+    )
+    assert run.stdout == "[True, True]\n", run.stderr
+    assert (box.data / "c").read_bytes() == b"..AAAA"
+
+
+def test_a_disk_that_hangs_goes_on_when_it_may(box: Box) -> None:
+    run = box.run(
+        "import pathlib, threading\n"
+        "hang = pathlib.Path('../hang')\n"
+        "fd = put('a', b'1')\n"
+        "hang.touch()\n"
+        "done = []\n"
+        "def work(): os.pwrite(fd, b'2', 0); done.append(hang.exists()); os.fsync(fd)\n"
+        "thread = threading.Thread(target=work); thread.start()\n"
+        "thread.join(0.1); print(thread.is_alive(), done)\n"
+        "hang.unlink(); thread.join(); print(done, flush=True)\n"
+    )
+    assert run.stdout == "True []\n[False]\n", run.stderr

@@ -47,7 +47,8 @@ def test_campaign() -> None:
         assert min(total.faults.values()) > seeds // 5
         assert all(total.operations[name] for name in ("unknown", "refused", "of bursts"))
         assert all(
-            total.world[name] for name in ("torn", "dropped", "lost", "duplicated", "corrupted", "late", "refused")
+            total.world[name]
+            for name in ("torn", "dropped", "lost", "duplicated", "corrupted", "late", "refused", "silenced")
         )
 
 

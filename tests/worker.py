@@ -6,8 +6,10 @@ import asyncio
 import ctypes
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,12 @@ async def serve(arguments: dict[str, Any]) -> None:
             await node.wait_ready(argument)
         elif command == "propose":
             answer = await node.propose(b"x" * 100, timeout=argument)
+        elif command == "try":
+            # [timeout, size]: the type of the error, and what it says; or "", and the result.
+            try:
+                answer = ["", await node.propose(b"x" * argument[1], timeout=argument[0])]
+            except paxos.PaxosError as error:
+                answer = [type(error).__name__, str(error)]
         elif command == "hog":
             # PyDLL keeps the GIL while the C function sleeps: no other Python thread of this process runs meanwhile.
             print(json.dumps("hogging"), flush=True)
@@ -43,9 +51,23 @@ async def serve(arguments: dict[str, Any]) -> None:
 class Worker:
     """The other end: starts such a process and talks to it. Commands are sent and answered one at a time."""
 
-    def __init__(self, path: Path, node_id: int, cluster: dict[int, str], **options: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        node_id: int,
+        cluster: dict[int, str],
+        *,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [*prefix, sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
+            text=True,
+            bufsize=1,
         )
         self._write({"path": str(path), "node_id": node_id, "cluster": cluster, **options})
 

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from paxos import ConfigError
-from paxos.testing import campaign, mutants, spread, timeline
+from paxos.testing import campaign, mutants, mutating, spread, timeline
 from paxos.testing.campaign import Outcome, Plan
 from paxos.testing.faults import GROUPS, KINDS
 from paxos.testing.hunt import CAUGHT
@@ -315,9 +315,9 @@ class _Caught:
 def _hunt_one(mutant: mutants.Mutant, seeds: range) -> _Caught:
     """In a process of its own, on a copy of the package with the bug in it."""
     with tempfile.TemporaryDirectory() as folder:
-        mutants.build(mutant, Path(folder))
+        mutating.build(mutant, Path(folder))
         seeds = seeds if len(seeds) > 1 else range(mutant.seeds)
-        command, environment = mutants.command(mutant, seeds.start, seeds.stop, Path(folder))
+        command, environment = mutating.command(mutant, seeds.start, seeds.stop, Path(folder))
         hunt = subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.PIPE, text=True, check=False)
     if hunt.returncode not in (0, CAUGHT):
         raise ConfigError(
@@ -330,7 +330,7 @@ def _hunt(options: SimOptions) -> bool:
     assert options.mutant is not None
     if options.mutant == "all":
         return _hunt_all(options)
-    mutant = mutants.find(options.mutant)
+    mutant = mutating.find(options.mutant)
     with Console(stderr=True).status(f"building and hunting {mutant.name}"):
         found = _hunt_one(mutant, options.seeds)
     if options.as_json:

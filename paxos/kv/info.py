@@ -39,6 +39,8 @@ class StatusView(Protocol):
     @property
     def log_mode(self) -> str: ...
     @property
+    def disk_full(self) -> bool: ...
+    @property
     def elections(self) -> int: ...
     @property
     def pending(self) -> int: ...
@@ -76,6 +78,7 @@ def info_text(status: StatusView, sections: list[str], clients: int, uptime: flo
             "paxos_log_bytes": status.log_bytes,
             "paxos_log_records": status.log_records,
             "paxos_log_mode": status.log_mode,
+            "paxos_disk_full": int(status.disk_full),
             "paxos_checksum": status.checksum,
             "paxos_elections": status.elections,
             "paxos_pending": status.pending,

@@ -51,6 +51,8 @@ cdef struct Judge:
     char why[512]
 
 cdef void judge_init(Judge *j, uint32_t nodes) noexcept nogil
+# Somebody else has found something; the first finding counts.
+cdef void judge_found(Judge *j, const char *what, uint32_t index, uint64_t instance) noexcept nogil
 cdef void judge_free(Judge *j) noexcept nogil
 # Bytes that have become durable in a segment of a node's log, at a place that grows.
 cdef void judge_persisted(Judge *j, uint32_t index, uint64_t place, const uint8_t *data, size_t size) noexcept nogil

@@ -50,7 +50,7 @@ cdef void judge_free(Judge *j) noexcept nogil:
     memset(j, 0, sizeof(Judge))
 
 
-cdef void found(Judge *j, const char *what, uint32_t index, uint64_t instance) noexcept nogil:
+cdef void judge_found(Judge *j, const char *what, uint32_t index, uint64_t instance) noexcept nogil:
     if j.failed:
         return
     j.failed = True
@@ -97,23 +97,23 @@ cdef void persisted_record(Judge *j, uint32_t index, bint again, const Record *r
     if r.type == RECORD_BASE:
         memcpy(&base, body, sizeof(base))
         if ballot_compare(&base.promised, &l.promised) < 0 and not again:
-            found(j, "the log was to begin with a promise below one that had been made", index, r.instance)
+            judge_found(j, "the log was to begin with a promise below one that had been made", index, r.instance)
         elif ballot_compare(&base.promised, &l.promised) > 0:
             l.promised = base.promised
         if r.instance > j.chosen_count or (r.instance > 0 and base.chain != j.chains[r.instance - 1]):
-            found(j, "the log was to begin behind another series than was chosen", index, r.instance)
+            judge_found(j, "the log was to begin behind another series than was chosen", index, r.instance)
     elif r.type == RECORD_PROMISE:
         memcpy(&promise, body, sizeof(promise))
         if ballot_compare(&promise.ballot, &l.promised) > 0:
             l.promised = promise.ballot
         elif ballot_compare(&promise.ballot, &l.promised) < 0 and not again:
-            found(j, "a ballot was promised below one that had been", index, 0)
+            judge_found(j, "a ballot was promised below one that had been", index, 0)
     elif r.type == RECORD_ACCEPT:
         memcpy(&accept, body, sizeof(accept))
         if ballot_compare(&accept.ballot, &l.promised) > 0:
             l.promised = accept.ballot
         elif ballot_compare(&accept.ballot, &l.promised) < 0 and not again:
-            found(j, "a value was accepted below the promise", index, r.instance)
+            judge_found(j, "a value was accepted below the promise", index, r.instance)
         accepted(vote_at(l, r.instance), &accept.ballot,
                  fingerprint(accept.value.kind, body + sizeof(accept), accept.value.size))
     elif r.type == RECORD_LEARN:
@@ -156,22 +156,22 @@ cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept no
     cdef uint64_t i
     if r == NULL:
         if l.promised.round != 0:
-            found(j, "a restart forgot the cluster", index, 0)
+            judge_found(j, "a restart forgot the cluster", index, 0)
         return
     if ballot_compare(&r.promised, &l.promised) < 0:
-        found(j, "a restart forgot a durable promise", index, 0)
+        judge_found(j, "a restart forgot a durable promise", index, 0)
     if r.chosen > j.chosen_count or (r.chosen > 0 and r.chain != j.chains[r.chosen - 1]):
-        found(j, "a restart brought back another series than was chosen", index, r.chosen)
+        judge_found(j, "a restart brought back another series than was chosen", index, r.chosen)
     for i in range(r.chosen, l.vote_count):
         if l.votes[i].ballot.round == 0:
             continue
         s = slot_of(<Replica *>r, i)
         if s == NULL or ballot_compare(&s.ballot, &l.votes[i].ballot) < 0:
-            found(j, "a restart forgot a durable acceptance", index, i)
+            judge_found(j, "a restart forgot a durable acceptance", index, i)
             return
         if (ballot_compare(&s.ballot, &l.votes[i].ballot) == 0
                 and fingerprint(s.value.kind, s.value.data, s.value.size) != l.votes[i].crc):
-            found(j, "a restart brought back another value than was accepted", index, i)
+            judge_found(j, "a restart brought back another value than was accepted", index, i)
 
 
 # ---- what leaves a node ----
@@ -180,13 +180,13 @@ cdef void own_ballot(Judge *j, uint32_t index, uint32_t life, const Ballot *ball
     cdef Ledger *l = &j.ledgers[index]
     cdef int order = ballot_compare(ballot, &l.prepared)
     if ballot_compare(&l.promised, ballot) < 0:
-        found(j, "a ballot left its node before it was durable there", index, instance)
+        judge_found(j, "a ballot left its node before it was durable there", index, instance)
     if order > 0:
         l.prepared = ballot[0]
         j.ballots += 1
         l.prepared_life = life
     elif l.prepared_life != life:
-        found(j, "a ballot was used again after a restart" if order == 0 else "a ballot of an earlier life was used", index, instance)
+        judge_found(j, "a ballot was used again after a restart" if order == 0 else "a ballot of an earlier life was used", index, instance)
 
 
 cdef void accept_sent(Judge *j, uint32_t index, const Accept *a, Value *value, const uint8_t *rest) noexcept nogil:
@@ -208,7 +208,7 @@ cdef void accept_sent(Judge *j, uint32_t index, const Accept *a, Value *value, c
     n = &j.named[a.instance]
     if ballot_compare(&a.ballot, &n.ballot) == 0:
         if n.crc != crc:
-            found(j, "one ballot was given two values for an instance", index, a.instance)
+            judge_found(j, "one ballot was given two values for an instance", index, a.instance)
     elif ballot_compare(&a.ballot, &n.ballot) > 0:
         n.ballot = a.ballot
         n.crc = crc
@@ -232,31 +232,31 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
     cdef const Accepted *accepted
     cdef uint64_t i
     if f.chosen > j.chosen_count:
-        found(j, "a frame names a watermark above what anybody knows chosen", index, f.chosen)
+        judge_found(j, "a frame names a watermark above what anybody knows chosen", index, f.chosen)
     if (l.lost and FRAME_PREPARE <= f.type <= FRAME_HEARTBEAT
             and (f.inc_hi != l.inc_hi or f.inc_lo != l.inc_lo or f.chosen < l.since)):
-        found(j, "a node that lost its log took part in votes before it was taken in, or knew enough (rule 10)", index, f.chosen)
+        judge_found(j, "a node that lost its log took part in votes before it was taken in, or knew enough (rule 10)", index, f.chosen)
     if f.type == FRAME_PROMISE:
         if ballot_compare(&l.promised, &(<const Promise *>body).ballot) < 0:
-            found(j, "a promise left before it was durable", index, 0)
+            judge_found(j, "a promise left before it was durable", index, 0)
     elif f.type == FRAME_REJECT:
         if ballot_compare(&l.promised, &(<const Reject *>body).promised) < 0:
-            found(j, "a refusal named a promise that was not durable", index, 0)
+            judge_found(j, "a refusal named a promise that was not durable", index, 0)
     elif f.type == FRAME_ACCEPTED:
         accepted = <const Accepted *>body
         for i in range(accepted.first, accepted.last + 1):
             if i >= l.vote_count or ballot_compare(&l.votes[i].ballot, &accepted.ballot) < 0:
-                found(j, "an acceptance left before it was durable", index, i)
+                judge_found(j, "an acceptance left before it was durable", index, i)
                 return
     elif f.type == FRAME_PREPARE:
         own_ballot(j, index, life, &(<const Prepare *>body).ballot, (<const Prepare *>body).first)
     elif f.type == FRAME_ACCEPT:
         own_ballot(j, index, life, &(<const Accept *>body).ballot, (<const Accept *>body).instance)
         if promisers(j, &(<const Accept *>body).ballot, (<const Accept *>body).instance) < j.quorum:
-            found(j, "a ballot was used that no majority has promised durably", index, (<const Accept *>body).instance)
+            judge_found(j, "a ballot was used that no majority has promised durably", index, (<const Accept *>body).instance)
         accept_sent(j, index, <const Accept *>body, value, body + sizeof(Accept))
         if (<const Accept *>body).instance >= f.chosen + ALPHA:
-            found(j, "an instance was proposed further ahead than alpha", index, (<const Accept *>body).instance)
+            judge_found(j, "an instance was proposed further ahead than alpha", index, (<const Accept *>body).instance)
 
 
 # ---- what is taken for chosen ----
@@ -306,7 +306,7 @@ cdef void changed(Judge *j, uint64_t instance, const Value *value) noexcept nogi
     if change.version != j.changes:
         return
     if not 0 < change.node <= j.nodes:
-        found(j, "a change of the membership names a node that is none", 0, instance)
+        judge_found(j, "a change of the membership names a node that is none", 0, instance)
         return
     j.changes += 1
     l = &j.ledgers[change.node - 1]
@@ -321,12 +321,12 @@ cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t cha
         known = j.chosen[instance]
         if (known.size != value.size or known.kind != value.kind or known.count != value.count
                 or memcmp(known.data, value.data, value.size) != 0):
-            found(j, "two values were taken for chosen", index, instance)
+            judge_found(j, "two values were taken for chosen", index, instance)
         elif j.chains[instance] != chain:
-            found(j, "two chain checksums behind one instance", index, instance)
+            judge_found(j, "two chain checksums behind one instance", index, instance)
         return
     if instance > j.chosen_count:
-        found(j, "an instance was taken for chosen with a gap before it", index, instance)
+        judge_found(j, "an instance was taken for chosen with a gap before it", index, instance)
         return
     if j.chosen_count == j.chosen_size:
         j.chosen_size = j.chosen_size * 2 if j.chosen_size else 256
@@ -338,7 +338,7 @@ cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t cha
     if value.kind == VALUE_CHANGE:
         changed(j, instance, value)
     if not by_quorum(j, instance):
-        found(j, "a value was taken for chosen that no majority has durably accepted under one ballot", index, instance)
+        judge_found(j, "a value was taken for chosen that no majority has durably accepted under one ballot", index, instance)
 
 
 cdef void judge_lost(Judge *j, uint32_t index) noexcept nogil:
@@ -358,11 +358,11 @@ cdef void judge_lost(Judge *j, uint32_t index) noexcept nogil:
 
 cdef void judge_installed(Judge *j, uint32_t index, uint64_t instance, uint32_t chain) noexcept nogil:
     if instance > j.chosen_count or chain != j.chains[instance - 1]:
-        found(j, "a checkpoint of another series than was chosen was installed", index, instance)
+        judge_found(j, "a checkpoint of another series than was chosen was installed", index, instance)
 
 
 cdef void judge_acknowledged(Judge *j, uint64_t instance) noexcept nogil:
     if instance >= j.chosen_count:
-        found(j, "a proposal was acknowledged in an instance that nobody knows chosen", 0, instance)
+        judge_found(j, "a proposal was acknowledged in an instance that nobody knows chosen", 0, instance)
     elif holders(j, instance) < j.quorum:
-        found(j, "a proposal was acknowledged before a majority held it durably", 0, instance)
+        judge_found(j, "a proposal was acknowledged before a majority held it durably", 0, instance)

@@ -57,13 +57,14 @@ class World:
         hang: int | None = None,
         fails: bool | None = None,
         full: bool | None = None,
+        room: int = 0,
         direct: bool | None = None,
         read_fails: bool | None = None,
         directory_fails: bool | None = None,
     ) -> None:
         """Time of a log write, from ``low`` to ``high``; ``hang``: no write ends for so long; ``fails``: the next sync does;
         ``read_fails``, ``directory_fails``: the next read, or sync of the directory, does;
-        ``full``: no file may grow; ``direct``: whether O_DIRECT is to be had (looked at
+        ``full``: files may grow by ``room`` bytes together and no more; ``direct``: whether O_DIRECT is to be had (looked at
         when the log is opened)."""  # fmt: skip
     def python(self, index: int, *, low: int, high: int) -> None:
         """How long it takes until a node's Python side gets its turn."""

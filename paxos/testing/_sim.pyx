@@ -160,7 +160,7 @@ cdef class World:
         n.timer_at = 0
         world_wake(n)
 
-    def disk(self, index, *, low=None, high=None, hang=None, fails=None, full=None, direct=None,
+    def disk(self, index, *, low=None, high=None, hang=None, fails=None, full=None, room=0, direct=None,
              read_fails=None, directory_fails=None):
         cdef SimNode *n = self.node(index)
         if low is not None:
@@ -174,7 +174,7 @@ cdef class World:
         if directory_fails is not None:
             n.disk.directory_fails = directory_fails
         if full is not None:
-            n.disk.full = full
+            n.disk.full, n.disk.room = full, room
         if read_fails is not None:
             n.disk.read_fails = read_fails
         if direct is not None:
@@ -323,12 +323,13 @@ cdef class World:
 
     def counts(self):
         cdef uint32_t i
-        kinds = ("frame", "timer", "round", "written", "python", "dial", "down", "resume", "call")
+        kinds = ("frame", "timer", "round", "written", "python", "dial", "down", "resume", "call", "spare")
         return {
             "events": self.w.events,
-            "events_by_kind": {kinds[i]: self.w.by_kind[i] for i in range(9)},
+            "events_by_kind": {kinds[i]: self.w.by_kind[i] for i in range(10)},
             "frames": {FRAME_NAMES.get(i, str(i)): self.w.frames[i] for i in range(32) if self.w.frames[i]},
             "lost": self.w.lost, "duplicated": self.w.duplicated, "corrupted": self.w.corrupted, "late": self.w.late_count,
+            "silenced": self.w.silenced,
             "refused": self.w.refused,
             "syncs": sum([self.w.nodes[i].disk.synced for i in range(self.w.node_count)]),
             "torn": sum([self.w.nodes[i].disk.torn for i in range(self.w.node_count)]),
@@ -439,15 +440,18 @@ cdef class SimHandle(Handle):
 
     def drop(self, uint64_t segment):
         Handle.drop(self, segment)
-        world_wake(self.sim)
+        if self.sim != NULL:
+            world_wake(self.sim)
 
     def ask_chain(self, uint64_t instance):
         Handle.ask_chain(self, instance)
-        world_wake(self.sim)
+        if self.sim != NULL:
+            world_wake(self.sim)
 
-    def silence(self):
-        Handle.silence(self)
-        world_wake(self.sim)
+    def part(self):
+        Handle.part(self)
+        if self.sim != NULL:
+            world_wake(self.sim)
 
     def install(self, uint64_t instance, uint32_t chain, bytes membership not None):
         Handle.install(self, instance, chain, membership)
@@ -460,7 +464,8 @@ cdef class SimHandle(Handle):
 
     def poke(self):
         Handle.poke(self)
-        world_wake(self.sim)
+        if self.sim != NULL:            # what winds up behind a process that has ended may still call
+            world_wake(self.sim)
 
     def status(self):
         if self.stopped:

@@ -58,7 +58,8 @@ cdef struct SimDisk:
     bint loses_power                # how it dies: all that is not synced may go, else the page cache stays
     bint fails                      # the next sync of a file (or durable write) fails
     bint directory_fails            # the next sync of the directory does
-    bint full                       # no file may grow, or be made
+    bint full                       # files may grow by `room` bytes together, and where that is nothing, not be made
+    uint64_t room
     bint read_fails                 # the next read does
     # what was seen
     uint64_t synced                 # durable writes

@@ -32,7 +32,7 @@ class MemoryDisk:
         """The process is gone, and with ``power`` all that was not synced may go. Ends :attr:`dead`."""
     def fail(self, directory: bool = False, *, read: bool = False) -> None:
         """The next sync, or write that is its own sync, fails; or the next sync of the directory; or the next read."""
-    def fill(self, full: bool) -> None:
-        """No file may grow any more, or may again."""
+    def fill(self, full: bool, room: int = 0) -> None:
+        """Files may grow by ``room`` bytes together and no more, or may again."""
     def flip(self, segment: int, offset: int, which: int) -> bool:
         """Flips a bit. False: there is no such byte."""

@@ -77,7 +77,7 @@ cdef int _open(Disk *disk, const char *name, int flags, int *fd) noexcept nogil:
             return ENOENT
         if dies(d):
             return EIO
-        if d.full:
+        if d.full and d.room == 0:
             return ENOSPC
         f = <SimFile *>xzalloc(sizeof(SimFile))
         strncpy(f.name, name, NAME_SIZE - 1)
@@ -160,7 +160,9 @@ cdef int _write(Disk *disk, int fd, const uint8_t *data, size_t size, uint64_t o
     if gone:
         return EIO
     if d.full and offset + size > f.size:
-        return ENOSPC
+        if offset + size - f.size > d.room:
+            return ENOSPC
+        d.room -= offset + size - f.size
     if not direct:
         # What it overwrites is kept, so that it can be lost.
         if f.unsynced_count == f.unsynced_size:
@@ -280,6 +282,7 @@ cdef int _unlink(Disk *disk, const char *name) noexcept nogil:
     if dies(d):
         return EIO
     f.linked = False
+    d.room += f.size                # (looked at only where it is full)
     changed(d, CHANGE_UNLINK, f, NULL, NULL)
     return 0
 
@@ -570,8 +573,8 @@ cdef class MemoryDisk:
         else:
             self.disk.fails = True
 
-    def fill(self, bint full):
-        self.disk.full = full
+    def fill(self, bint full, uint64_t room=0):
+        self.disk.full, self.disk.room = full, room
 
     def flip(self, uint64_t segment, uint64_t offset, int which):
         return simdisk_flip(self.disk, segment, offset, which) == 0

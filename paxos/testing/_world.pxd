@@ -32,7 +32,8 @@ cdef enum EventKind:
     EVENT_DOWN = 6                  # the connection from `node` to `other` is found broken
     EVENT_RESUME = 7                # from a pause
     EVENT_CALL = 8                  # of the scenario
-    EVENT_KINDS = 9
+    EVENT_SPARE = 9                 # the preparer of spare segments gets its turn
+    EVENT_KINDS = 10
 
 cdef enum RunEnd:                   # why world_run came back
     RUN_UNTIL = 0                   # nothing is left before the time given
@@ -88,6 +89,9 @@ cdef struct SimNode:
     bint round_due
     bint stopped                    # in good order
     bint write_came                 # a write ended during a pause
+    bint spare_due
+    int64_t short_since             # local time since which its preparer has met a full disk; 0: it has not
+    bint was_silent                 # when its round began, records were waiting for room
     int64_t write_since
     int64_t timer_at                # 0: none
     Inbox inbox
@@ -126,13 +130,14 @@ cdef struct World:
     uint32_t cut[31]                # bit b of cut[a]: frames from a to b are dropped
     uint64_t hash                   # over everything that happened
     uint64_t events
-    uint64_t by_kind[9]
+    uint64_t by_kind[10]
     uint64_t frames[32]             # delivered, by type
     uint64_t lost
     uint64_t duplicated
     uint64_t corrupted
     uint64_t refused
     uint64_t late_count
+    uint64_t silenced               # times that a log had no room for a record
     bint recording
     Mark *marks
     size_t mark_count

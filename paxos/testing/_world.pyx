@@ -7,6 +7,7 @@ end in any of the calls: then the rest of them never happens (see process_end). 
 and cut off one by one, which is worse than what TCP does. A connection comes up with HELLO, as in production.
 """
 cimport cython
+from libc.errno cimport ENOSPC
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, strtoull
 from libc.string cimport memcpy, memset, strstr
@@ -19,13 +20,15 @@ from paxos._round cimport (
     ROUND_TAKEN, round_begin, round_deadline, round_end, round_frame, round_hello, round_peer, round_start, round_steps,
     round_write, round_writes,
 )
+from paxos._spares cimport SPARES_RETRY, Spares, spares_full, spares_make, spares_wanted
 from paxos._state cimport Group, Host
+from paxos._store cimport Files
 from paxos._types cimport (
-    EFFECT_CHOSEN, EFFECT_INSTALLED, EFFECT_MASTER, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, PrevoteReply,
-    Value, bit, xalloc, xrealloc, xzalloc,
+    EFFECT_CHOSEN, EFFECT_INSTALLED, EFFECT_LOG, EFFECT_MASTER, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, PrevoteReply,
+    RECORD_LEARN, RECORD_PROMISE, Value, bit, xalloc, xrealloc, xzalloc,
 )
 from paxos.testing._judge cimport (
-    judge_chosen, judge_free, judge_init, judge_installed, judge_persisted, judge_restored, judge_sent,
+    judge_chosen, judge_found, judge_free, judge_init, judge_installed, judge_persisted, judge_restored, judge_sent,
 )
 from paxos.testing._random cimport random_between, random_chance, random_next
 from paxos.testing._simdisk cimport simdisk_free, simdisk_init, simdisk_process_ended
@@ -34,6 +37,7 @@ cdef enum:
     HELLO_SIZE = 96
     MICROSECOND = 1000
     MILLISECOND = 1000000
+    SECOND = 1000000000
 
 
 # ---- the heap ----
@@ -239,7 +243,11 @@ cdef void arrived(SimNode *n, const Event *e) noexcept nogil:
 # ---- what a Host stands on ----
 
 cdef void fatal(Host *h, const char *what, int error) noexcept nogil:
-    process_end(&(<SimNode *>h.outside.context).exit)
+    cdef SimNode *n = <SimNode *>h.outside.context
+    if error == ENOSPC:
+        # This disk refuses only what makes a file longer, and a log does that nowhere but in a spare.
+        judge_found(&n.world.judge, "a full disk ended a node", n.index, 0)
+    process_end(&n.exit)
 
 
 cdef void watch(void *context, Host *h, Group *g, const Effect *e) noexcept nogil:
@@ -249,6 +257,8 @@ cdef void watch(void *context, Host *h, Group *g, const Effect *e) noexcept nogi
         mark(n.world, n.world.now, MARK_CHOSEN, n.index, 0, e.instance, e.value.count)
     elif e.type == EFFECT_INSTALLED:
         judge_installed(&n.world.judge, n.index, e.instance, <uint32_t>e.after)
+    elif e.type == EFFECT_LOG and n.was_silent and h.unlogged.count and RECORD_PROMISE <= e.code <= RECORD_LEARN:
+        judge_found(&n.world.judge, "a node whose log has no room went on to log", n.index, e.instance)
     elif e.type == EFFECT_MASTER:
         mark(n.world, n.world.now, MARK_MASTER, n.index, 0, e.code, e.instance)
 
@@ -303,11 +313,57 @@ cdef void look_for_python(SimNode *n) noexcept nogil:
         world_push(w, w.now + random_between(&w.random, n.python_low, n.python_high), EVENT_PYTHON, n.index, 0, n.life, NULL, 0)
 
 
+cdef inline Spares *spares(SimNode *n) noexcept nogil:
+    return &(<Files *>n.host.store.files).spares
+
+
+cdef void look_for_spares(SimNode *n, bint failed) noexcept nogil:
+    cdef World *w = n.world
+    cdef int64_t wait
+    if n.spare_due or not spares_wanted(spares(n)):
+        return
+    n.spare_due = True
+    wait = <int64_t>SPARES_RETRY if failed else random_between(&w.random, MILLISECOND, 20 * MILLISECOND)
+    world_push(w, w.now + wait, EVENT_SPARE, n.index, 0, n.life, NULL, 0)
+
+
+cdef int prepare(SimNode *n) noexcept nogil:
+    """The preparer's turn. RunEnd"""
+    cdef World *w = n.world
+    cdef bint made
+    n.spare_due = False
+    if n.paused or n.disk_hangs_until > w.now:
+        n.spare_due = True
+        world_push(w, max(w.now + 20 * MILLISECOND, n.disk_hangs_until), EVENT_SPARE, n.index, 0, n.life, NULL, 0)
+        return RUN_UNTIL
+    made = spares_make(spares(n), False)
+    if n.disk.dead:
+        return RUN_ENDED            # in one of its calls
+    if made or not n.disk.full or not spares_wanted(spares(n)):
+        n.short_since = 0
+    elif n.short_since == 0:
+        n.short_since = world_local(n)
+    look_for_spares(n, spares_full(spares(n)) != 0)
+    return RUN_UNTIL
+
+
+cdef void look_at_disk(SimNode *n) noexcept nogil:
+    """Whoever has no room for another segment gives the mastership up within a second of its own."""
+    cdef const Replica *r = n.host.groups[0].replica
+    if not n.disk.full or not spares_wanted(spares(n)):
+        n.short_since = 0
+    elif n.short_since and world_local(n) - n.short_since > SECOND and r != NULL and r.role == ROLE_MASTER:
+        judge_found(&n.world.judge, "a node whose disk is full remains master", n.index, 0)
+
+
 cdef void after(SimNode *n) noexcept nogil:
     """The round is over: when is the next?"""
     cdef World *w = n.world
     cdef int64_t due = round_deadline(n.host), wait
     look_for_python(n)
+    look_for_spares(n, False)
+    if n.host.unlogged.count and not n.was_silent:
+        w.silenced += 1
     wait = due - n.host.now
     if n.host.delivery.inbox_count:
         wait = 0                    # submitted during the write
@@ -331,6 +387,7 @@ cdef void step_round(void *context) noexcept nogil:
     cdef World *w = n.world
     cdef int64_t time
     cdef size_t i
+    n.was_silent = n.host.unlogged.count > 0
     round_begin(n.host, world_local(n))
     for i in range(n.inbox.count):
         if n.inbox.items[i].kind == EVENT_FRAME:
@@ -343,6 +400,7 @@ cdef void step_round(void *context) noexcept nogil:
     if round_steps(n.host):
         n.stopped = True
         return
+    look_at_disk(n)
     if round_writes(n.host):
         n.writing = True
         n.write_since = w.now
@@ -359,6 +417,7 @@ cdef void step_round(void *context) noexcept nogil:
 cdef void step_written(void *context) noexcept nogil:
     cdef SimNode *n = <SimNode *>context
     n.writing = False
+    n.was_silent = n.host.unlogged.count > 0
     mark(n.world, n.write_since, EVENT_WRITTEN, n.index, 0, n.host.store.writer.used, n.host.store.writer.records)
     round_write(n.host)
     round_end(n.host)
@@ -451,7 +510,8 @@ cdef void world_ended(SimNode *n, bint power) noexcept nogil:
     cdef uint32_t i
     clear_inbox(n)
     n.host = NULL
-    n.writing = n.paused = n.python_paused = n.python_due = n.round_due = n.write_came = False
+    n.writing = n.paused = n.python_paused = n.python_due = n.round_due = n.write_came = n.spare_due = n.was_silent = False
+    n.short_since = 0
     n.timer_at = 0
     n.connected = 0
     n.accepted = 0
@@ -498,6 +558,8 @@ cdef int happen(World *w, Event *e, uint64_t *which) noexcept nogil:
         n.python_due = False
         if not n.paused and not n.python_paused:
             return RUN_PYTHON
+    elif e.kind == EVENT_SPARE:
+        return prepare(n)
     elif e.kind == EVENT_RESUME:
         n.paused = False
         if n.write_came:

@@ -18,6 +18,7 @@ from paxos.group import Completion, Group
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import InlineMaker
 from paxos.manifest import Manifest
+from paxos.reconcile import Reconcile
 from paxos.scrub import Scrub
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine, has_snapshot
 from paxos.testing._sim import SimHandle, Violation, World
@@ -174,7 +175,8 @@ class Replica:
         keeper.restoring = partial(cluster.restoring.__setitem__, self.id)
         try:
             scrub = Scrub(handle, store, background, keeper, cluster.scrub_rate, pause=SCRUB_PAUSE)
-            group.start(keeper, scrub, background, handle.start)
+            reconcile = Reconcile(handle, background)
+            group.start(keeper, scrub, reconcile, background, handle.start)
         except (StorageError, OSError) as error:
             self.error = error
             if self.group is not None:  # the world has not been told of it yet

@@ -61,7 +61,7 @@ LENGTHS: Final[dict[str, tuple[int, int]]] = {
     "kill-all": (1, 1500),
     "power-all": (1, 1500),
     "pause-python": (100, 6000),
-    "disk-full": (500, 6000),
+    "disk-full": (500, 9000),
 }
 
 
@@ -296,7 +296,7 @@ class Faults:
             self._after(fault, lambda: world.disk(index, low=100_000, high=400_000))
             return True
         if kind == "disk-full":
-            world.disk(index, full=True)
+            world.disk(index, full=True, room=(0, 0, 100_000, 1_000_000)[fault.number % 4])
             self._after(fault, lambda: world.disk(index, full=False))
             return True
         if kind == "sleepy":

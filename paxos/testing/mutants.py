@@ -1,27 +1,15 @@
 """Bugs put in on purpose, as exact replacements in the sources, each with the rule of the design that it breaks.
 
 Real systems had many of them. A campaign has to find every one; a mutant that survives shows something at which nobody looks.
-The product pays nothing for them: a mutant is a copy of the package with one changed file, compiled anew if it is Cython.
-That takes the sources (a checkout), Cython and a C compiler.
+How one is built is in ``mutating``.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-import sysconfig
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from paxos.errors import ConfigError
-
-__all__ = ["MUTANTS", "Mutant", "build", "command", "find"]
-
-PACKAGE: Final = Path(__file__).resolve().parent.parent
-DIRECTIVES: Final = ("boundscheck=False", "wraparound=False", "cdivision=True", "initializedcheck=False")
+__all__ = ["MUTANTS", "Mutant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +268,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "beyond-alpha",
         "7: instances are proposed without a look at how far the last chosen one is",
         "_proposer.pyx",
-        "    while r.queue_head != NULL and r.next_instance < r.chosen + r.options.window:\n",
+        "    while r.queue_head != NULL and not r.throttled and r.next_instance < r.chosen + r.options.window:\n",
         "    while r.queue_head != NULL and r.next_instance < r.chosen + 500:\n",
     ),
     Mutant(
@@ -430,8 +418,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "recycled-before-it-is-said",
         "14: a segment is given up before the log says durably that it begins behind it",
         "_store.pyx",
-        "        log_begin(&s.writer)\n        error = store_flush(s)\n    if error:\n        return error\n    store_forget",
-        "        error = 0\n    if error:\n        return error\n    store_forget",
+        "        log_begin(&s.writer)\n        error = store_flush(s)\n    if error == STORE_NO_ROOM:\n",
+        "        error = 0\n    if error == STORE_NO_ROOM:\n",
         3000,
         "log",
     ),
@@ -460,6 +448,57 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "        s.disk.sync_directory(s.disk)\n",
         3000,
         "log",
+    ),
+    # -- a full disk
+    Mutant(
+        "full-disk-keeps-the-mastership",
+        "B8: a node whose disk is full goes on to lead",
+        "_round.pyx",
+        "        delivery_log(&h.delivery, 40, text)\n        resign(h, False)\n    elif h.disk_full and not error:\n",
+        "        delivery_log(&h.delivery, 40, text)\n    elif h.disk_full and not error:\n",
+    ),
+    Mutant(
+        "full-disk-ends-the-node",
+        "B8: a full disk is taken for a failed one",
+        "_store.pyx",
+        "    if spares_no_room(error):\n        return STORE_NO_ROOM",
+        "    if False:\n        return STORE_NO_ROOM",
+    ),
+    Mutant(
+        "logs-past-the-reserve",
+        "B8: a node whose log has no room takes on more to log",
+        "_round.pyx",
+        "    if h.unlogged.count and frame.type != FRAME_LEARN:\n",
+        "    if False:\n",
+    ),
+    Mutant(
+        "unlogged-called-durable",
+        "B8: a record that waits for room counts as written",
+        "_unlogged.pyx",
+        "    u.value = value_ref(e.value)\n",
+        "    u.value = value_ref(e.value)\n    if g != NULL:\n        g.appended += 1\n",
+    ),
+    Mutant(
+        "unlogged-overtaken",
+        "B8: a record finds room before older ones that wait for it",
+        "_unlogged.pyx",
+        "    if h.unlogged.count or _append(",
+        "    if _append(",
+        3000,
+    ),
+    Mutant(
+        "full-for-ever",
+        "B8: a node goes on to refuse proposals when there is room again",
+        "_round.pyx",
+        "    elif h.disk_full and not error:\n",
+        "    elif False:\n",
+    ),
+    Mutant(
+        "silent-for-ever",
+        "B8: what waited for room is not logged when there is some",
+        "_round.pyx",
+        "    if h.unlogged.count:\n        log_unlogged(h)\n",
+        "",
     ),
     # -- rules 16, 19, 22, and the host's own
     Mutant(
@@ -643,73 +682,3 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "self.checksum)",
     ),
 )
-
-
-def find(name: str) -> Mutant:
-    """The mutant of that name. Raises ConfigError."""
-    for mutant in MUTANTS:
-        if mutant.name == name:
-            return mutant
-    raise ConfigError(f"there is no mutant {name!r}; --list-mutants lists the {len(MUTANTS)} there are")
-
-
-def build(mutant: Mutant | str, folder: Path) -> Path:
-    """Makes the mutated package below ``folder`` (for PYTHONPATH), unless it is there from the same sources; returns ``folder``.
-
-    Raises ConfigError where there are no sources, or no longer the ones that the mutant knows.
-    """
-    if isinstance(mutant, str):
-        mutant = find(mutant)
-    changed: dict[str, str] = {}
-    for file, old, new in ((mutant.file, mutant.old, mutant.new), *mutant.more):
-        original = PACKAGE / file
-        if not original.exists():
-            raise ConfigError(
-                f"mutants are made from the sources, and {file} is not installed: use a checkout of the project"
-            )
-        text = changed.get(file) or original.read_text()
-        if text.count(old) != 1:
-            raise ConfigError(f"mutant {mutant.name}: {text.count(old)} places in {file} fit, not 1: {old!r}")
-        changed[file] = text.replace(old, new)
-    package = folder / "paxos"
-    if package.exists():
-        shutil.rmtree(package)
-    _link(PACKAGE, package)
-    for file, text in changed.items():
-        source = package / file
-        source.unlink()
-        source.write_text(text)
-        if source.suffix == ".pyx":
-            _compile(source)
-    return folder
-
-
-def _link(origin: Path, package: Path) -> None:
-    """The package as links to its files; the changed one takes the place of its link."""
-    for path in sorted(origin.rglob("*")):
-        if path.is_file() and path.suffix in (".py", ".pyx", ".pxd", ".pyi", ".so", ".typed"):
-            target = package / path.relative_to(origin)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(path)
-
-
-def _compile(source: Path) -> None:
-    """Without optimisation: most of the time goes into compiling."""
-    directives = [word for directive in DIRECTIVES for word in ("-X", directive)]
-    translate = [sys.executable, "-m", "cython", "-3", *directives, str(source)]
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()
-    library = source.with_name(source.stem + sysconfig.get_config_var("EXT_SUFFIX"))
-    for old in source.parent.glob(f"{source.stem}.*so"):
-        old.unlink()
-    flags = ["-O0", "-w", "-shared", "-fPIC", "-pthread", f"-I{sysconfig.get_paths()['include']}"]
-    for step in (translate, [*compiler, *flags, str(source.with_suffix(".c")), "-o", str(library)]):
-        run = subprocess.run(step, cwd=source.parent.parent, capture_output=True, text=True, check=False)
-        if run.returncode != 0:
-            raise ConfigError(f"the mutant does not compile: {' '.join(step[:4])} …\n{run.stderr}")
-
-
-def command(mutant: Mutant, first: int, end: int, folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The command that hunts a mutant built in ``folder``, and its environment: one line on stdout, status ``hunt.CAUGHT``."""
-    environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), environment.get("PYTHONPATH", "")]))
-    return [sys.executable, "-m", "paxos.testing.hunt", *mutant.hunt.split(), str(first), str(end)], environment

@@ -63,6 +63,7 @@ static ssize_t write_any(int fd, const struct iovec *iov, int count, off_t offse
         return n;
     }
     if (kind != FD_FILE) return real_write(fd, iov, count, offset, positioned, flags);
+    shim_wait_while_hung();
 
     uint64_t length = 0, id = 0;
     for (int i = 0; i < count; i++) length += iov[i].iov_len;
@@ -77,6 +78,11 @@ static ssize_t write_any(int fd, const struct iovec *iov, int count, off_t offse
         off_t now = lseek(fd, 0, SEEK_CUR);
         if (now < 0) shim_die("lseek");
         at = (uint64_t)now;
+    }
+    if (at + length > (uint64_t)st.st_size && shim_is_full()) {
+        shim_unlock(st.st_ino);
+        errno = ENOSPC;
+        return -1;
     }
     if (shim_undoing) id = undo_data(fd, &st, at, length);
     if (shim_tracing) shim_trace("wb", st.st_ino, at, (int64_t)length, durable, iov, count);
@@ -121,6 +127,7 @@ static int sync_any(int fd, long call) {
     struct stat st;
     enum descriptor_kind kind = shim_classify(fd, &st);
     if (kind != FD_FILE && kind != FD_DIRECTORY) return (int)syscall(call, fd);
+    shim_wait_while_hung();
     uint64_t upto = 0;
     if (shim_undoing) { /* what another thread changes from here on is not covered */
         shim_lock_names();
@@ -207,7 +214,7 @@ int posix_fallocate64(int fd, off64_t offset, off64_t length) { return posix_fal
 
 static int open_any(int dirfd, const char *path, int flags, mode_t mode) {
     struct place place;
-    if (!shim_undoing && !shim_no_direct) return (int)syscall(SYS_openat, dirfd, path, flags, mode);
+    if (!shim_undoing && !shim_no_direct && !shim_full) return (int)syscall(SYS_openat, dirfd, path, flags, mode);
     shim_locate(dirfd, path, &place);
     if (!place.inside) return (int)syscall(SYS_openat, dirfd, path, flags, mode);
     if (shim_no_direct && (flags & O_DIRECT)) {
@@ -215,12 +222,17 @@ static int open_any(int dirfd, const char *path, int flags, mode_t mode) {
         errno = EINVAL;
         return -1;
     }
+    struct stat st;
+    if ((flags & O_CREAT) && shim_is_full() && fstatat(place.parent, place.name, &st, 0) != 0 && errno == ENOENT) {
+        shim_leave(&place);
+        errno = ENOSPC;
+        return -1;
+    }
     if (!shim_undoing) {
         shim_leave(&place);
         return (int)syscall(SYS_openat, dirfd, path, flags, mode);
     }
     if ((flags & O_TMPFILE) == O_TMPFILE) shim_die("O_TMPFILE is not modelled");
-    struct stat st;
     uint64_t id = 0;
     bool creates = false;
     shim_lock_names();

@@ -8,6 +8,9 @@
  *   SHIM_LIE=1        nothing is ever marked durable: a disk that acknowledges and forgets
  *   SHIM_NO_DIRECT=1  O_DIRECT is refused with EINVAL, as some file systems do
  *
+ * Moods of a disk. As long as the file $SHIM_FULL is there, nothing below $SHIM_DIR is made or grows (ENOSPC); as long as
+ * $SHIM_HANG is there, no write or sync below it begins.
+ *
  * Trace. With $SHIM_TRACE every write and sync below $SHIM_DIR and every send on a socket appends a line before it
  * begins and one after it returned to $SHIM_TRACE.<pid>:
  *   nanoseconds (CLOCK_MONOTONIC, one for all processes) sequence thread event inode offset length flag bytes
@@ -59,6 +62,10 @@ struct place { /* where a path points: an entry of a directory */
 enum descriptor_kind { FD_OTHER, FD_FILE, FD_DIRECTORY, FD_SOCKET };
 
 extern bool shim_undoing, shim_tracing, shim_lying, shim_no_direct;
+extern const char *shim_full, *shim_hang;
+
+bool shim_is_full(void);
+void shim_wait_while_hung(void);
 
 _Noreturn void shim_die(const char *what);
 enum descriptor_kind shim_classify(int fd, struct stat *st);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 bool shim_undoing, shim_tracing, shim_lying, shim_no_direct;
+const char *shim_full, *shim_hang;
 
 static char watched[PATH_MAX];
 static size_t watched_size;
@@ -65,6 +66,8 @@ __attribute__((constructor)) static void shim_begin(void) {
     watched_size = strlen(watched);
     shim_lying = is_set("SHIM_LIE");
     shim_no_direct = is_set("SHIM_NO_DIRECT");
+    shim_full = is_set("SHIM_FULL") ? getenv("SHIM_FULL") : NULL;
+    shim_hang = is_set("SHIM_HANG") ? getenv("SHIM_HANG") : NULL;
     const char *where = getenv("SHIM_STATE");
     if (where && *where) {
         char path[PATH_MAX + 16];
@@ -80,6 +83,22 @@ __attribute__((constructor)) static void shim_begin(void) {
         open_trace();
         shim_tracing = true;
     }
+}
+
+/* ---- moods ---- */
+
+static bool is_there(const char *path) {
+    int saved = errno;
+    bool there = path && syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
+    errno = saved;
+    return there;
+}
+
+bool shim_is_full(void) { return is_there(shim_full); }
+
+void shim_wait_while_hung(void) {
+    struct timespec moment = {0, 5 * 1000 * 1000};
+    while (is_there(shim_hang)) syscall(SYS_nanosleep, &moment, NULL);
 }
 
 /* ---- what is watched ---- */

@@ -1,0 +1,264 @@
+"""Fetching a checkpoint, message by message: sources that lie, vanish, or have nothing; messages that are lost; the rate."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paxos._folder import Folder
+from paxos.checkpoint import CheckpointStore
+from paxos.manifest import PIECE, Manifest
+from paxos.transfer import Fetch, Offer, Server, pack_offer
+
+SIGNATURE = bytes(range(16))
+SECOND = 10**9
+
+
+class Time:
+    """Work is done at once; time is virtual, and shared by all nodes."""
+
+    def __init__(self) -> None:
+        self.now = SECOND
+        self.due: list[tuple[int, int, Callable[[], object]]] = []
+        self.count = 0
+
+    def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]) -> None:
+        try:
+            result, error = work(), None
+        except Exception as caught:
+            result, error = None, caught
+        self.later(0, lambda: done(result, error))
+
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
+        self.count += 1
+        heapq.heappush(self.due, (self.now + int(seconds * SECOND), self.count, call))
+
+    def deliver(self) -> None: ...
+    def close(self) -> None: ...
+
+    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        end = self.now + int(seconds * SECOND)
+        while not condition():
+            assert self.due, "nothing goes on any more"
+            at, _, call = heapq.heappop(self.due)
+            assert at <= end, f"not within {seconds} s"
+            self.now = max(self.now, at)
+            call()
+
+
+class Net:
+    """One node that fetches (9), and sources 1, 2, …; ``lie(source, data)`` changes or drops (None) what a source says."""
+
+    def __init__(self, path: Path, checkpoints: dict[int, int], master: int = 0) -> None:
+        self.time = Time()
+        self.sources: dict[int, Server] = {}
+        self.offers: dict[int, int] = checkpoints
+        self.master = master
+        self.lie: Callable[[int, bytes], bytes | None] = lambda source, data: data
+        self.folders = [Folder(path / str(node)) for node in [*checkpoints, 9]]
+        stores = [CheckpointStore(folder.files()) for folder in self.folders]
+        self.here = stores.pop()
+        self.asked: list[tuple[int, int]] = []  # (source, type)
+        for node, store in zip(checkpoints, stores, strict=True):
+            server = self.sources[node] = Server(self._carrier(node), self.time, store)
+            if checkpoints[node]:
+                server.offer(make(store, checkpoints[node]))
+        self.done: list[Manifest | None] = []
+        self.fetch: Fetch | None = None
+
+    def _carrier(self, source: int) -> Any:
+        net = self
+
+        class Carrier:
+            def send(self, node: int, data: bytes) -> bool:
+                said = net.lie(source, data)
+                if said is not None:
+                    net.time.later(0.001, lambda: net.fetch and net.fetch.receive(source, said))
+                return True
+
+        return Carrier()
+
+    def send(self, node: int, data: bytes) -> bool:
+        self.asked.append((node, data[0]))
+        offer = lambda number: pack_offer(number, node == self.master, 1000, 500, self.sources[node].newest)  # noqa: E731
+        self.time.later(0.001, lambda: self.sources[node].answer(9, data, offer))
+        return True
+
+    def start(self, wanted: Callable[[Offer], bool] = lambda offer: True, rate: float = 0) -> None:
+        self.fetch = Fetch(
+            self, self.time, self.here, sorted(self.sources), lambda: self.time.now, wanted, self.done.append, rate=rate
+        )
+
+    def end(self, seconds: float = 60) -> Manifest | None:
+        self.time.until(lambda: bool(self.done), seconds)
+        assert len(self.done) == 1
+        return self.done[0]
+
+
+def content(instance: int) -> bytes:
+    """Three pieces that do not shrink."""
+    return random.Random(instance).randbytes(3 << 20)
+
+
+def make(store: CheckpointStore, instance: int) -> Manifest:
+    with store.begin(instance, instance * 3, SIGNATURE, b"members") as writer:
+        with writer.stream(0) as stream:
+            stream.write(content(instance))
+        return writer.commit()
+
+
+def holds(net: Net, instance: int) -> None:
+    (manifest,) = [manifest for manifest in net.here.list() if manifest.instance == instance]
+    net.here.verify(manifest)
+    with net.here.open_stream(manifest, 0) as stream:
+        assert stream.read(1 << 30) == content(instance)
+
+
+def test_the_newest_is_fetched_and_from_the_master_only_if_nobody_else_has_it(tmp_path: Path) -> None:
+    net = Net(tmp_path, {1: 70, 2: 70, 3: 50}, master=1)
+    net.start()
+    manifest = net.end()
+    assert manifest is not None
+    assert manifest.instance == 70
+    holds(net, 70)
+    assert {node for node, kind in net.asked if kind != 1} == {2}
+    net = Net(tmp_path / "b", {1: 70, 2: 0, 3: 50}, master=1)
+    net.start()
+    net.end()
+    holds(net, 70)
+
+
+def test_nobody_has_what_would_help(tmp_path: Path) -> None:
+    net = Net(tmp_path, {1: 70, 2: 0})
+    net.start(lambda offer: offer.instance > 70)
+    assert net.end() is None
+
+
+@pytest.mark.parametrize("what", ["bits", "short", "long", "other", "manifest", "gone", "nothing"])
+def test_a_source_that_lies_or_has_it_no_longer_is_left_for_another(tmp_path: Path, what: str) -> None:
+    """No byte is taken that the manifest does not vouch for; the other source has a checkpoint that is a little older."""
+    net = Net(tmp_path, {1: 70, 2: 60})
+
+    def lie(source: int, data: bytes) -> bytes | None:
+        if source != 1:
+            return data
+        if data[0] == 4:
+            if what == "manifest":
+                return data[:40] + bytes([data[40] ^ 1]) + data[41:]
+            return data[:9] if what == "gone" else None if what == "nothing" else data
+        if data[0] == 6 and len(data) > 100:
+            return {
+                "bits": data[:5000] + bytes([data[5000] ^ 1]) + data[5001:],
+                "short": data[:-1],
+                "long": data + b"\0",
+                "other": data[:17] + data[17 : 17 + PIECE][::-1],
+            }[what]
+        return data
+
+    net.lie = lie
+    net.start()
+    manifest = net.end()
+    assert manifest is not None
+    assert manifest.instance == 60
+    holds(net, 60)
+    assert 70 not in [m.instance for m in net.here.list()]
+
+
+def test_what_is_lost_is_asked_for_again(tmp_path: Path) -> None:
+    net = Net(tmp_path, {1: 70})
+    seen: set[bytes] = set()
+
+    def lie(source: int, data: bytes) -> bytes | None:
+        if data[:17] in seen:
+            return data
+        seen.add(data[:17])
+        return None  # everything is lost once
+
+    net.lie = lie
+    net.start()
+    # The first survey finds nobody: asked again by whoever wants it.
+    assert net.end() is None
+    net.done.clear()
+    net.start()
+    manifest = net.end()
+    assert manifest is not None
+    holds(net, 70)
+
+
+def test_a_source_that_falls_silent_is_left(tmp_path: Path) -> None:
+    net = Net(tmp_path, {1: 70, 2: 70})
+    pieces = []
+
+    def lie(source: int, data: bytes) -> bytes | None:
+        if data[0] == 6:
+            pieces.append(source)
+            if source == 2 or len(pieces) > 2:
+                return data if source != pieces[0] else None
+        return data
+
+    net.lie = lie
+    net.start()
+    assert net.end() is not None
+    holds(net, 70)
+    assert len(set(pieces)) == 2
+
+
+def test_the_rate_is_kept(tmp_path: Path) -> None:
+    net = Net(tmp_path, {1: 70})
+    begun = net.time.now
+    net.start(rate=PIECE / 4)
+    manifest = net.end()
+    assert manifest is not None
+    pieces = sum(len(entry.pieces) for entry in manifest.entries)
+    assert pieces >= 3
+    assert (net.time.now - begun) / SECOND >= 4 * (pieces - 1)
+
+
+def test_one_that_is_there_already_is_not_fetched_again(tmp_path: Path) -> None:
+    net = Net(tmp_path, {1: 70})
+    make(net.here, 70)
+    net.start()
+    assert net.end() is not None
+    assert (1, 5) not in net.asked
+
+
+def test_one_that_is_there_and_rotten_is_fetched_again(tmp_path: Path) -> None:
+    net = Net(tmp_path, {1: 70})
+    make(net.here, 70)
+    (data,) = (tmp_path / "9" / "checkpoints").glob("*.data")
+    raw = bytearray(data.read_bytes())
+    raw[12345] ^= 1
+    data.write_bytes(raw)
+    net.start()
+    assert net.end() is not None
+    holds(net, 70)
+    assert (1, 5) in net.asked
+
+
+def test_a_closed_fetch_says_nothing_more(tmp_path: Path) -> None:
+    net = Net(tmp_path, {1: 70})
+    net.start()
+    net.time.until(lambda: (1, 5) in net.asked)
+    assert net.fetch is not None
+    net.fetch.close()
+    while net.time.due:
+        at, _, call = heapq.heappop(net.time.due)
+        net.time.now = max(net.time.now, at)
+        call()
+    assert net.done == []
+    # What has come is taken up by the next one.
+    assert [m.instance for m in net.here.resumable()] == [70]
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x01", b"\x03abc", b"\x05", b"\x05" + bytes(16), b"\x05" + struct.pack("<QII", 70, 9, 9), b"\x09"]
+)
+def test_questions_that_make_no_sense_harm_nobody(tmp_path: Path, data: bytes) -> None:
+    net = Net(tmp_path, {1: 70})
+    net.sources[1].answer(9, data, lambda number: b"")
