@@ -370,8 +370,16 @@ cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t c
 
 cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) noexcept nogil:
     r.now = now
-    if 0 < first and r.first_kept <= first <= r.chosen:     # (the same once more: see _prune)
+    if r.first_kept < first <= r.chosen:
         learner_base(r, first, chain)
+
+
+cdef bint replica_base_again(Replica *r, int64_t now) noexcept nogil:
+    r.now = now
+    if r.first_kept == 0 or r.first_kept != r.chosen:
+        return False
+    learner_base(r, r.chosen, r.chain)
+    return True
 
 
 # ---- recovery ----

@@ -13,7 +13,7 @@ A master whose log has come to its budget while a checkpoint is being made takes
 """
 from libc.stdint cimport uint32_t, uint64_t
 
-from paxos._core cimport replica_base, replica_install
+from paxos._core cimport replica_base, replica_base_again, replica_install
 from paxos._effects cimport take
 from paxos._formation cimport formation_rewrite
 from paxos._state cimport Group, Host
@@ -50,7 +50,7 @@ cdef void _rewritten(Host *h, Group *g, uint64_t segment) noexcept nogil:
 cdef void prune_base(Host *h, Group *g, uint64_t instance) noexcept nogil:
     cdef uint64_t first = instance, segment = h.store.writer.segment
     cdef uint64_t room = h.budget // 4 // h.store.writer.segment_size
-    cdef uint32_t i, chain
+    cdef uint32_t i
     if g.replica == NULL:
         return
     if not _over_budget(h) and not _damaged(h):
@@ -62,13 +62,13 @@ cdef void prune_base(Host *h, Group *g, uint64_t instance) noexcept nogil:
             if g.reads[i].active and g.reads[i].next < first:
                 first = g.reads[i].next
     first = min(first, g.cursor)    # what Python has not been given is needed here, whatever a checkpoint holds
-    if first > g.replica.first_kept and first <= g.replica.chosen and index_get(&g.index, first - 1) != 0:
-        chain = index_chain(&g.index, first - 1)
-    elif first == g.replica.first_kept and first == g.replica.chosen and _damaged(h) and g.base_segment <= h.drop < segment:
-        chain = g.replica.chain     # nothing new; but what said so lies in a segment that is to go
-    else:
+    if first == g.replica.first_kept and _damaged(h) and g.base_segment <= h.drop < segment:
+        if not replica_base_again(g.replica, h.now):
+            return                  # there is more to be chosen, or applied: a later checkpoint will do
+    elif first <= g.replica.first_kept or first > g.replica.chosen or index_get(&g.index, first - 1) == 0:
         return
-    replica_base(g.replica, h.now, first, chain)
+    else:
+        replica_base(g.replica, h.now, first, index_chain(&g.index, first - 1))
     take(h, &g.replica.out, g)
     _rewritten(h, g, segment)
 

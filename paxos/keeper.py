@@ -58,6 +58,9 @@ class Maker(Protocol):
 
     def __call__(self, cut: Cut, done: Made, *, here: bool = False) -> None:
         """``here``: of the node's own state machines, for what lies on its disk cannot be relied on."""
+    def break_off(self) -> None:
+        """What another process is at ends, with an error."""
+
     def close(self) -> None: ...
 
 
@@ -233,6 +236,8 @@ class Keeper:
         ``here``: of the state machines of this process, whatever that costs, because the log on the disk is damaged."""
         self._waiting.append(done)
         if self._making:
+            if here:
+                self._make.break_off()  # it may be reading what is damaged, and wait for what never comes
             return
         applied, chain = self.applied()
         status = self._engine.status()

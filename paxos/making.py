@@ -54,6 +54,9 @@ class InlineMaker:
 
         self._background.run(finish, done)
 
+    def break_off(self) -> None:
+        """Nothing is under way in another process."""
+
     def close(self) -> None:
         """Nothing is under way that would have to be broken off."""
 
@@ -103,6 +106,10 @@ class MirrorMaker:
         self._background.run(make, done)
 
     def close(self) -> None:
+        """No more of it."""
+        self.break_off()
+
+    def break_off(self) -> None:
         """Ends the child, if there is one."""
         if self._mirror is not None:
             self._mirror.cancel()

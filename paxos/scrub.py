@@ -56,7 +56,7 @@ class Scrub:
         self._rate = rate
         self._pause = pause
         self._segment_bytes = engine.status()["segment_bytes"]
-        self._pass: Iterator[Work] = iter(())
+        self._pass = self._everything()
         self._segment: SegmentScrub | None = None
         self._number = 0  # of the segment that is being read
         self._manifests: list[Manifest] = []
@@ -95,7 +95,7 @@ class Scrub:
             self._damaged_checkpoint(error)
         elif error is not None:
             logger.error("what is on the disk cannot be read again just now: %s", error)
-            self._pass = iter(())
+            self._pass = self._everything()
         self.scrubbed_bytes += size or 0
         self._background.later(max(size or 0, 1) / self._rate, self._next)
 
