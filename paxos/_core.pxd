@@ -32,4 +32,6 @@ cdef void replica_replace(Replica *r, int64_t now, uint32_t node, uint64_t inc_h
 cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil
 # The log is to begin at `first` (at most the watermark), behind whose predecessor the chain checksum is `chain`: RECORD_BASE.
 cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) noexcept nogil
+# The same record once more, for what the log begins with lies on a bad disk. False: the log does not begin at the watermark.
+cdef bint replica_base_again(Replica *r, int64_t now) noexcept nogil
 cdef void replica_seal(Replica *r) noexcept nogil                   # emits a RECORD_WATERMARK

@@ -374,6 +374,14 @@ cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) 
         learner_base(r, first, chain)
 
 
+cdef bint replica_base_again(Replica *r, int64_t now) noexcept nogil:
+    r.now = now
+    if r.first_kept == 0 or r.first_kept != r.chosen:
+        return False
+    learner_base(r, r.chosen, r.chain)
+    return True
+
+
 # ---- recovery ----
 
 cdef int replica_restore_base(Replica *r, uint64_t first, const uint8_t *body, uint32_t size) noexcept nogil:

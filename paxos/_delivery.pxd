@@ -21,6 +21,7 @@ cdef enum EventType:                # first item of the tuples that drain() retu
     EVENT_BEHIND = 7                # Python or the log needs instances that are deleted here, or there (a: node id)
     EVENT_CARRY = 8                 # bytes from another node's Python side
     EVENT_MEMBERSHIP = 9            # a: the node that is another incarnation now; b: version
+    EVENT_CHAIN = 10                # a: the chain checksum behind an instance; 0: not known here
 
 cdef enum:
     REASONS = 18                    # kinds of refused frames and connections, see _net
@@ -44,6 +45,9 @@ cdef enum OrderType:
     ORDER_INSTALL = 2               # ... has come from elsewhere: value holds the membership
     ORDER_MAKING = 4                # a checkpoint is being made (instance: 1), or is not any more (0)
     ORDER_CARRY = 3                 # value is for the Python side of node `node`
+    ORDER_DROP = 5                  # segment `instance` is damaged: it is to go as soon as a checkpoint allows
+    ORDER_CHAIN = 6                 # the chain checksum behind `instance` is wanted
+    ORDER_LEAVE = 7                 # no vote any more, and no word
 
 cdef struct Order:
     int type
@@ -73,6 +77,9 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t delivered              # instances handed to Python's queue
     uint64_t first_kept             # instances below it are deleted
     uint64_t segments               # of the log, in use
+    uint64_t segment                # the one that is written, and up to where it is durable
+    uint64_t segment_used
+    uint64_t oldest                 # older segments may be gone; never behind what happens on the disk
     bint outsider
     bint votes
     bint replaced                   # has been a member, and another incarnation is now
@@ -119,6 +126,7 @@ cdef struct Delivery:
     uint64_t tail
     uint64_t bytes                  # weight of the queued chosen values
     uint64_t master_mark            # ring number of the newest EVENT_MASTER, +1 (0: none)
+    uint64_t oldest_segment         # see Status
     bint signalled                  # wake_python is readable
     bint sleeping                   # the engine waits in epoll: whoever has something for it writes wake_engine
     bint blocked                    # the engine has more values but the queue is full
@@ -176,6 +184,8 @@ cdef void delivery_log(Delivery *d, int level, const char *text) noexcept nogil
 # Hands this round's events over, with the status behind them, and wakes Python if it is not awake already.
 cdef void delivery_publish(Delivery *d, const Status *status, bint blocked) noexcept nogil
 cdef void delivery_ping(Delivery *d) noexcept nogil
+# Segments below this one are about to go.
+cdef void delivery_oldest(Delivery *d, uint64_t segment) noexcept nogil
 # Everything submitted since the last call; valid until the next one. Ends the sleep.
 cdef size_t delivery_take(Delivery *d, Submission **taken, int *resign, bint *stop) noexcept nogil
 # Every order since the last call, in order; valid until the next one. The caller takes over the values.

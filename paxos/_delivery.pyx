@@ -280,6 +280,12 @@ cdef void delivery_ping(Delivery *d) noexcept nogil:
         signal(d.wake_python)
 
 
+cdef void delivery_oldest(Delivery *d, uint64_t segment) noexcept nogil:
+    lock(d)
+    d.oldest_segment = segment
+    unlock(d)
+
+
 cdef size_t delivery_take(Delivery *d, Submission **taken, int *resign, bint *stop) noexcept nogil:
     cdef Submission *inbox
     cdef size_t count
@@ -501,6 +507,7 @@ cdef bint delivery_disk_full(Delivery *d) noexcept nogil:
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil:
     lock(d)
     status[0] = d.status
+    status.oldest = d.oldest_segment
     unlock(d)
 
 
@@ -600,6 +607,8 @@ cdef object to_python(Delivery *d, const Event *e):
         return (EVENT_CARRY, e.group, e.a, PyBytes_FromStringAndSize(<const char *>e.value.data, e.value.size))
     if e.type == EVENT_MEMBERSHIP:
         return (EVENT_MEMBERSHIP, e.group, e.a, e.b)
+    if e.type == EVENT_CHAIN:
+        return (EVENT_CHAIN, e.group, e.instance, e.a)
     return (EVENT_DIVERGED, e.group, e.instance, e.a)
 
 

@@ -17,6 +17,7 @@ EVENT_AHEAD: Final = 6
 EVENT_BEHIND: Final = 7
 EVENT_CARRY: Final = 8
 EVENT_MEMBERSHIP: Final = 9
+EVENT_CHAIN: Final = 10
 
 @final
 class Engine(Handle):

@@ -32,6 +32,7 @@ EVENT_AHEAD = 6
 EVENT_BEHIND = 7
 EVENT_CARRY = 8
 EVENT_MEMBERSHIP = 9
+EVENT_CHAIN = 10
 
 cdef Address resolve(object node, object address) except *:
     cdef Address result

@@ -6,6 +6,7 @@ from typing import Literal, NoReturn, TypeAlias, TypedDict
 from typing_extensions import disjoint_base
 
 from paxos._files import Files
+from paxos._scrub import SegmentScrub
 
 __test__: dict[str, str]
 
@@ -30,7 +31,11 @@ _Behind: TypeAlias = tuple[Literal[7], int, int, int]
 _Carry: TypeAlias = tuple[Literal[8], int, int, bytes]
 # (9, group, node id, version): another incarnation of that node is a member now
 _Membership: TypeAlias = tuple[Literal[9], int, int, int]
-_Event: TypeAlias = _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership
+# (10, group, instance, chain checksum behind it): what ask_chain() asked for; 0: it is not known here
+_Chain: TypeAlias = tuple[Literal[10], int, int, int]
+_Event: TypeAlias = (
+    _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership | _Chain
+)
 
 class _Status(TypedDict):
     """A node at one moment; counters count from this start on. ``commits``: values chosen, from instance 0 on."""
@@ -105,6 +110,19 @@ class Handle:
         """The files of the checkpoints beside this node's log."""
     def base(self, instance: int) -> None:
         """A checkpoint of everything below ``instance`` is durable here: the log below it may go."""
+    def log_span(self) -> tuple[int, int, int]:
+        """(oldest segment, the one being written, up to which offset that is durable). Segments older than the first may be gone;
+        no other is. (0 for the second before the first round.)"""
+    def scrub(self, segment: int) -> SegmentScrub:
+        """Reads a segment of the log again, piece by piece."""
+    def drop(self, segment: int) -> None:
+        """This segment is damaged on the disk: it, and those before it, go as soon as a checkpoint holds what is in them."""
+    def ask_chain(self, instance: int) -> None:
+        """The chain checksum behind an instance is wanted: it comes as an event, 0 where it is not known here."""
+    def part(self) -> None:
+        """This node has no part any more in what the others decide: it gives the mastership up, and neither votes nor answers."""
+    def distrust(self, first: int, why: str) -> None:
+        """Durably: the next start sets the log aside, and every checkpoint that holds instance ``first``. On any thread."""
     def making(self, on: bool) -> None:
         """A checkpoint is being made, or is not any more. While one is, a master does not let the log outgrow its budget."""
     def install(self, instance: int, chain: int, membership: bytes) -> None:

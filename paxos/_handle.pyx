@@ -4,8 +4,8 @@ only touch the queues between a node and Python."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, ORDER_INSTALL, ORDER_MAKING, REASONS, Status, clock_now, delivery_command, delivery_disk_full,
-    delivery_drain, delivery_order, delivery_poke, delivery_status, delivery_submit,
+    ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_INSTALL, ORDER_LEAVE, ORDER_MAKING, REASONS, Status, clock_now,
+    delivery_command, delivery_disk_full, delivery_drain, delivery_order, delivery_poke, delivery_status, delivery_submit,
 )
 from libc.string cimport memcpy
 from paxos._formation cimport STATE_FORMED, formation_init
@@ -18,6 +18,8 @@ from paxos._state cimport TAIL, Group, Host
 from paxos._store cimport index_chain
 from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membership, Value, value_new, xzalloc
 
+from paxos._distrust import distrusted, mark, set_aside
+from paxos._scrub import SegmentScrub
 from paxos.errors import ConfigError, DamagedLog, DiskFull, NodeClosed, StorageError
 
 cdef tuple ROLES = ("follower", "asking", "preparing", "master")
@@ -100,6 +102,9 @@ cdef class Handle:
         folder = directory if isinstance(directory, Folder) else Folder(directory)
         try:
             self.open_log(folder, segment_size, direct)
+            marked = distrusted(self.log.files())
+            if marked is not None:
+                raise DamagedLog(marked[1])
             self.replay(seed, fresh_hi, fresh_lo)
             return 0
         except DamagedLog as error:
@@ -118,6 +123,7 @@ cdef class Handle:
         folder.open()
         try:
             self.quarantined = folder.quarantine(why)
+            set_aside(folder.files())
         finally:
             folder.close()
         self.damage = why
@@ -144,6 +150,7 @@ cdef class Handle:
         cdef size_t n
         h.store = self.log.store
         h.boot = self.log.boot
+        h.delivery.oldest_segment = h.store.writer.oldest
         h.delivery.boot = self.log.boot
         h.delivery.inc_hi = self.log.incarnation_hi
         h.delivery.inc_lo = self.log.incarnation_lo
@@ -239,6 +246,36 @@ cdef class Handle:
         if self.stopped:
             raise NodeClosed("this node has been closed")
         delivery_order(&self.host.delivery, ORDER_BASE, 0, instance, 0, NULL)
+
+    def log_span(self):
+        """(oldest segment, the one being written, up to which offset that is durable); older ones than the first may be gone."""
+        cdef Status s
+        delivery_status(&self.host.delivery, &s)
+        return s.oldest, s.segment, s.segment_used
+
+    def scrub(self, uint64_t segment):
+        """Reads a segment of the log again, piece by piece."""
+        return SegmentScrub(self.log._folder, segment, self.segment_bytes, self.host.options.node,
+                            (self.log.incarnation_hi, self.log.incarnation_lo))
+
+    def drop(self, uint64_t segment):
+        """This segment is damaged on the disk: it, and those before it, go as soon as a checkpoint holds what is in them."""
+        if not self.stopped:
+            delivery_order(&self.host.delivery, ORDER_DROP, 0, segment, 0, NULL)
+
+    def ask_chain(self, uint64_t instance):
+        """The chain checksum behind an instance is wanted: it comes as an event, 0 where it is not known here."""
+        if not self.stopped:
+            delivery_order(&self.host.delivery, ORDER_CHAIN, 0, instance, 0, NULL)
+
+    def part(self):
+        """This node has no part any more in what the others decide: it gives the mastership up, and neither votes nor answers."""
+        if not self.stopped:
+            delivery_order(&self.host.delivery, ORDER_LEAVE, 0, 0, 0, NULL)
+
+    def distrust(self, uint64_t first, str why not None):
+        """Durably: the next start sets the log aside, and every checkpoint that holds instance ``first``. On any thread."""
+        mark(self.log.files(), first, why)
 
     def making(self, bint on):
         """A checkpoint is being made, or is not any more. While one is, a master does not let the log outgrow its budget."""

@@ -10,5 +10,7 @@ cdef void prune_base(Host *h, Group *g, uint64_t instance) noexcept nogil
 cdef void prune_install(Host *h, Group *g, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil
 # Whether one more segment would be too much for the budget.
 cdef bint prune_full(const Host *h) noexcept nogil
+# Whether what is damaged lies in the segment that is being written: the log must go on in another one.
+cdef bint prune_rotates(const Host *h) noexcept nogil
 # The oldest segment, if nothing in it is needed any more; else 0.
 cdef uint64_t prune_next(Host *h) noexcept nogil

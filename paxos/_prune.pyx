@@ -6,12 +6,14 @@
 - every value in the segment is of an instance below. One above, accepted and not yet chosen, keeps its segment;
 - the segment is not the one being written, and the write that says "the log now begins behind it" is durable (store_recycle).
 
-What a node that is behind is reading just now is kept for it, and `hold` instances for whoever may come, within the budget.
+What a node that is behind is reading just now is kept for it, and `hold` instances for whoever may come, within the budget; but
+nothing for whose sake a segment would stay that is damaged on the disk. Such a one goes as soon as a checkpoint covers what is in
+it, which heals the log; if it is the one being written, the log first goes on in the next.
 A master whose log has come to its budget while a checkpoint is being made takes up new values when that is done.
 """
 from libc.stdint cimport uint32_t, uint64_t
 
-from paxos._core cimport replica_base, replica_install
+from paxos._core cimport replica_base, replica_base_again, replica_install
 from paxos._effects cimport take
 from paxos._formation cimport formation_rewrite
 from paxos._state cimport Group, Host
@@ -25,6 +27,14 @@ cdef bint prune_full(const Host *h) noexcept nogil:
 
 cdef bint _over_budget(const Host *h) noexcept nogil:
     return (h.store.writer.segment - h.store.writer.oldest + 1) * h.store.writer.segment_size > h.budget
+
+
+cdef bint _damaged(const Host *h) noexcept nogil:
+    return h.drop >= h.store.writer.oldest
+
+
+cdef bint prune_rotates(const Host *h) noexcept nogil:
+    return h.drop >= h.store.writer.segment and not h.disk_full
 
 
 cdef void _rewritten(Host *h, Group *g, uint64_t segment) noexcept nogil:
@@ -43,7 +53,7 @@ cdef void prune_base(Host *h, Group *g, uint64_t instance) noexcept nogil:
     cdef uint32_t i
     if g.replica == NULL:
         return
-    if not _over_budget(h):
+    if not _over_budget(h) and not _damaged(h):
         first = first - h.hold if first > h.hold else 0
         # ... in a quarter of the budget, so that the next checkpoint is not due at once.
         if segment > room:
@@ -52,9 +62,13 @@ cdef void prune_base(Host *h, Group *g, uint64_t instance) noexcept nogil:
             if g.reads[i].active and g.reads[i].next < first:
                 first = g.reads[i].next
     first = min(first, g.cursor)    # what Python has not been given is needed here, whatever a checkpoint holds
-    if first <= g.replica.first_kept or first > g.replica.chosen or index_get(&g.index, first - 1) == 0:
+    if first == g.replica.first_kept and _damaged(h) and g.base_segment <= h.drop < segment:
+        if not replica_base_again(g.replica, h.now):
+            return                  # there is more to be chosen, or applied: a later checkpoint will do
+    elif first <= g.replica.first_kept or first > g.replica.chosen or index_get(&g.index, first - 1) == 0:
         return
-    replica_base(g.replica, h.now, first, index_chain(&g.index, first - 1))
+    else:
+        replica_base(g.replica, h.now, first, index_chain(&g.index, first - 1))
     take(h, &g.replica.out, g)
     _rewritten(h, g, segment)
 

@@ -24,7 +24,8 @@ from paxos._core cimport (
     replica_replace, replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
 )
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, ORDER_MAKING, Order, Status, Submission, clock_now, delivery_carry, delivery_log, delivery_orders, delivery_ping, delivery_publish, delivery_room, delivery_take,
+    EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_LEAVE, ORDER_MAKING, Event, Order, Status, Submission, clock_now,
+    delivery_carry, delivery_event, delivery_log, delivery_oldest, delivery_orders, delivery_ping, delivery_publish, delivery_room, delivery_take,
 )
 from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, submit, take
 from paxos._formation cimport (
@@ -33,12 +34,12 @@ from paxos._formation cimport (
 )
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
 from paxos._membership cimport membership_read, votes
-from paxos._prune cimport prune_base, prune_full, prune_install, prune_next
+from paxos._prune cimport prune_base, prune_full, prune_install, prune_next, prune_rotates
 from paxos._state cimport PEER_BACKLOG, Group, Host, may_stand
 from paxos._replica cimport Replica
 from paxos._store cimport (
-    STORE_NO_ROOM, highs_free, highs_note, index_free, index_set, index_set_chain, store_flush, store_full, store_pending,
-    store_recycle,
+    STORE_NO_ROOM, highs_free, highs_note, index_chain, index_free, index_set, index_set_chain, store_flush, store_full,
+    store_pending, store_recycle, store_rotate,
 )
 from paxos._types cimport (
     BLOCK, FRAME_ACCEPT, FRAME_CARRY, FRAME_FORWARD, FRAME_JOIN, FRAME_LEARN, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE,
@@ -115,6 +116,8 @@ cdef void carried(Host *h, const Frame *frame) noexcept nogil:
 
 cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
     cdef Group *g
+    if h.left and frame.type != FRAME_CARRY:
+        return ROUND_TAKEN
     if frame.type < FRAME_PREVOTE:
         formation_receive(&h.formation, h.now, frame)
         take(h, &h.formation.out, NULL)
@@ -266,9 +269,17 @@ cdef void flush(Host *h) noexcept nogil:
     cdef uint32_t i
     cdef Group *g
     cdef uint64_t oldest = prune_next(h)
-    cdef int error = store_recycle(h.store, oldest) if oldest else store_flush(h.store)
+    cdef int error
+    if prune_rotates(h):
+        error = store_rotate(h.store)
+    elif oldest:
+        delivery_oldest(&h.delivery, oldest + 1)
+        error = store_recycle(h.store, oldest)
+    else:
+        error = store_flush(h.store)
     if error == STORE_NO_ROOM:
         h.pruning = False           # until there is room for the note that goes with it
+        delivery_oldest(&h.delivery, h.store.writer.oldest)
         error = store_flush(h.store)
     if error:
         h.outside.fatal(h, "writing the log failed", error)
@@ -305,7 +316,7 @@ cdef void seal(Host *h) noexcept nogil:
 cdef bint round_writes(Host *h) noexcept nogil:
     cdef Status status
     # Where nothing else is due, a write of its own says where the log begins.
-    if not store_pending(h.store) and not prune_next(h):
+    if not store_pending(h.store) and not prune_next(h) and not prune_rotates(h):
         return False
     if h.delivery.fresh_count:
         # Python works while the disk does. The status goes along: it must never be older than the events.
@@ -358,6 +369,8 @@ cdef void fill_status(Host *h, Status *s) noexcept nogil:
     s.log_records = h.store.records
     s.log_time = h.store.time
     s.segments = h.store.writer.segment - h.store.writer.oldest + 1
+    s.segment = h.store.writer.segment
+    s.segment_used = h.store.writer.offset
     s.disk_full = h.disk_full
     s.members = h.formation.members.count
     for i in range(s.members):
@@ -388,6 +401,13 @@ cdef void carry(Host *h, uint32_t node, Value *bytes) noexcept nogil:
             h.link.send(h.link.context, bit(i), out, sizeof(out), bytes)
 
 
+cdef void tell_chain(Host *h, Group *g, uint64_t instance) noexcept nogil:
+    cdef Event *event = delivery_event(&h.delivery, EVENT_CHAIN, g.id)
+    event.instance = instance
+    if g.replica != NULL and instance < g.replica.chosen:
+        event.a = index_chain(&g.index, instance)
+
+
 cdef void obey(Host *h) noexcept nogil:
     """What Python's side of catch-up and checkpoints has ordered."""
     cdef Order *orders = NULL
@@ -404,6 +424,15 @@ cdef void obey(Host *h) noexcept nogil:
             h.making = o.instance != 0
         elif o.type == ORDER_BASE:
             prune_base(h, g, o.instance)
+        elif o.type == ORDER_DROP:
+            h.drop = max(h.drop, o.instance)
+        elif o.type == ORDER_CHAIN:
+            tell_chain(h, g, o.instance)
+        elif o.type == ORDER_LEAVE:
+            h.may_lead = False
+            resign(h, False)
+            h.link.flush(h.link.context, h.now)
+            h.left = True
         elif g.replica != NULL:
             members = g.replica.members
             if membership_read(&members, o.value.data, o.value.size) == 0:      # (Python has checked it)
@@ -481,7 +510,7 @@ cdef int64_t round_deadline(Host *h) noexcept nogil:
         return h.now
     if h.formation.state != STATE_FORMED or formation_outside(&h.formation):
         when = min(when, h.formation_due)
-    if h.pruning and h.unlogged.count == 0:
+    if (h.pruning or prune_rotates(h)) and h.unlogged.count == 0:
         return h.now
     if h.seal_due:
         when = min(when, h.seal_due)

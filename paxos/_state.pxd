@@ -106,6 +106,8 @@ cdef struct Host:
     uint64_t formation_segment      # the formation stands in this segment or a newer one
     bint making                     # Python makes a checkpoint: when it is durable, log can be given back
     bint pruning                    # there may be segments to be given back
+    uint64_t drop                   # the newest segment that is damaged on the disk; 0: none
+    bint left                       # this node's log is not to be trusted: it takes no part any more
     uint64_t hold                   # instances below a checkpoint that are kept for nodes that are behind
     uint64_t budget                 # bytes of log beyond which that, and who is being served, no longer counts
     int64_t awake                   # the thread has run without a gap since then
@@ -125,4 +127,4 @@ cdef struct Host:
 
 cdef inline bint may_stand(const Host *h) noexcept nogil:
     """Whether nothing keeps the replicas from leading."""
-    return h.may_lead and h.stuck_since == 0 and not h.disk_full
+    return h.may_lead and h.stuck_since == 0 and not h.disk_full and not h.left

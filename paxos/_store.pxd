@@ -67,6 +67,9 @@ cdef uint8_t *store_read(Store *s, uint64_t position, uint32_t *size, int *error
 # the first write of a new segment.
 cdef int store_recycle(Store *s, uint64_t segment) noexcept nogil
 
+# Ends the current segment, with what is pending, and goes on in the next one. 0 or an errno.
+cdef int store_rotate(Store *s) noexcept nogil
+
 cdef void index_set(Index *x, uint64_t instance, uint64_t position) noexcept nogil
 cdef uint64_t index_get(const Index *x, uint64_t instance) noexcept nogil
 # The chain checksum behind an instance that has a position; 0 where nothing is known.

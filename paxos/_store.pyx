@@ -79,7 +79,7 @@ cdef int _become_segment(Store *s, uint64_t spare, uint64_t number, int *fd) noe
     return error
 
 
-cdef int _rotate(Store *s) noexcept nogil:
+cdef int store_rotate(Store *s) noexcept nogil:
     """Ends the current segment, with what is pending, and goes on in the next one. See _log for why in this order."""
     cdef Files *f = <Files *>s.files
     cdef uint64_t number = s.writer.segment + 1, spare = 0
@@ -125,7 +125,7 @@ cdef uint64_t store_append(Store *s, uint8_t type, uint32_t group, uint64_t inst
         error[0] = EMSGSIZE         # no segment would ever hold it
         return 0
     if not log_fits(&s.writer, size):
-        error[0] = _rotate(s)
+        error[0] = store_rotate(s)
         if error[0]:
             return 0
     return log_append(&s.writer, type, group, instance, head, head_size, rest, rest_size)
@@ -273,7 +273,7 @@ cdef int store_recycle(Store *s, uint64_t segment) noexcept nogil:
     # A log whose first segment is gone must be able to tell that it was given up from that it was lost.
     s.writer.oldest = segment + 1
     if s.writer.used == 0 and s.writer.offset + 2 * BLOCK > s.writer.segment_size:
-        error = _rotate(s)
+        error = store_rotate(s)
     else:
         log_begin(&s.writer)
         error = store_flush(s)

@@ -58,6 +58,14 @@ class Options:
     """Bytes a second at which a checkpoint is written, to leave the disk to the log (0: as fast as it goes)."""
     fetch_rate: int = 0
     """Bytes a second at which a checkpoint is fetched from another node (0: as fast as it goes)."""
+    scrub_rate: int = 4 << 20
+    """Bytes a second at which log and checkpoints are read again from the disk, to find rot before they are needed (0: not at all)."""
+    heal_divergence: bool = True
+    """A node that finds that its values are not those of the majority stops taking part; with this, its next start sets its log
+    aside, and it gets well from the others. Otherwise it starts again with the log that it has."""
+    check_results: bool = False
+    """Compare the results of ``apply`` (and what ``digest()`` of a state machine says) between nodes, to find state machines that are
+    not deterministic. Costs a checksum over each result."""
     mirror: bool = True
     """Make checkpoints in a child process, from a second copy of the state machine, so that applying never waits. Otherwise, and
     where the state machine cannot be made in another process, its ``snapshot()`` is called between two instances."""
@@ -85,6 +93,7 @@ class Options:
         check("checkpoints_kept", 1, 1000)
         check("checkpoint_rate", 0, 1 << 50)
         check("fetch_rate", 0, 1 << 50)
+        check("scrub_rate", 0, 1 << 50)
         if self.segment_bytes % 4096:
             raise ConfigError(f"option segment_bytes={self.segment_bytes} must be a multiple of 4096")
         if self.election_timeout < 3 * self.heartbeat:
@@ -132,6 +141,9 @@ class NodeOptions(TypedDict, total=False):
     checkpoints_kept: int
     checkpoint_rate: int
     fetch_rate: int
+    scrub_rate: int
+    heal_divergence: bool
+    check_results: bool
     mirror: bool
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "DamagedLog",
     "DirectoryInUse",
     "DiskFull",
+    "Diverged",
     "NodeClosed",
     "NotAvailable",
     "OutcomeUnknown",
@@ -81,6 +82,10 @@ class PartialOutcome(PaxosError):
 
 class ConfigError(PaxosError, ValueError):
     """An option or a combination of options cannot work. The message names it and the way out."""
+
+
+class Diverged(PaxosError):
+    """What this node has applied is not what the others have. It has stopped applying; the message names the instance."""
 
 
 class StorageError(PaxosError):

@@ -19,6 +19,7 @@ from paxos._engine import (
     EVENT_AHEAD,
     EVENT_BEHIND,
     EVENT_CARRY,
+    EVENT_CHAIN,
     EVENT_CHOSEN,
     EVENT_DIVERGED,
     EVENT_FORMED,
@@ -30,6 +31,7 @@ from paxos._engine import (
 from paxos._handle import Handle
 from paxos.errors import (
     ConfigError,
+    Diverged,
     NodeClosed,
     NotAvailable,
     OutcomeUnknown,
@@ -40,6 +42,7 @@ from paxos.errors import (
     StateMachineFailed,
     ValueTooLarge,
 )
+from paxos.reconcile import MESSAGES, Reconcile
 from paxos.statemachine import StateMachine, StateMachineFactory
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from paxos.background import Background
     from paxos.keeper import Keeper
     from paxos.manifest import Manifest
+    from paxos.scrub import Scrub
 
 __all__ = ["Completion", "Group", "NodeStatus"]
 
@@ -120,6 +124,12 @@ class NodeStatus:
     """The newest checkpoint here holds all instances below this one; 0: there is none."""
     installed: int
     """Checkpoints of other nodes that were installed since this start."""
+    compared: int
+    """The chain checksum behind the instances below this one was found equal on all nodes that answered."""
+    scrubbed_bytes: int
+    """Bytes of log and checkpoints that were read again and verified since this start."""
+    scrub_damage: int
+    """How often they did not verify. The log says what and where."""
     votes: bool
     """Whether this node has a vote. One that has lost its log has none until it is taken in anew and knows everything."""
     pending: int
@@ -223,6 +233,8 @@ class Group:
         self.on_ready: Callable[[], None] | None = None
         self._keeper: Keeper | None = None
         self._background: Background | None = None
+        self._scrub: Scrub | None = None
+        self._reconcile: Reconcile | None = None
         self._wanted: deque[Completion] = deque()  # checkpoints asked for
 
     # -- checkpoints
@@ -238,10 +250,14 @@ class Group:
         assert self._keeper is not None, "the group has not been started"
         return self._keeper
 
-    def start(self, keeper: Keeper, background: Background, start: Callable[[int], int]) -> None:
+    def start(
+        self, keeper: Keeper, scrub: Scrub, reconcile: Reconcile, background: Background, start: Callable[[int], int]
+    ) -> None:
         """Restores from a checkpoint what the log cannot give back, and starts the engine: ``start(applied)`` answers the chain
         checksum there, if that is known."""
-        self._keeper, self._background = keeper, background
+        self._keeper, self._scrub, self._background = keeper, scrub, background
+        self._reconcile = reconcile
+        reconcile.stop = self.diverged
         keeper.applied = lambda: (self.applied, self.checksum if self._chained else None)
         keeper.last = lambda: {id_: max(instance, self.applied) for id_, instance in self._last.items()}
         keeper.stopped = lambda: self.error is not None
@@ -339,7 +355,8 @@ class Group:
         if self.closed:
             return NodeClosed("the node has been closed")
         if self.error is not None:
-            error = NotAvailable(f"the state machine of this node has failed ({self.error!r}); propose at another node")
+            why = "differs from others" if isinstance(self.error, Diverged) else "has failed"
+            error = NotAvailable(f"the state machine of this node {why} ({self.error!r}); propose at another node")
             error.__cause__ = self.error
             return error
         return ConfigError(f"there is no state machine {machine} in this group; there are {sorted(self._machines)}")
@@ -372,8 +389,7 @@ class Group:
                 if self._keeper is not None and self.error is None:
                     self._guarded(self._keeper.behind, event[2])
             elif event[0] == EVENT_CARRY:
-                if self._keeper is not None:
-                    self._guarded(self._keeper.receive, event[2], event[3])
+                self._guarded(self._receive, event[2], event[3])
             elif event[0] == EVENT_MEMBERSHIP:
                 self._on_membership(event[2], event[3])
             elif event[0] == EVENT_DIVERGED:
@@ -382,6 +398,11 @@ class Group:
                     event[2],
                     event[3],
                 )
+                if self._reconcile is not None:
+                    self._reconcile.compare()
+            elif event[0] == EVENT_CHAIN:
+                if self._reconcile is not None:
+                    self._reconcile.known(event[2], event[3])
         if self._background is not None:
             self._guarded(self._background.deliver)
         if self._wanted:
@@ -397,6 +418,14 @@ class Group:
             if self.strict:
                 raise
             logger.critical("a bug, please report it: %s failed with %r", call.__name__, error, exc_info=error)
+
+    def _receive(self, node: int, data: bytes) -> None:
+        """Bytes from another node's Python side."""
+        if data and data[0] in MESSAGES:
+            if self._reconcile is not None:
+                self._reconcile.receive(node, data)
+        elif self._keeper is not None:
+            self._keeper.receive(node, data)
 
     def _on_membership(self, node: int, version: int) -> None:
         status = self._engine.status()
@@ -470,13 +499,13 @@ class Group:
             raise TypeError(
                 f"{name}.apply_batch returned {len(results)} results for {len(values)} values of instance {instance}"
             )
+        if self._reconcile is not None and self._reconcile.results is not None:
+            self._reconcile.results.note(id_, instance, results)
         # A list: what is taken out of it below must not be able to fail.
         return results if type(results) is list else list(results)
 
     def _fail(self, instance: int, error: BaseException) -> None:
         """The state machine raised (design rule 17): no more applying, no mastership; voting and logging go on."""
-        with self._lock:  # what is handed in before this is settled below, what comes later is refused
-            self.error = error
         logger.critical(
             "the state machine raised at instance %d; this node stops applying and gives up mastership, and goes on voting. "
             "Mend the state machine and restart the node: it replays from instance %d.",
@@ -484,10 +513,23 @@ class Group:
             self.applied + 1,
             exc_info=error,
         )
+        self._halt(error, f"the state machine of this node raised at instance {instance}: {error!r}")
+
+    def diverged(self, instance: int, error: Diverged) -> None:
+        """This node is not what the others are (design rule 19): it applies no more, and gives nothing away of what it has."""
+        logger.critical("%s", error)
+        if self.error is None:
+            self._halt(error, f"this node differs from others at instance {instance}, and has stopped applying: {error}")
+        self.keeper.withdraw()
+
+    def _halt(self, error: BaseException, text: str) -> None:
+        """No more applying, no mastership."""
+        with self._lock:  # what is handed in before this is settled below, what comes later is refused
+            self.error = error
         self._engine.resign(False)
 
         def failed() -> PaxosError:
-            outcome = StateMachineFailed(f"the state machine of this node raised at instance {instance}: {error!r}")
+            outcome = StateMachineFailed(text)
             outcome.__cause__ = error
             return outcome
 
@@ -570,6 +612,10 @@ class Group:
 
     def stop(self) -> None:
         """Ends what goes on in the background, and waits for that. Again: nothing."""
+        if self._scrub is not None:
+            self._scrub.close()
+        if self._reconcile is not None:
+            self._reconcile.close()
         if self._keeper is not None:
             self._keeper.close()
         if self._background is not None:
@@ -598,6 +644,9 @@ class Group:
             disk_full=s["disk_full"],
             checkpoint=self._keeper.newest if self._keeper is not None else 0,
             installed=self._keeper.installed if self._keeper is not None else 0, votes=s["votes"],
+            compared=self._reconcile.compared if self._reconcile is not None else 0,
+            scrubbed_bytes=self._scrub.scrubbed_bytes if self._scrub is not None else 0,
+            scrub_damage=self._scrub.damage if self._scrub is not None else 0,
             elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
             frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
             bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],

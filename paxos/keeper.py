@@ -56,7 +56,11 @@ class CheckpointPolicy:
 class Maker(Protocol):
     """Makes a checkpoint of what is applied, in whatever process."""
 
-    def __call__(self, cut: Cut, done: Made) -> None: ...
+    def __call__(self, cut: Cut, done: Made, *, here: bool = False) -> None:
+        """``here``: of the node's own state machines, for what lies on its disk cannot be relied on."""
+    def break_off(self) -> None:
+        """What another process is at ends, with an error."""
+
     def close(self) -> None: ...
 
 
@@ -85,6 +89,7 @@ class Keeper:
         self._foreign: Manifest | None = None
         self._making = False
         self._damaged: list[int] = []  # checkpoints that did not verify
+        self._removing: set[int] = set()
         self._waiting: list[Made] = []
         self._made_at = engine.now()
         self._made_at_bytes = 0  # of the log, written since the start
@@ -241,10 +246,13 @@ class Keeper:
         elif due:
             self.make(lambda manifest, error: None)
 
-    def make(self, done: Made) -> None:
-        """Makes a checkpoint of what is applied now; ``done`` hears of it when it is durable, or why it could not be made."""
+    def make(self, done: Made, *, here: bool = False) -> None:
+        """Makes a checkpoint of what is applied now; ``done`` hears of it when it is durable, or why it could not be made.
+        ``here``: of the state machines of this process, whatever that costs, because the log on the disk is damaged."""
         self._waiting.append(done)
         if self._making:
+            if here:
+                self._make.break_off()  # it may be reading what is damaged, and wait for what never comes
             return
         applied, chain = self.applied()
         status = self._engine.status()
@@ -267,7 +275,7 @@ class Keeper:
                     "nothing has been applied yet since the start, so there is nothing to make a checkpoint of"
                 )
             signature = bytes.fromhex(status["signature"])
-            self._make(Cut(applied + 1, chain, signature, self._engine.membership()), self._is_made)
+            self._make(Cut(applied + 1, chain, signature, self._engine.membership()), self._is_made, here=here)
         except Exception as error:  # of the state machine's own snapshot(), too
             self._is_made(None, error)
 
@@ -335,6 +343,30 @@ class Keeper:
 
         # Two of one instance cannot lie side by side, and perhaps nothing has been applied since.
         self._background.run(lambda: self._store.remove(instance), removed)
+
+    def spoiled(self, instance: int, why: str) -> bool:
+        """A checkpoint does not verify any more: it is offered no longer, and another one takes its place. False: that is known."""
+        if self._closed or instance in self._damaged or instance in self._removing:
+            return False
+        logger.critical(DAMAGED, instance, why)
+        self._server.forget(instance)
+        self._removing.add(instance)
+        newest = instance == self.newest
+        if newest:
+            self._newest = self._server.best
+            self.newest = self._newest.instance if self._newest is not None else 0
+
+        def removed(_: None, error: BaseException | None) -> None:
+            self._removing.discard(instance)
+            if self._closed:
+                return
+            if error is not None:
+                logger.error("the damaged checkpoint of instance %d could not be removed: %s", instance, error)
+            if newest and not self.stopped():
+                self.make(lambda manifest, error: None, here=True)
+
+        self._background.run(lambda: self._store.remove(instance), removed)
+        return True
 
     # -- fetching
 
@@ -410,6 +442,10 @@ class Keeper:
             self._server.answer(node, data, self._offer)
         elif self._fetch is not None:
             self._fetch.receive(node, data)
+
+    def withdraw(self) -> None:
+        """What is here is not what the others have: none of it is given to them."""
+        self._server.withdraw()
 
     def _offer(self, number: int) -> bytes:
         status = self._engine.status()

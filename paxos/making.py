@@ -38,7 +38,7 @@ class InlineMaker:
         self._machines = machines
         self._work = work
 
-    def __call__(self, cut: Cut, done: Made) -> None:
+    def __call__(self, cut: Cut, done: Made, *, here: bool = False) -> None:
         writing = Writing(self._store, cut, self._work)
         try:
             writing.take(self._machines)
@@ -53,6 +53,9 @@ class InlineMaker:
             return manifest
 
         self._background.run(finish, done)
+
+    def break_off(self) -> None:
+        """Nothing is under way in another process."""
 
     def close(self) -> None:
         """Nothing is under way that would have to be broken off."""
@@ -83,12 +86,15 @@ class MirrorMaker:
         self._rate = rate
         self._mirror: Mirror | None = None
 
-    def __call__(self, cut: Cut, done: Made) -> None:
+    def __call__(self, cut: Cut, done: Made, *, here: bool = False) -> None:
         newest = next(iter(self._store.list()), None)
-        if newest is not None and sum(entry.plain for entry in newest.entries) <= SMALL:
+        status = self._engine.status()
+        small = newest is not None and sum(entry.plain for entry in newest.entries) <= SMALL
+        # Without a checkpoint from which the log goes on a mirror has nothing to begin with.
+        cut_off = (newest.instance if newest is not None else 0) < status["first_kept"]
+        if here or small or cut_off:
             self._inline(cut, done)
             return
-        status = self._engine.status()
         job = MirrorJob(self._directory, status["node_id"], status["incarnation"], cut, self._factory, self._rate)
         mirror = self._mirror = Mirror(job)
 
@@ -100,6 +106,10 @@ class MirrorMaker:
         self._background.run(make, done)
 
     def close(self) -> None:
+        """No more of it."""
+        self.break_off()
+
+    def break_off(self) -> None:
         """Ends the child, if there is one."""
         if self._mirror is not None:
             self._mirror.cancel()

@@ -20,6 +20,9 @@ from paxos.group import Group, NodeStatus
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import WORK, make_maker
 from paxos.mirror import refuse_in_child
+from paxos.reconcile import Reconcile
+from paxos.results import Results
+from paxos.scrub import Scrub
 from paxos.statemachine import StateMachineFactory
 
 __all__ = ["Node", "open_group"]
@@ -73,7 +76,10 @@ def open_group(
             mirror=options.mirror, rate=options.checkpoint_rate or None,
         )  # fmt: skip
         keeper = Keeper(engine, store, background, group.machines, policy, maker, Path(directory, WORK))
-        group.start(keeper, background, engine.start)
+        scrub = Scrub(engine, store, background, keeper, options.scrub_rate)
+        results = Results(engine, group.machines) if options.check_results else None
+        reconcile = Reconcile(engine, background, results=results, heal=options.heal_divergence)
+        group.start(keeper, scrub, reconcile, background, engine.start)
     except BaseException:
         background.close()
         engine.stop()

@@ -90,11 +90,13 @@ class Server:
         self._spoiled = spoiled
         self._asked_for: dict[int, int] = {}  # when, by instance
         self._manifests: dict[int, Manifest] = {}
+        self._withdrawn = False
         self._busy = 0
 
     def offer(self, manifest: Manifest) -> None:
         """This checkpoint is here, and verifies."""
-        self._manifests[manifest.instance] = manifest
+        if not self._withdrawn:
+            self._manifests[manifest.instance] = manifest
 
     def forget(self, instance: int) -> None:
         """This checkpoint has been removed."""
@@ -105,10 +107,20 @@ class Server:
         self._asked_for = {i: at for i, at in self._asked_for.items() if now - at < UNDER_WAY * SECOND and i in self._manifests}
         return sorted(self._asked_for)
 
+    def withdraw(self) -> None:
+        """None of the checkpoints here is offered any more, nor one that is still to come."""
+        self._manifests.clear()
+        self._withdrawn = True
+
     @property
     def newest(self) -> int:
         """Its instance; 0: there is none."""
         return max(self._manifests, default=0)
+
+    @property
+    def best(self) -> Manifest | None:
+        """The manifest of the newest, if there is one."""
+        return self._manifests.get(self.newest)
 
     def answer(self, node: int, data: bytes, have: Callable[[int], bytes]) -> None:
         """A question. ``have(number)`` is what to answer to ASK."""

@@ -48,6 +48,7 @@ cdef struct Judge:
     uint64_t named_count
     uint64_t named_size
     bint failed
+    bint off                        # a scenario of what must never be
     char why[512]
 
 cdef void judge_init(Judge *j, uint32_t nodes) noexcept nogil

@@ -51,7 +51,7 @@ cdef void judge_free(Judge *j) noexcept nogil:
 
 
 cdef void judge_found(Judge *j, const char *what, uint32_t index, uint64_t instance) noexcept nogil:
-    if j.failed:
+    if j.failed or j.off:
         return
     j.failed = True
     snprintf(j.why, sizeof(j.why), "%s (node %u, instance %llu)", what, index + 1, <unsigned long long>instance)

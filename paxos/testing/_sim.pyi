@@ -68,9 +68,9 @@ class World:
         when the log is opened)."""  # fmt: skip
     def python(self, index: int, *, low: int, high: int) -> None:
         """How long it takes until a node's Python side gets its turn."""
-    def flip(self, index: int) -> tuple[int, int] | None:
+    def flip(self, index: int, within: int = 0) -> tuple[int, int] | None:
         """Flips a bit of what a running node had made durable before its newest write (what may be lost without a
-        trace is that last one alone). (segment, offset), or None where there is nothing yet."""
+        trace is that last one alone), in the segment ``within`` if that is given. (segment, offset), or None where there is nothing yet."""
     def spare(self, index: int) -> None:
         """The node's preparer makes a spare segment, if one is wanted."""
     def network(
@@ -90,6 +90,10 @@ class World:
         """The share of rounds that begin up to so much later than they could, with frames arriving meanwhile."""
     def reset(self, source: int, target: int) -> None:
         """The connection from ``source`` to ``target`` breaks, and is made anew."""
+    def unjudged(self) -> None:
+        """No judge of the world says anything from now on: for scenarios of what must never be."""
+    def log_bytes(self, index: int) -> list[tuple[int, bytes]]:
+        """The segments of a node's log as they lie on its disk now: (number, bytes)."""
     def sealed(self, index: int) -> bool:
         """Whether the newest durable write of a node is one that seals what is before it."""
     def wipe(self, index: int) -> None:

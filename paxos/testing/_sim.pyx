@@ -184,13 +184,13 @@ cdef class World:
         cdef SimNode *n = self.node(index)
         n.python_low, n.python_high = low, high
 
-    def flip(self, index):
+    def flip(self, index, uint64_t within=0):
         cdef SimNode *n = self.node(index)
         cdef uint64_t last = n.last_write >> 32, end = n.last_write & 0xFFFFFFFF
         cdef uint64_t segment, offset
         if last == 0 or n.host == NULL or n.host.store.writer.segment != last:
             return None
-        segment = <uint64_t>random_between(&n.disk.random, 1, <int64_t>last)
+        segment = within if within else <uint64_t>random_between(&n.disk.random, 1, <int64_t>last)
         offset = <uint64_t>random_between(&n.disk.random, 0, <int64_t>(end if segment == last else n.host.store.writer.segment_size) - 1)
         if simdisk_flip(&n.disk, segment, offset, <int>(random_next(&n.disk.random) % 8)) != 0:
             return None
@@ -213,6 +213,19 @@ cdef class World:
         cdef SimNode *n = self.node(source)
         self.node(target)
         world_push(self.w, self.w.now, EVENT_DOWN, source, target, n.life, NULL, 0)
+
+    def unjudged(self):
+        self.w.judge.off = True
+
+    def log_bytes(self, index):
+        cdef SimNode *n = self.node(index)
+        cdef size_t i
+        cdef list found = []
+        for i in range(n.disk.file_count):
+            name = n.disk.files[i].name.decode()
+            if n.disk.files[i].linked and name.endswith(".seg"):
+                found.append((int(name[:16], 16), (<const char *>n.disk.files[i].data)[:n.disk.files[i].size]))
+        return sorted(found)
 
     def sealed(self, index):
         self.node(index)
@@ -427,6 +440,21 @@ cdef class SimHandle(Handle):
     def making(self, bint on):
         if self.sim != NULL:
             Handle.making(self, on)
+            world_wake(self.sim)
+
+    def drop(self, uint64_t segment):
+        Handle.drop(self, segment)
+        if self.sim != NULL:
+            world_wake(self.sim)
+
+    def ask_chain(self, uint64_t instance):
+        Handle.ask_chain(self, instance)
+        if self.sim != NULL:
+            world_wake(self.sim)
+
+    def part(self):
+        Handle.part(self)
+        if self.sim != NULL:
             world_wake(self.sim)
 
     def install(self, uint64_t instance, uint32_t chain, bytes membership not None):

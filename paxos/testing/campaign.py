@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Final
 
+from paxos._recovery import recover
 from paxos.keeper import CheckpointPolicy
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 from paxos.testing.faults import KINDS, Fault, Faults, draw
@@ -34,6 +35,8 @@ CHOSEN_WITHIN: Final = 10
 LEVEL_WITHIN: Final = 30
 #: ... and within which a log that has fallen idle is sealed.
 SEALED_WITHIN: Final = 10
+#: ... and within which the scrub of a node has found and mended what rotted under it.
+SCRUBBED_WITHIN: Final = 60
 #: Steps of the search for a linearization of one key, before the log's own order is asked.
 SEARCH_LIMIT: Final = 20_000
 
@@ -108,6 +111,11 @@ class _Life:
     rate: float
     gap: int
     policy: CheckpointPolicy
+
+    @property
+    def scrub_rate(self) -> int:
+        """Nothing of its own is drawn: without a scrub a seed is what it was."""
+        return (0, 1 << 18, 1 << 22)[(self.clients + self.keys) % 3]
 
 
 def _life(plan: Plan, dice: random.Random) -> _Life:
@@ -185,6 +193,7 @@ def run(
             seed=seed * 0x9E3779B1 + 1,
             direct=life.direct,
             policy=life.policy,
+            scrub_rate=life.scrub_rate,
             **life.options,
         )
         faults = Faults(cluster, lambda replica: None)
@@ -254,6 +263,7 @@ def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
     if not cluster.run_until(lambda: cluster.level(living), LEVEL_WITHIN):
         raise Violation(f"the nodes are not level {LEVEL_WITHIN} s after the last fault: {_states(living)}")
     workload.finish()
+    _scrubbed(cluster, faults, living)
 
     def voiceless() -> list[int]:
         return [replica.id for replica in living if not cluster.world.votes(replica.index)]
@@ -268,6 +278,26 @@ def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
 
     if not cluster.run_until(lambda: not unsealed(), SEALED_WITHIN):
         raise Violation(f"the logs of nodes {unsealed()} are not sealed {SEALED_WITHIN} s after the last proposal")
+
+
+def _scrubbed(cluster: Cluster, faults: Faults, replicas: Sequence[Replica]) -> None:
+    """What rotted under a running node has been found and mended, and nothing else was called rotten."""
+    if not cluster.scrub_rate:
+        return
+    for replica in replicas:
+        damage = replica.group.status().scrub_damage if replica.group is not None else 0
+        if damage and replica.id not in faults.rotten and not faults.hits["read-fails"]:
+            raise Violation(f"the scrub of node {replica.id} calls damaged what nobody has damaged")
+
+    def rotten() -> list[int]:
+        found = [replica for replica in replicas if replica.id in faults.rotten and replica.up]
+        return [r.id for r in found if recover(cluster.world.log_bytes(r.index)).outcome not in ("good", "torn")]
+
+    for _ in range(SCRUBBED_WITHIN):
+        if not rotten():
+            return
+        cluster.run(1.0)
+    raise Violation(f"the logs of nodes {rotten()} are still damaged on disk {SCRUBBED_WITHIN} s after the last fault")
 
 
 def _states(replicas: Sequence[Replica]) -> str:

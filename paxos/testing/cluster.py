@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from paxos.checkpoint import CheckpointStore
 from paxos.errors import DamagedLog, PaxosError, StorageError
@@ -18,6 +18,8 @@ from paxos.group import Completion, Group
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import InlineMaker
 from paxos.manifest import Manifest
+from paxos.reconcile import Reconcile
+from paxos.scrub import Scrub
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine, has_snapshot
 from paxos.testing._sim import SimHandle, Violation, World
 
@@ -25,6 +27,9 @@ __all__ = ["MS", "SECOND", "Cluster", "Diverged", "Replica", "Violation"]
 
 MS = 1_000_000
 SECOND = 1_000_000_000
+
+#: Simulated seconds between two passes of a scrub.
+SCRUB_PAUSE: Final = 0.5
 
 #: One state machine, or several by id.
 Machines: TypeAlias = StateMachine | Mapping[int, StateMachine]
@@ -170,7 +175,9 @@ class Replica:
         keeper = _Keeper(handle, store, background, group.machines, cluster.policy, maker, work)
         keeper.restoring = partial(cluster.restoring.__setitem__, self.id)
         try:
-            group.start(keeper, background, handle.start)
+            scrub = Scrub(handle, store, background, keeper, cluster.scrub_rate, pause=SCRUB_PAUSE)
+            reconcile = Reconcile(handle, background)
+            group.start(keeper, scrub, reconcile, background, handle.start)
         except (StorageError, OSError) as error:
             self.error = error
             if self.group is not None:  # the world has not been told of it yet
@@ -212,10 +219,12 @@ class Cluster:
         seed: int = 0,
         direct: Sequence[bool] = (),
         policy: CheckpointPolicy | None = None,
+        scrub_rate: int = 0,
         **options: Any,
     ) -> None:
         self.factory = factory
         self.policy = policy or CheckpointPolicy(budget=options.get("log_budget", 1 << 22))
+        self.scrub_rate = scrub_rate
         self.options = options
         self.max_value = options.get("max_value", 1 << 16)
         self.batch_bytes = options.get("batch_bytes", 1 << 16)

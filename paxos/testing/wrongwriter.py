@@ -13,7 +13,7 @@ from typing import Final
 from paxos._codec import checksum
 from paxos.testing._simdisk import SimFolder
 
-__all__ = ["BODY", "FILES", "HEADERS", "WRITES", "Newest", "contradict", "seal_header"]
+__all__ = ["BODY", "FILES", "HEADERS", "WRITES", "Newest", "contradict", "seal_header", "substitute"]
 
 BLOCK: Final = 4096
 #: Of the one record in the newest write; not a multiple of 8, so that it is filled up.
@@ -186,3 +186,52 @@ def contradict(folder: SimFolder, number: int) -> bool:
         struct.pack_into("<I", segment, at, previous)
     folder.replace(names[-1], bytes(segment))
     return True
+
+
+# ---- the log of a node: another value, and nothing that contradicts it ----
+
+
+def substitute(segment: bytearray, instance: int, new: bytes) -> int:
+    """Puts other last bytes into the value of an instance, and makes all that stands on it right: crcs, links, and the chain checksums
+    that the log names from there on. What is left is a log that verifies, of a cluster that chose something else.
+
+    The log must be this one segment. How many records of the instance were changed.
+    """
+    high, low, number = *struct.unpack_from("<QQ", segment, 32), struct.unpack_from("<Q", segment, 16)[0]
+    seed = checksum(struct.pack("<QQQ", high, low, number))
+    records, previous, changed, at = [], 0, 0, BLOCK
+    while struct.unpack_from("<I", segment, at)[0] == checksum(bytes(segment[at + 4 : at + RECORD]), seed):
+        records.append(at)
+        inner = at + RECORD
+        for _ in range(struct.unpack_from("<I", segment, at + 48)[0]):
+            records.append(inner)
+            inner += 32 + (struct.unpack_from("<I", segment, inner + 8)[0] + 7) // 8 * 8
+        at += struct.unpack_from("<I", segment, at + 44)[0]
+    values: dict[int, tuple[int, bytes]] = {}
+    named: dict[int, int] = {}  # where a chain checksum stands, and behind how many instances
+    for at in records:
+        kind, size = segment[at + 13], struct.unpack_from("<I", segment, at + 8)[0]
+        if kind not in (_ACCEPT, _LEARN, _WATERMARK):
+            continue
+        place = 64 if kind == _ACCEPT else 32
+        named[at + place + 8] = struct.unpack_from("<Q", segment, at + place)[0]
+        if kind == _WATERMARK:
+            continue
+        which, head = struct.unpack_from("<Q", segment, at + 24)[0], at + place + 16
+        begin, end = head + 16, at + 32 + size
+        if which == instance:
+            segment[end - len(new) : end] = new
+            changed += 1
+        values[which] = (struct.unpack_from("<I", segment, head + 8)[0], bytes(segment[begin:end]))
+    chains = [0]
+    while (which := len(chains) - 1) in values:
+        kind, data = values[which]
+        chains.append(checksum(struct.pack("<QQ", which, kind << 32 | len(data)) + data, chains[-1]))
+    for at, chosen in named.items():
+        struct.pack_into("<I", segment, at, chains[chosen])
+    for at in records:
+        struct.pack_into("<I", segment, at + 4, previous)
+        size = struct.unpack_from("<I", segment, at + 8)[0]
+        previous = checksum(bytes(segment[at + 4 : at + 32 + size]), seed)
+        struct.pack_into("<I", segment, at, previous)
+    return changed
