@@ -400,9 +400,8 @@ class Group:
                 )
                 if self._reconcile is not None:
                     self._reconcile.compare()
-            elif event[0] == EVENT_CHAIN:
-                if self._reconcile is not None:
-                    self._reconcile.known(event[2], event[3])
+            elif event[0] == EVENT_CHAIN and self._reconcile is not None:
+                self._reconcile.known(event[2], event[3])
         if self._background is not None:
             self._guarded(self._background.deliver)
         if self._wanted:

@@ -325,27 +325,9 @@ class Keeper:
 
         self._background.run(remove, removed)
 
-    def spoiled(self, instance: int, why: object) -> None:
-        """A checkpoint that had verified does not any more. What is in memory is whole: another is made at once."""
-        if self._closed or instance in self._damaged:
-            return
-        logger.critical(DAMAGED, instance, why)
-        self._server.forget(instance)
-        if instance != self.newest:
-            self._damaged.append(instance)
-            return
-        self.newest, self._newest = self._server.newest, None
-
-        def removed(_: None, error: BaseException | None) -> None:
-            if error is not None:
-                logger.error("the damaged checkpoint of instance %d could not be removed: %s", instance, error)
-            self.make(lambda manifest, error: None)
-
-        # Two of one instance cannot lie side by side, and perhaps nothing has been applied since.
-        self._background.run(lambda: self._store.remove(instance), removed)
-
     def spoiled(self, instance: int, why: str) -> bool:
-        """A checkpoint does not verify any more: it is offered no longer, and another one takes its place. False: that is known."""
+        """A checkpoint does not verify any more: it is offered no longer, and another one takes its place. False: that is
+        known."""
         if self._closed or instance in self._damaged or instance in self._removing:
             return False
         logger.critical(DAMAGED, instance, why)

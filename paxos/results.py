@@ -1,9 +1,11 @@
 """Do the state machines of all nodes answer the same? A checksum over their results is compared between nodes, while they run.
 
-The chain checksum finds values that differ; this finds state machines that are not deterministic, or a state that was changed behind
+The chain checksum finds values that differ; this finds state machines that are not deterministic, or a state that was
+changed behind
 their back. Results are gathered in windows of 64 instances, each with a checksum of its own, so that a node that has begun
 somewhere in the middle is comparable from its next window on. At the end of every 16th window what ``digest()`` of a state
-machine says goes in, too, if it has one. Once a second each node tells the others its newest windows; who is wrong is decided as for the chain
+machine says goes in, too, if it has one. Once a second each node tells the others its newest windows; who is wrong is
+decided as for the chain
 checksum (``decide``). Results are encoded with their types; those of other types than bytes, str, int, bool, None, and tuples and
 lists of these are not checked, which is said once.
 
@@ -126,7 +128,8 @@ class Results:
         except TypeError as error:
             windows.unchecked = True
             logger.warning(
-                "check_results: %s answers with a %s, which is not checked (bytes, str, int, bool, None, and tuples and lists of these "
+                "check_results: %s answers with a %s, which is not checked (bytes, str, int, bool, None, and tuples and lists "
+                "of these "
                 "are): its results are not compared between nodes", type(windows.machine).__name__, error,
             )  # fmt: skip
             return
@@ -186,10 +189,12 @@ class Results:
         where = f"the results of state machine {id_} ({name}) for instances {window * WINDOW} to {window * WINDOW + WINDOW - 1}"
         if verdict is Verdict.WRONG:
             return Diverged(
-                f"{where} are not those of the majority: it is not deterministic, or its state was changed. This node stops applying, and "
+                f"{where} are not those of the majority: it is not deterministic, or its state was changed. This node stops "
+                f"applying, and "
                 "goes on voting. To get a right state stop it, set its data directory aside, and start it with an empty one"
             )
         return Diverged(
-            f"{where} differ between the nodes, and no majority agrees: it is not deterministic. Nobody can say who is right, so all "
+            f"{where} differ between the nodes, and no majority agrees: it is not deterministic. Nobody can say who is right, "
+            f"so all "
             "stop applying. Mend the state machine (paxos.testing.check_determinism finds the place)"
         )

@@ -81,7 +81,7 @@ class Server:
         background: Background,
         store: CheckpointStore,
         now: Callable[[], int],
-        spoiled: Callable[[int, object], object],
+        spoiled: Callable[[int, str], object],
     ) -> None:
         self._carrier = carrier
         self._background = background
@@ -151,7 +151,7 @@ class Server:
         def done(data: bytes | None, error: BaseException | None) -> None:
             self._busy -= 1
             if isinstance(error, DamagedCheckpoint):
-                self._spoiled(instance, error)
+                self._spoiled(instance, str(error))
             elif error is not None:
                 logger.error("a piece of the checkpoint of instance %d cannot be read: %s", instance, error)
             self._carrier.send(node, _PIECE.pack(PIECE_OF, instance, entry, piece) + (data or b""))

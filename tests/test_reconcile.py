@@ -248,7 +248,7 @@ def test_a_log_with_a_value_that_was_not_chosen(tmp_path: Path, caplog: pytest.L
             await c.start(wrong)
             bad = c.nodes[wrong]
             await until(lambda: f"the first one is {instance}" in caplog.text, "it knows where")
-        assert "value 12" == c.of(wrong).values[11].decode(), "(it was applied: replay comes before the comparison)"
+        assert c.of(wrong).values[11].decode() == "value 12", "(it was applied: replay comes before the comparison)"
         assert "Diverged" in str(bad.status().state_machine_error)
         with pytest.raises(paxos.NotAvailable, match="differs from others"):
             await bad.propose(b"x", timeout=5)
