@@ -399,9 +399,8 @@ class Group:
                 )
                 if self._reconcile is not None:
                     self._reconcile.compare()
-            elif event[0] == EVENT_CHAIN:
-                if self._reconcile is not None:
-                    self._reconcile.known(event[2], event[3])
+            elif event[0] == EVENT_CHAIN and self._reconcile is not None:
+                self._reconcile.known(event[2], event[3])
         if self._background is not None:
             self._background.deliver()
         if self._wanted:
@@ -509,7 +508,9 @@ class Group:
         """This node is not what the others are (design rule 19): it applies no more, and gives nothing away of what it has."""
         logger.critical("%s", error)
         if self.error is None:
-            self._halt(error, f"this node differs from others at instance {instance}, and has stopped applying: {error}")
+            self._halt(
+                error, f"this node differs from others at instance {instance}, and has stopped applying: {error}"
+            )
         self.keeper.withdraw()
 
     def _halt(self, error: BaseException, text: str) -> None:

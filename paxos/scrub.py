@@ -155,8 +155,8 @@ class Scrub:
             return  # it was recycled meanwhile
         self.damage += 1
         logger.critical(
-            "%s. So says the scrub; what this process has promised is in its memory, so it goes on, makes a checkpoint, and deletes "
-            "the log up to there. If it ends before that, its next start sets the log aside and gets well from the others",
+            "%s. So says the scrub; what this process has promised is in its memory, so it goes on, makes a checkpoint, and "
+            "deletes the log up to there. If it ends before that, its next start sets the log aside, and gets well from others",
             error,
         )  # fmt: skip
         dropping, self._dropping = self._dropping, number

@@ -130,7 +130,9 @@ def test_equal_nodes_agree_on_the_newest_instance_that_a_majority_has() -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1, 37, 63, 64, 98, 99])
-def test_who_is_in_the_minority_stops_and_finds_the_first_instance(first: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_is_in_the_minority_stops_and_finds_the_first_instance(
+    first: int, caplog: pytest.LogCaptureFixture
+) -> None:
     net = Net({1: RIGHT, 2: wrong_from(first), 3: RIGHT})
     net.tick(4)
     assert net.stopped == {2: 99}
@@ -248,7 +250,7 @@ def test_a_log_with_a_value_that_was_not_chosen(tmp_path: Path, caplog: pytest.L
             await c.start(wrong)
             bad = c.nodes[wrong]
             await until(lambda: f"the first one is {instance}" in caplog.text, "it knows where")
-        assert "value 12" == c.of(wrong).values[11].decode(), "(it was applied: replay comes before the comparison)"
+        assert c.of(wrong).values[11].decode() == "value 12", "(it was applied: replay comes before the comparison)"
         assert "Diverged" in str(bad.status().state_machine_error)
         with pytest.raises(paxos.NotAvailable, match="differs from others"):
             await bad.propose(b"x", timeout=5)

@@ -19,7 +19,7 @@ from paxos.errors import DamagedLog
 from paxos.scrub import Scrub
 from paxos.testing._simdisk import MemoryDisk, SimFolder
 from paxos.testing.cluster import Cluster, Replica
-from paxos.testing.workload import Probe, Registers, Workload
+from paxos.testing.workload import Registers, Workload
 from test_getting_well import Cluster as RealCluster
 from test_getting_well import flip, run
 
