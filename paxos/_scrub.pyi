@@ -8,8 +8,7 @@ __test__: dict[str, str]
 
 @final
 class SegmentScrub:
-    """One segment of the log in ``folder``, of ``size`` bytes; ``node`` and ``incarnation`` are the log's. One thread at a
-    time."""
+    """One segment of the log in ``folder``, of ``size`` bytes; ``node``, ``incarnation``: the log's. One thread at a time."""
 
     def __init__(self, folder: Folder, number: int, size: int, node: int, incarnation: tuple[int, int]) -> None: ...
     @property
@@ -19,8 +18,7 @@ class SegmentScrub:
     def ended(self) -> bool:
         """Whether the write that ends the segment has been reached."""
     def step(self, end: int, size: int) -> int:
-        """Verifies about ``size`` more bytes, and nothing beyond offset ``end``, up to which the segment must be durable;
-        how many
-        were read. DamagedLog names file and offset. It is no damage if the segment is no longer part of the log."""
+        """Verifies about ``size`` more bytes, and nothing beyond offset ``end``, up to which it must be durable; how many were
+        read. DamagedLog names file and offset. It is no damage if the segment is no longer part of the log."""
     def close(self) -> None:
         """Lets go of the file. May be called again."""

@@ -59,15 +59,13 @@ class Options:
     fetch_rate: int = 0
     """Bytes a second at which a checkpoint is fetched from another node (0: as fast as it goes)."""
     scrub_rate: int = 4 << 20
-    """Bytes a second at which log and checkpoints are read again from the disk, to find rot before they are needed (0: not
-    at all)."""
+    """Bytes a second at which log and checkpoints are read again from the disk, to find rot in time (0: not at all)."""
     heal_divergence: bool = True
     """A node that finds that its values are not those of the majority stops taking part; with this, its next start sets its log
     aside, and it gets well from the others. Otherwise it starts again with the log that it has."""
     check_results: bool = False
-    """Compare the results of ``apply`` (and what ``digest()`` of a state machine says) between nodes, to find state machines
-    that are
-    not deterministic. Costs a checksum over each result."""
+    """Compare the results of ``apply`` (and what ``digest()`` of a state machine says) between nodes, to find state machines that
+    are not deterministic. Costs a checksum over each result."""
     mirror: bool = True
     """Make checkpoints in a child process, from a second copy of the state machine, so that applying never waits. Otherwise, and
     where the state machine cannot be made in another process, its ``snapshot()`` is called between two instances."""

@@ -518,7 +518,9 @@ class Group:
         """This node is not what the others are (design rule 19): it applies no more, and gives nothing away of what it has."""
         logger.critical("%s", error)
         if self.error is None:
-            self._halt(error, f"this node differs from others at instance {instance}, and has stopped applying: {error}")
+            self._halt(
+                error, f"this node differs from others at instance {instance}, and has stopped applying: {error}"
+            )
         self.keeper.withdraw()
 
     def _halt(self, error: BaseException, text: str) -> None:

@@ -58,6 +58,7 @@ class Maker(Protocol):
 
     def __call__(self, cut: Cut, done: Made, *, here: bool = False) -> None:
         """``here``: of the node's own state machines, for what lies on its disk cannot be relied on."""
+
     def break_off(self) -> None:
         """What another process is at ends, with an error."""
 
@@ -326,8 +327,7 @@ class Keeper:
         self._background.run(remove, removed)
 
     def spoiled(self, instance: int, why: str) -> bool:
-        """A checkpoint does not verify any more: it is offered no longer, and another one takes its place. False: that is
-        known."""
+        """A checkpoint does not verify any more: it is offered no longer, and another takes its place. False: that is known."""
         if self._closed or instance in self._damaged or instance in self._removing:
             return False
         logger.critical(DAMAGED, instance, why)

@@ -1,8 +1,7 @@
 """Do all nodes have the same values? The chain checksum of one instance is compared between them, while they run.
 
-Once a second a node asks the others for the chain checksum at the highest instance that a majority has, or it has itself
-where it is
-behind. Each keeps the checksum of every instance that its log holds, so all are asked about the same one. Design rule 19: the
+Once a second a node asks the others for the chain checksum at the highest instance that a majority has, or it has itself where it
+is behind. Each keeps the checksum of every instance that its log holds, so all are asked about the same one. Design rule 19: the
 majority at one instance decides who is wrong. Whoever is not with it stops applying, leads no more, finds by bisection the first
 instance that differs, says which, and takes no part any more: its log holds what was not chosen, so what it has promised and
 accepted cannot be relied on either. Its next start sets the log aside and asks to be taken in anew. Where no majority agrees, all
@@ -187,9 +186,8 @@ class Reconcile:
         logger.critical(
             "its next start sets the log aside, and gets well from the others: restart it"
             if self._heal
-            else "with the option heal_divergence=False the next start uses the same log again: set the data directory aside, "
-                 "and start "
-            "with an empty one, which gets well from the others"
+            else "with the option heal_divergence=False the next start uses the same log again: set the data directory "
+            "aside, and start with an empty one, which gets well from the others"
         )
         # Until the first wrong instance is known no checkpoint is to be trusted.
         self._mark(0, str(error))
@@ -200,8 +198,7 @@ class Reconcile:
         said = ", ".join(f"node {node}: {chain:08x}" for node, chain in sorted(answers.items()))
         self.diverged = Diverged(
             f"the values of the nodes differ, and no majority agrees: the chain checksum behind instance {instance} is "
-            f"{self._own:08x} "
-            f"here, {said}. Nobody can say who is right, so all stop applying. Compare the logs; restore a backup"
+            f"{self._own:08x} here, {said}. Nobody can say who is right, so all stop applying. Compare the logs; restore a backup"
         )
         self.stop(instance, self.diverged)
 
@@ -212,8 +209,7 @@ class Reconcile:
         def marked(_: None, error: BaseException | None) -> None:
             if error is not None:
                 logger.critical(
-                    "the next start would use the same log again, for no mark can be left (%s): set the data directory aside "
-                    "first",
+                    "no mark can be left (%s), so the next start would use the same log again: set the data directory aside",
                     error,
                 )
 

@@ -1,13 +1,11 @@
 """Do the state machines of all nodes answer the same? A checksum over their results is compared between nodes, while they run.
 
-The chain checksum finds values that differ; this finds state machines that are not deterministic, or a state that was
-changed behind
-their back. Results are gathered in windows of 64 instances, each with a checksum of its own, so that a node that has begun
-somewhere in the middle is comparable from its next window on. At the end of every 16th window what ``digest()`` of a state
-machine says goes in, too, if it has one. Once a second each node tells the others its newest windows; who is wrong is
-decided as for the chain
-checksum (``decide``). Results are encoded with their types; those of other types than bytes, str, int, bool, None, and tuples and
-lists of these are not checked, which is said once.
+The chain checksum finds values that differ; this finds state machines that are not deterministic, or a state that was changed
+behind their back. Results are gathered in windows of 64 instances, each with a checksum of its own, so that a node that has
+begun somewhere in the middle is comparable from its next window on. At the end of every 16th window what ``digest()`` of a
+state machine says goes in, too, if it has one. Once a second each node tells the others its newest windows; who is wrong is
+decided as for the chain checksum (``decide``). Results are encoded with their types; those of other types than bytes, str,
+int, bool, None, and tuples and lists of these are not checked, which is said once.
 
 Message (little-endian): type u8, then as many of these as there are
 
@@ -122,28 +120,25 @@ class Results:
             windows.next = -1
             return
         data = bytearray()
+        ends = (instance + 1) % WINDOW == 0
         try:
             for result in results:
                 encode(result, data)
+            if ends and windows.digest is not None and instance // WINDOW % DIGEST_EVERY == DIGEST_EVERY - 1:
+                encode(windows.digest(), data)
         except TypeError as error:
             windows.unchecked = True
             logger.warning(
-                "check_results: %s answers with a %s, which is not checked (bytes, str, int, bool, None, and tuples and lists "
-                "of these "
-                "are): its results are not compared between nodes", type(windows.machine).__name__, error,
+                "check_results: %s answers with a %s, which is not checked (bytes, str, int, bool, None, and tuples and lists of "
+                "these are): its results are not compared between nodes", type(windows.machine).__name__, error,
             )  # fmt: skip
             return
         windows.crc = checksum(b"%d;%d:" % (instance, len(results)) + data, windows.crc)
         windows.next = instance + 1
-        if windows.next % WINDOW == 0:
-            self._end(windows, instance // WINDOW)
-
-    def _end(self, windows: _Windows, window: int) -> None:
-        if windows.digest is not None and window % DIGEST_EVERY == DIGEST_EVERY - 1:
-            windows.crc = checksum(windows.digest(), windows.crc)
-        windows.done[window] = windows.crc
-        if len(windows.done) > KEPT:
-            del windows.done[next(iter(windows.done))]
+        if ends:
+            windows.done[instance // WINDOW] = windows.crc
+            if len(windows.done) > KEPT:
+                del windows.done[next(iter(windows.done))]
 
     def tell(self, nodes: Iterable[int]) -> None:
         """The others hear of the newest windows here."""
@@ -190,11 +185,10 @@ class Results:
         if verdict is Verdict.WRONG:
             return Diverged(
                 f"{where} are not those of the majority: it is not deterministic, or its state was changed. This node stops "
-                f"applying, and "
-                "goes on voting. To get a right state stop it, set its data directory aside, and start it with an empty one"
+                "applying, and goes on voting. To get a right state stop it, set its data directory aside, and start it with an "
+                "empty one"
             )
         return Diverged(
-            f"{where} differ between the nodes, and no majority agrees: it is not deterministic. Nobody can say who is right, "
-            f"so all "
-            "stop applying. Mend the state machine (paxos.testing.check_determinism finds the place)"
+            f"{where} differ between the nodes, and no majority agrees: it is not deterministic. Nobody can say who is right, so "
+            "all stop applying. Mend the state machine (paxos.testing.check_determinism finds the place)"
         )

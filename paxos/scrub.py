@@ -156,8 +156,7 @@ class Scrub:
         self.damage += 1
         logger.critical(
             "%s. So says the scrub; what this process has promised is in its memory, so it goes on, makes a checkpoint, and "
-            "deletes "
-            "the log up to there. If it ends before that, its next start sets the log aside and gets well from the others",
+            "deletes the log up to there. If it ends before that, its next start sets the log aside, and gets well from others",
             error,
         )  # fmt: skip
         dropping, self._dropping = self._dropping, number

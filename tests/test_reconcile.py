@@ -130,7 +130,9 @@ def test_equal_nodes_agree_on_the_newest_instance_that_a_majority_has() -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1, 37, 63, 64, 98, 99])
-def test_who_is_in_the_minority_stops_and_finds_the_first_instance(first: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_who_is_in_the_minority_stops_and_finds_the_first_instance(
+    first: int, caplog: pytest.LogCaptureFixture
+) -> None:
     net = Net({1: RIGHT, 2: wrong_from(first), 3: RIGHT})
     net.tick(4)
     assert net.stopped == {2: 99}

@@ -70,8 +70,7 @@ class World:
         """How long it takes until a node's Python side gets its turn."""
     def flip(self, index: int, within: int = 0) -> tuple[int, int] | None:
         """Flips a bit of what a running node had made durable before its newest write (what may be lost without a
-        trace is that last one alone), in the segment ``within`` if that is given. (segment, offset), or None where there is
-        nothing yet."""
+        trace is that last one alone), of segment ``within`` if given. (segment, offset), or None where there is nothing yet."""
     def spare(self, index: int) -> None:
         """The node's preparer makes a spare segment, if one is wanted."""
     def network(

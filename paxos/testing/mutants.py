@@ -6,31 +6,12 @@ How one is built is in ``mutating``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from paxos.testing.mutant import Mutant
+from paxos.testing.mutants_running import RUNNING
+
 __all__ = ["MUTANTS", "Mutant"]
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """One bug."""
-
-    name: str
-    rule: str
-    """Of docs/testing-rules, the design's section 5: the number, and what goes wrong."""
-    file: str
-    """Below ``paxos/``."""
-    old: str
-    new: str
-    seeds: int = 300
-    """How many seeds may pass until it is caught."""
-    hunt: str = "cluster"
-    """``cluster``: lives of whole clusters; ``log``: lives of a log on its disk; ``explore SCOPE``: every order of events in a
-    small scope of the bare core. (In a host that writes its log before it reads on, some bugs of the core cannot show.)"""
-    more: tuple[tuple[str, str, str], ...] = ()
-    """Further replacements: file, old, new. Where a rule has several defences, each of which would do, all are taken down."""
-
 
 MUTANTS: Final[tuple[Mutant, ...]] = (
     # -- rules 1 and 2: durable before it leaves, or is counted
@@ -681,4 +662,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "self.checksum if self._chained else None)",
         "self.checksum)",
     ),
+    # -- while it runs
+    *RUNNING,
 )

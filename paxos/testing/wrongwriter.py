@@ -193,8 +193,7 @@ def contradict(folder: SimFolder, number: int) -> bool:
 
 def substitute(segment: bytearray, instance: int, new: bytes) -> int:
     """Puts other last bytes into the value of an instance, and makes all that stands on it right: crcs, links, and the chain
-    checksums
-    that the log names from there on. What is left is a log that verifies, of a cluster that chose something else.
+    checksums that the log names from there on. What is left is a log that verifies, of a cluster that chose something else.
 
     The log must be this one segment. How many records of the instance were changed.
     """
