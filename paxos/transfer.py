@@ -305,6 +305,8 @@ class Fetch:
                     self._store.remove(instance)
                 else:
                     return None  # had come whole, and only reading it again had failed
+            elif any(damaged == instance for damaged, _ in self._store.damaged):
+                self._store.remove(instance)  # its manifest cannot even be read
             for other in self._store.resumable():
                 if other.instance != instance:
                     self._store.discard(other.instance)  # nobody has that one any more

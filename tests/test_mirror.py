@@ -65,11 +65,21 @@ class Checkpoints:
         return made
 
 
+BEFORE: set[int] = set()
+"""Children that other tests have left to this process (a pool's server, say)."""
+
+
+@pytest.fixture(autouse=True)
+def _only_its_own() -> None:
+    BEFORE.clear()
+    BEFORE.update(children())
+
+
 def children() -> list[int]:
     found = []
     for task in Path("/proc/self/task").iterdir():
         found += [int(pid) for pid in (task / "children").read_text().split()]
-    return found
+    return [pid for pid in found if pid not in BEFORE]
 
 
 def descriptors() -> Counter[str]:

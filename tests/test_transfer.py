@@ -264,3 +264,13 @@ def test_a_closed_fetch_says_nothing_more(tmp_path: Path) -> None:
 def test_questions_that_make_no_sense_harm_nobody(tmp_path: Path, data: bytes) -> None:
     net = Net(tmp_path, {1: 70})
     net.sources[1].answer(9, data, lambda number: b"")
+
+
+def test_one_whose_manifest_is_there_and_rotten_is_fetched_again(tmp_path: Path) -> None:
+    net = Net(tmp_path, {1: 70})
+    make(net.here, 70)
+    (manifest,) = (tmp_path / "9" / "checkpoints").glob("*.manifest")
+    manifest.write_bytes(b"rotten")
+    net.start()
+    assert net.end() is not None
+    holds(net, 70)
