@@ -297,3 +297,30 @@ def test_the_rate_is_kept(tmp_path: Path) -> None:
 def test_an_option_out_of_range_is_refused() -> None:
     with pytest.raises(paxos.ConfigError, match="scrub_rate"):
         paxos.Options(scrub_rate=-1)
+
+
+def test_a_log_that_begins_between_formation_and_formed_is_whole() -> None:
+    """The two are written again beside a BASE, and a segment may end between them. Then it goes, and the second of them is left."""
+    formation_, formed, watermark = 3, 4, 8
+    life = Life()
+    try:
+        life.idle()
+        replica = life.cluster.replicas[1]
+        incarnation = life.cluster.world.incarnation(1)
+        life.cluster.world.unjudged()  # what this node has promised is lost here
+        life.cluster.crash(replica)
+        with LogStore(life.cluster.world.folder(1), 2) as log:
+            (body, *_) = [body for _, kind, _, _, body in log.replay if kind == formation_]
+            log.release_replay()
+            while log.position[0] == 1:
+                log.append(watermark, 0, 0, bytes(16))
+                log.flush()
+            for kind, data in ((formed, b""), (formation_, body), (formed, b"")):
+                log.append(kind, 0, 0, data)
+            log.flush()
+            log.recycle(1)
+        assert replica.start()
+        assert replica.status()["damage"] is None
+        assert life.cluster.world.incarnation(1) == incarnation
+    finally:
+        life.cluster.close()
