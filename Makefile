@@ -18,7 +18,7 @@ PY     := $(BIN)/python
 STUBS   := $(subst /,.,$(patsubst %.pyi,%,$(wildcard paxos/_*.pyi paxos/testing/_*.pyi)))
 SOURCES := $(wildcard paxos/*.pyx paxos/*.pxd paxos/testing/*.pyx paxos/testing/*.pxd) setup.py
 
-.PHONY: build test demo lint format hints debug-test sim-coverage bench bench-once wheel kill-rounds fault-rounds failover clean
+.PHONY: build test demo lint format hints debug-test sim-coverage bench bench-once wheel kill-rounds fault-rounds corruption-rounds failover clean
 
 # -- set-up: a stamp each, so that nothing is done twice
 
@@ -91,6 +91,12 @@ kill-rounds: build
 # Many rounds of kill -9, SIGSTOP and partitions, each history judged. A seed printed on failure draws the same faults.
 fault-rounds: build
 	PAXOS_FAULT_ROUNDS=20 $(PY) -m pytest tests/test_real_faults.py $(ARGS)
+
+# Every byte of a node's directory flipped, every file cut, lost, doubled: of a node with others, and of one that is alone.
+# About a quarter of an hour; ARGS="--every 20 --scan 20" for a look.
+corruption-rounds: build
+	$(PY) -m paxos.testing.corruption --nodes 3 $(ARGS)
+	$(PY) -m paxos.testing.corruption --nodes 1 $(ARGS)
 
 # How long writes stand still when the master is killed: ten demonstrations, seconds each, and their median.
 failover: build

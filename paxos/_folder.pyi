@@ -1,5 +1,7 @@
 """The data directory of a node, as the log opens it."""
 
+from typing import final
+
 from typing_extensions import Buffer, disjoint_base
 
 from paxos._files import Files
@@ -27,7 +29,15 @@ class Folder:
     def remove(self, name: str) -> None: ...
     def quarantine(self, why: str) -> str:
         """Sets the whole log aside, durably, with a note that says why. Where it is now."""
+    def lived(self) -> bool:
+        """Whether there is more here than a log: one that was set aside, or checkpoints."""
     def files(self) -> Files:
         """The files in ``checkpoints/``; close() closes them, and what is open of them. Needs no open(), and so no lock: a child
         process that writes a checkpoint for the holder of the lock has a Folder of its own."""
     def entropy(self, size: int) -> bytes: ...
+
+@final
+class StoppedFolder(Folder):
+    """The data directory of a stopped node, to be looked at. ``open()`` makes nothing and takes part in the lock, so that no node
+    starts here meanwhile; DirectoryInUse where one runs, NotADirectoryError where there is no ``log/``. What would change
+    something is a PermissionError, and files() a FileNotFoundError where there are no checkpoints."""

@@ -9,7 +9,9 @@
 import fcntl
 import mmap
 import os
+from errno import ENOTDIR, EPERM
 
+cimport cython
 from paxos._disk cimport Disk, disk_real
 from paxos._files cimport files_on
 from paxos._spares cimport CHUNK
@@ -43,16 +45,20 @@ def _make_directory(path):
         _fsync_path(os.path.dirname(path))
 
 
+def _flock(fd, how, directory):
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        raise DirectoryInUse(f"{directory} is in use by the process with pid {pid}: stop that process, or name another "
+                             "data directory") from None
+
+
 def _lock(directory):
     path = os.path.join(directory, "LOCK")
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise DirectoryInUse(f"{directory} is in use by the process with pid {pid}: stop that process, or name another "
-                                 "data directory") from None
+        _flock(fd, fcntl.LOCK_EX, directory)
         text = f"{os.getpid()}\n".encode()
         os.pwrite(fd, text, 0)      # over what is there: cut to nothing first, it would find no room on a full disk
         os.ftruncate(fd, len(text))
@@ -106,6 +112,13 @@ cdef class Folder:
         _fsync_path(self.path)
         disk_real(&self.disk, os.open(self.log, os.O_RDONLY | os.O_DIRECTORY))
         return place
+
+    def lived(self):
+        """Whether there is more here than a log: one that was set aside, or checkpoints."""
+        top = os.path.join(self.path, "quarantine")
+        checkpoints = os.path.join(self.path, "checkpoints")
+        return (os.path.isdir(top) and bool(os.listdir(top))
+                or os.path.isdir(checkpoints) and any(".manifest" in name for name in os.listdir(checkpoints)))
 
     def files(self):
         """The files in ``checkpoints/``, which is made durably. Needs no ``open()``: a child process that writes a checkpoint for
@@ -183,3 +196,44 @@ cdef class Folder:
     def entropy(self, size_t size):
         """Random bytes."""
         return os.urandom(size)
+
+
+@cython.final
+cdef class StoppedFolder(Folder):
+    """The data directory of a node that is stopped, to be looked at: nothing in it is made or changed. While it is open no node starts
+    here."""
+
+    def open(self):
+        """Takes part in the lock, where there is one. :class:`~paxos.errors.DirectoryInUse` where a process holds it."""
+        if not os.path.isdir(self.log):
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), self.log)
+        try:
+            self.lock = os.open(os.path.join(self.path, "LOCK"), os.O_RDONLY)
+        except FileNotFoundError:
+            return                      # a copy, or what is left of a directory: nobody can be using it under a lock
+        try:
+            _flock(self.lock, fcntl.LOCK_SH, self.path)
+        except BaseException:
+            self.close()
+            raise
+
+    def files(self):
+        """The files in ``checkpoints/``; FileNotFoundError where there is no such directory."""
+        cdef Disk disk
+        if self.checkpoints is None:
+            path = os.path.join(self.path, "checkpoints")
+            disk_real(&disk, os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+            self.checkpoints = files_on(&disk, path, None, None)
+        return self.checkpoints
+
+    def quarantine(self, str why not None):
+        """Never: nothing is changed."""
+        raise PermissionError(EPERM, os.strerror(EPERM), self.path)
+
+    def settle(self, name):
+        """Never: nothing is changed."""
+        raise PermissionError(EPERM, os.strerror(EPERM), self.where(name))
+
+    def remove(self, name):
+        """Never: nothing is changed."""
+        raise PermissionError(EPERM, os.strerror(EPERM), self.where(name))

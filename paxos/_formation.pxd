@@ -8,6 +8,7 @@ cdef enum FormationState:
     STATE_EMPTY = 0                 # no cluster yet
     STATE_FORMING = 1               # formation record durable here, not yet known durable on all
     STATE_FORMED = 2
+    STATE_LOST = 3                  # in a HELLO: empty, but it has not always been; no cluster is formed with it
 
 cdef enum RefuseReason:             # why a HELLO is turned away; REFUSE carries it to the other side
     REFUSE_NONE = 0
@@ -52,6 +53,7 @@ cdef struct Formation:
     int state
     Membership members              # configured ids; incarnations as heard, as formed, and as the host says since
     Membership first                # as formed
+    bint lost                       # what this node had is set aside: it waits for one that still has it
     bint was_member                 # this incarnation had a place, and has been replaced: it asks for none
     uint32_t config_crc
     uint32_t empty                  # members heard to be empty (by index)
@@ -64,7 +66,7 @@ cdef struct Formation:
     Outbox out
 
 cdef void formation_init(Formation *f, uint32_t node, uint64_t inc_hi, uint64_t inc_lo, uint32_t boot,
-                         const Membership *configured, uint64_t fresh_hi, uint64_t fresh_lo) noexcept nogil
+                         const Membership *configured, uint64_t fresh_hi, uint64_t fresh_lo, bint lost) noexcept nogil
 cdef void formation_free(Formation *f) noexcept nogil
 cdef int formation_restore(Formation *f, uint8_t type, const uint8_t *body, uint32_t size) noexcept nogil   # 0, -1: bad
 cdef void formation_start(Formation *f, int64_t now) noexcept nogil

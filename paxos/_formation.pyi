@@ -10,7 +10,14 @@ class FormationCore:
     """The formation of one node, stepped by hand. Times in ns. Not thread-safe."""
 
     def __new__(
-        cls, node: int, nodes: Iterable[int], incarnation: tuple[int, int], fresh: tuple[int, int], *, boot: int = 1
+        cls,
+        node: int,
+        nodes: Iterable[int],
+        incarnation: tuple[int, int],
+        fresh: tuple[int, int],
+        *,
+        boot: int = 1,
+        lost: bool = False,
     ) -> Self: ...
     def restore(self, type: int, body: bytes) -> bool: ...
     def start(self, now: int) -> list[_Effect]: ...

@@ -6,7 +6,8 @@
 
 The record fixes signature, alpha, members and their incarnations. The node with the lowest id is the only one that makes it, and
 makes it durable before anybody hears of it, so that after a crash it goes on with the same one. Nobody votes before FORMED. An
-empty node that meets a formed cluster is not the member it claims to be (a wiped disk has a new incarnation): it asks to JOIN, is
+node whose log was set aside, or that has checkpoints, is not empty in this sense (it says LOST): else nodes that have all
+lost their logs would form a new cluster in place of the old one, and nobody would have been asked. An empty node that meets a formed cluster is not the member it claims to be (a wiped disk has a new incarnation): it asks to JOIN, is
 told the formation in a WELCOME, logs it, and is part of the cluster, but no member of it. As such it learns, and asks on until the
 group has chosen it in the old incarnation's place (see _membership).
 """
@@ -40,7 +41,7 @@ cdef bint _is_coordinator(const Formation *f) noexcept nogil:
 
 
 cdef void formation_init(Formation *f, uint32_t node, uint64_t inc_hi, uint64_t inc_lo, uint32_t boot,
-                         const Membership *configured, uint64_t fresh_hi, uint64_t fresh_lo) noexcept nogil:
+                         const Membership *configured, uint64_t fresh_hi, uint64_t fresh_lo, bint lost) noexcept nogil:
     cdef uint32_t i
     memset(f, 0, sizeof(Formation))
     f.node = node
@@ -58,7 +59,8 @@ cdef void formation_init(Formation *f, uint32_t node, uint64_t inc_hi, uint64_t 
     f.self = <uint32_t>_index(f, node)
     f.members.members[f.self].inc_hi = inc_hi
     f.members.members[f.self].inc_lo = inc_lo
-    f.empty = bit(f.self)
+    f.lost = lost
+    f.empty = bit(f.self) if not lost else 0
 
 
 cdef void formation_free(Formation *f) noexcept nogil:
@@ -143,6 +145,8 @@ cdef void formation_hello(Formation *f, uint32_t index, uint8_t *out) noexcept n
     hello.to = f.members.members[index].node
     hello.boot = f.boot
     hello.config_crc = f.config_crc
+    if f.state == STATE_EMPTY and f.lost:
+        hello.state = STATE_LOST
     # A formation that is not durable here yet is not spoken of.
     if f.state != STATE_EMPTY and f.durable >= f.record:
         hello.state = <uint32_t>f.state
@@ -191,7 +195,7 @@ cdef int _receive_hello(Formation *f, const Frame *frame, const Hello *hello) no
         _try_to_form(f)
         return REFUSE_NONE
     # (Of another incarnation, and empty: it is going to ask for a place.)
-    if hello.state != STATE_EMPTY and (hello.sig_hi != f.sig_hi or hello.sig_lo != f.sig_lo):
+    if hello.state != STATE_EMPTY and hello.state != STATE_LOST and (hello.sig_hi != f.sig_hi or hello.sig_lo != f.sig_lo):
         return REFUSE_OTHER_CLUSTER
     if f.state == STATE_FORMING and (frame.inc_hi != member.inc_hi or frame.inc_lo != member.inc_lo):
         return REFUSE_OTHER_INCARNATION
@@ -343,6 +347,9 @@ cdef int formation_restore(Formation *f, uint8_t type, const uint8_t *body, uint
     index = _index(f, f.node)
     if index < 0:
         return -1
+    # Written again where what held it was deleted: a crash may have torn it from the FORMED behind it.
+    if f.state == STATE_FORMED:
+        return 0 if form.sig_hi == f.sig_hi and form.sig_lo == f.sig_lo else -1
     f.first = f.members
     f.self = <uint32_t>index
     f.sig_hi = form.sig_hi
@@ -358,7 +365,7 @@ cdef class FormationCore:
     ``("log", number, type, body)``, ``("formed",)``. ``nodes``: the configured ids. Times in ns. Not thread-safe."""
     cdef Formation f
 
-    def __cinit__(self, uint32_t node, nodes, incarnation, fresh, *, uint32_t boot=1):
+    def __cinit__(self, uint32_t node, nodes, incarnation, fresh, *, uint32_t boot=1, bint lost=False):
         cdef Membership configured
         cdef uint32_t i
         rows = sorted(nodes)
@@ -368,7 +375,7 @@ cdef class FormationCore:
         configured.count = <uint32_t>len(rows)
         for i in range(configured.count):
             configured.members[i].node = rows[i]
-        formation_init(&self.f, node, incarnation[0], incarnation[1], boot, &configured, fresh[0], fresh[1])
+        formation_init(&self.f, node, incarnation[0], incarnation[1], boot, &configured, fresh[0], fresh[1], lost)
 
     def __dealloc__(self):
         formation_free(&self.f)

@@ -101,6 +101,9 @@ class Handle:
         stays readable. Every call is a sign of life: without one for ``stuck_limit_ns`` the node leaves the mastership."""
     def found(self) -> tuple[bool, str, int, int]:
         """Before start(): what the log holds, as (formed, signature, first instance kept, instances known chosen)."""
+    @property
+    def alone(self) -> bool:
+        """Whether the cluster has no other node."""
     def log_used(self) -> int:
         """Bytes of the segments in use, as of the last round."""
     def files(self) -> Files:

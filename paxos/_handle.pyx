@@ -32,7 +32,7 @@ if len(REASON_NAMES) != REASONS:
 
 cdef enum:
     FRAME_ROOM = 1114112            # what a frame may hold beside its largest value: 1 MiB of others, and heads
-    CARRY_MAX = 1114112 - 4096      # bytes for another node's Python side; every node takes such a frame
+    CARRY_MAX = 1110016             # bytes for another node's Python side; every node takes such a frame
     RECORD_ROOM = 65536             # what a segment holds beside its largest record
 
 
@@ -160,7 +160,7 @@ cdef class Handle:
         g = &h.groups[0]
         g.tail = <Value **>xzalloc(TAIL * sizeof(Value *))
         formation_init(&h.formation, h.options.node, self.log.incarnation_hi, self.log.incarnation_lo, h.boot, &self.configured,
-                       fresh_hi, fresh_lo)
+                       fresh_hi, fresh_lo, self.log.lived())
         for n in range(self.log.record_count):
             self.restore_one(n, &self.log.records[n], 0)
         for n in range(self.log.record_count):      # the newest first
@@ -169,6 +169,8 @@ cdef class Handle:
             self.restore_one(n, &self.log.records[n], 2)
         self.log.release_replay()
         host_restored(h)
+        if h.formation.state == STATE_FORMED:
+            self.configured = h.formation.members       # the log's ids count from here on
         return 0
 
     cdef int restore_one(self, size_t n, const RecordRef *r, int go) except -1:
@@ -223,6 +225,11 @@ cdef class Handle:
         cdef bint there = h.groups[0].replica != NULL
         return (h.formation.state == STATE_FORMED, f"{h.formation.sig_hi:016x}{h.formation.sig_lo:016x}",
                 h.groups[0].replica.first_kept if there else 0, h.groups[0].replica.chosen if there else 0)
+
+    @property
+    def alone(self):
+        """Whether the cluster has no other node."""
+        return self.host.formation.members.count == 1
 
     def log_used(self):
         """Bytes of the segments in use, as of the last round."""

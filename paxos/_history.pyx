@@ -188,7 +188,7 @@ cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
         size = sizeof(ValueHead) + head.size
         if used + size > limit and (used or job.begun):
             free(record)
-            if used == 0 or job.left - used < size:
+            if used == 0 or job.left < used + size:
                 job.end = job.next  # he asked for no more than that
             break
         if used + size > h.scratch_size:

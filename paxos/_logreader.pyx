@@ -463,9 +463,9 @@ cdef class LogReader:
             self.capacity_values = capacity
         self.chain = chain_next(self.chain, self.chosen, s.value)
         self.values[self.given] = value_ref(s.value)
-        self.given += 1
-        self.bytes += s.value.size
-        self.chosen += 1
+        self.given = self.given + 1
+        self.bytes = self.bytes + s.value.size
+        self.chosen = self.chosen + 1
         slot_drop(s)
         if self.chosen == self.end and self.chain != self.end_chain:
             return BAD_CHAIN

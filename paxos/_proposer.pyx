@@ -191,6 +191,7 @@ cdef void proposer_elected(Replica *r) noexcept nogil:
     r.next_instance = r.chosen
     r.takeover_end = r.chosen
     r.change_at = 0
+    r.joiner = 0
     for i in range(r.chosen, r.chosen + RING):
         s = slot_of(r, i)
         if s != NULL:
@@ -212,6 +213,44 @@ cdef void proposer_elected(Replica *r) noexcept nogil:
     r.pending_scan = r.pending_end
 
 
+cdef void _replace(Replica *r) noexcept nogil:
+    """Proposes the change that was asked for last, when it may be.
+
+    Not while the old incarnation is heard: then two processes go by one id, and the one that is there keeps its place. Not while an
+    earlier change is not in force: of three members one would have no vote any more and two no vote yet."""
+    cdef uint32_t index = r.joiner - 1
+    cdef Member *m = &r.members.members[index]
+    cdef Change change
+    cdef Value *value
+    if (r.now >= r.joiner_until or index == r.self or (m.inc_hi == r.joiner_hi and m.inc_lo == r.joiner_lo)
+            or r.now - r.heard[index] < r.options.election_max):
+        r.joiner = 0
+        return
+    if not r.master_settled or r.change_at > r.chosen or r.chosen < membership_settled(r):
+        return
+    change.node = m.node
+    change.version = r.members.version
+    change.old_hi = m.inc_hi
+    change.old_lo = m.inc_lo
+    change.new_hi = r.joiner_hi
+    change.new_lo = r.joiner_lo
+    value = value_new(VALUE_CHANGE, 0, sizeof(Change))
+    memcpy(value.data, &change, sizeof(Change))
+    _propose(r, r.next_instance, value)
+    value_unref(value)
+    r.next_instance += 1
+    r.change_at = r.next_instance
+    r.joiner = 0
+
+
+cdef void proposer_replace(Replica *r, uint32_t index, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil:
+    if r.role == ROLE_MASTER:
+        r.joiner = index + 1
+        r.joiner_hi = inc_hi
+        r.joiner_lo = inc_lo
+        r.joiner_until = r.now + r.options.election_max * 4
+
+
 cdef void _propose_waiting(Replica *r) noexcept nogil:
     """Take-over values, then one no-op, then batches; never at or above chosen + ALPHA (design rule 7)."""
     cdef Value *noop
@@ -225,6 +264,9 @@ cdef void _propose_waiting(Replica *r) noexcept nogil:
         r.next_instance += 1
     if r.next_instance <= r.takeover_end:
         return
+    # First of all that is new: behind values it could wait for ever, where the window is always full.
+    if r.joiner and r.next_instance < r.chosen + r.options.window:
+        _replace(r)
     while r.queue_head != NULL and not r.throttled and r.next_instance < r.chosen + r.options.window:
         _propose_batch(r)
     # An idle group is carried on to where the newest change of its membership is in force (rule 7).
@@ -233,30 +275,6 @@ cdef void _propose_waiting(Replica *r) noexcept nogil:
         _propose(r, r.next_instance, noop)
         value_unref(noop)
         r.next_instance += 1
-
-
-cdef void proposer_replace(Replica *r, uint32_t index, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil:
-    # Refused while the old incarnation is heard: then two processes go by one id. The one that is there keeps its place.
-    cdef Member *m = &r.members.members[index]
-    cdef Change change
-    cdef Value *value
-    if (r.role != ROLE_MASTER or not r.master_settled or index == r.self or r.change_at > r.chosen
-            or (m.inc_hi == inc_hi and m.inc_lo == inc_lo)
-            or r.now - r.heard[index] < r.options.election_max
-            or r.next_instance >= r.chosen + r.options.window):
-        return
-    change.node = m.node
-    change.version = r.members.version
-    change.old_hi = m.inc_hi
-    change.old_lo = m.inc_lo
-    change.new_hi = inc_hi
-    change.new_lo = inc_lo
-    value = value_new(VALUE_CHANGE, 0, sizeof(Change))
-    memcpy(value.data, &change, sizeof(Change))
-    _propose(r, r.next_instance, value)
-    value_unref(value)
-    r.next_instance += 1
-    r.change_at = r.next_instance
 
 
 cdef void _count(Replica *r, Slot *s, uint32_t index) noexcept nogil:

@@ -56,6 +56,7 @@ cdef class Recovered:
     cdef uint64_t *numbers
     cdef readonly str outcome
     cdef readonly int row
+    cdef readonly size_t legible    # records before the cut, or before the damage
     cdef readonly object cut
     cdef readonly object where
     cdef readonly str why

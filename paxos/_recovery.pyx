@@ -232,6 +232,7 @@ cdef class Recovered:
     ``where``    (segment, offset) of what is wrong, ``why`` it is in words; None and "" unless damaged or unsupported
     ``erase``    [(segment, offset, length)] to be overwritten with zeros, durably, before anything is appended
     ``rewrite``  [(segment, offset, length)] to be written again as it is, durably, before anything stands on it
+    ``legible``  how many records stand before the end of the log, or before what is wrong
     ``drop``     numbers of segments that were begun and never used; they must not stay under their names
     """
 
@@ -290,6 +291,15 @@ cdef class Recovered:
             found.append((ref.position, ref.type, ref.group, ref.instance, <bytes>(<const char *>ref.body)[:ref.size]))
         return found
 
+    def record(self, size_t index):
+        """(position, type, group, instance, body) of one record, below ``legible``: for tools, which may show what stands before
+        damage. IndexError above that."""
+        cdef RecordRef *ref
+        if index >= self.legible:
+            raise IndexError(f"record {index} of {self.legible}")
+        ref = &self.walk.table.refs[index]
+        return ref.position, ref.type, ref.group, ref.instance, <bytes>(<const char *>ref.body)[:ref.size]
+
     cdef _take(self, segments):
         cdef Py_buffer *views = <Py_buffer *>xzalloc(len(segments) * sizeof(Py_buffer))
         self.views = views
@@ -304,6 +314,7 @@ cdef class Recovered:
         self.row = row
         self.where = (number, offset)
         self.why = why
+        self.legible = self.walk.table.count
         self.walk.table.count = 0       # of a log with a hole in it no record may be taken for the whole story
 
     cdef _judge(self):
@@ -389,6 +400,7 @@ cdef class Recovered:
                 return self._bad(13, self.numbers[at], k.offset, f"{_REASONS[reason]}, and a later segment is in use")
             self.drop.append(self.numbers[at + 1])
 
+        self.legible = k.table.count
         self.cut = (self.numbers[at], k.offset)
         data = <const uint8_t *>views[at].buf
         self._list_erase(data, self.numbers[at], k.offset)

@@ -130,6 +130,10 @@ cdef struct Replica:
     uint64_t takeover_end           # instances below it come from the promises; one no-op follows, then new values
     uint64_t next_instance
     bint throttled                  # new values wait: the log is at its budget, and a checkpoint is being made
+    uint32_t joiner                 # index of the member in whose place another incarnation asked to be put lately, +1; 0: none
+    uint64_t joiner_hi
+    uint64_t joiner_lo
+    int64_t joiner_until
     uint64_t change_at              # instance of the change of membership last proposed under the own ballot, +1
     uint64_t noticed                # watermark that the others have been told
     int64_t notice_due              # when they are to be told, if no Accept goes out before; 0: nothing to tell

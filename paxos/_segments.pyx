@@ -292,6 +292,10 @@ cdef class LogStore:
         with nogil:
             spares_prepare(&f.spares)
 
+    def lived(self):
+        """Whether the data directory holds more than this log: what was set aside, or checkpoints."""
+        return self._folder.lived()
+
     def files(self):
         """The files of the checkpoints beside this log."""
         return self._folder.files()

@@ -197,6 +197,7 @@ cdef bint spares_make(Spares *f, bint paced) noexcept nogil:
         f.full = error
     elif error > 0:
         f.preparer_error = error
+        f.full = 0                  # no longer known: the engine tries by itself, and meets the error if it is still there
     pthread_mutex_unlock(&f.mutex)
     return error == 0
 

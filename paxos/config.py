@@ -42,8 +42,9 @@ class Options:
     """... and their size."""
     log_budget: int = 1 << 30
     """Bytes that the log may take. At half of it, or a little more, a checkpoint is made by itself, and log below it deleted."""
-    log_hold: int = 0
-    """Instances below a checkpoint that stay in the log, within the budget, for nodes that come back from a short absence."""
+    log_hold: int = 10_000
+    """Instances below a checkpoint that stay in the log, within a quarter of the budget, for nodes that come back from a short
+    absence."""
     quarantine: bool = True
     """Set a log that is found damaged at the start aside, and get well from the other nodes as a new incarnation. Otherwise the
     node refuses to start (as it does where it is alone)."""

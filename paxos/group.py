@@ -227,6 +227,7 @@ class Group:
         self.error: BaseException | None = None
         self.closed = False
         self.hollow = False  # the log no longer has what the state machines need next
+        self.strict = False  # whether a failure with checkpoints may end the applying thread: in simulations
         self.master_id = 0
         self.settled = False
         self.on_ready: Callable[[], None] | None = None
@@ -381,14 +382,14 @@ class Group:
             elif event[0] == EVENT_FORMED:
                 logger.info("the cluster is formed")
                 if self._keeper is not None:
-                    self._keeper.formed()
+                    self._guarded(self._keeper.formed)
             elif event[0] == EVENT_AHEAD:
                 self._ahead(event[2])
             elif event[0] == EVENT_BEHIND:
                 if self._keeper is not None and self.error is None:
-                    self._keeper.behind(event[2])
+                    self._guarded(self._keeper.behind, event[2])
             elif event[0] == EVENT_CARRY:
-                self._receive(event[2], event[3])
+                self._guarded(self._receive, event[2], event[3])
             elif event[0] == EVENT_MEMBERSHIP:
                 self._on_membership(event[2], event[3])
             elif event[0] == EVENT_DIVERGED:
@@ -402,11 +403,20 @@ class Group:
             elif event[0] == EVENT_CHAIN and self._reconcile is not None:
                 self._reconcile.known(event[2], event[3])
         if self._background is not None:
-            self._background.deliver()
+            self._guarded(self._background.deliver)
         if self._wanted:
-            self._make_wanted()
+            self._guarded(self._make_wanted)
         if self._keeper is not None:
-            self._keeper.look()
+            self._guarded(self._keeper.look)
+
+    def _guarded(self, call: Callable[..., object], *arguments: object) -> None:
+        """What goes wrong with checkpoints must not take the applying thread along. It is said, and tried again later."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            if self.strict:
+                raise
+            logger.critical("a bug, please report it: %s failed with %r", call.__name__, error, exc_info=error)
 
     def _receive(self, node: int, data: bytes) -> None:
         """Bytes from another node's Python side."""
@@ -616,6 +626,8 @@ class Group:
         """Settles what is still waiting as unknown. The engine has been stopped."""
         self.closed = True
         self.stop()
+        if self._keeper is not None:
+            self._keeper.abandon()
         while self._wanted:
             _complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
         self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))

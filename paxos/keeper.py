@@ -85,7 +85,7 @@ class Keeper:
         self._policy = policy
         self._make = make
         self._work = work  # for directories of state machines, for a while
-        self._server = Server(engine, background, store)
+        self._server = Server(engine, background, store, engine.now, self.spoiled)
         self._fetch: Fetch | None = None
         self._foreign: Manifest | None = None
         self._making = False
@@ -93,6 +93,7 @@ class Keeper:
         self._removing: set[int] = set()
         self._waiting: list[Made] = []
         self._made_at = engine.now()
+        self._made_at_bytes = 0  # of the log, written since the start
         self._look_at = 0
         self._behind = False
         self._closed = False
@@ -152,7 +153,18 @@ class Keeper:
                 why,
             )
             self._damaged.append(instance)
+        if chosen is not None and not formed and self._engine.alone:
+            raise StorageError(
+                f"there is a checkpoint of instance {chosen.instance}, and the log that it belongs to is gone. No other node "
+                "has it: restore a backup, or name an empty directory to begin anew"
+            )
         if chosen is None or chosen.instance < first_kept:
+            if needed and self._engine.alone:
+                raise DamagedCheckpoint(
+                    f"the log begins at instance {first_kept}, and no checkpoint of what was before it is there and verifies "
+                    f"({'damaged: ' + ', '.join(map(str, self._damaged)) if self._damaged else 'none is damaged'}). No other "
+                    "node has the data: restore a backup, or repair the disk"
+                )
             return None
         # A start from a checkpoint is shorter than one from the log, if that still has everything. But a durable state machine
         # needs neither, where its log goes on behind what it has.
@@ -164,7 +176,8 @@ class Keeper:
         return chosen
 
     def _restore(self, manifest: Manifest, machines: list[int]) -> None:
-        restore_machines(self._store, manifest, self._machines, self._work, machines)
+        # (Not where a checkpoint is being made, which may go on meanwhile.)
+        restore_machines(self._store, manifest, self._machines, self._work.with_name("restored"), machines)
 
     def formed(self) -> None:
         """The cluster has just been formed here, or this node taken in."""
@@ -216,7 +229,9 @@ class Keeper:
         nodes = sorted([status["node_id"], *status["peers"]])
         rank = len(nodes) if status["master_id"] == status["node_id"] else nodes.index(status["node_id"])
         late = 1 + rank / (2 * len(nodes))
-        due = status["log_segments"] * status["segment_bytes"] * 2 >= policy.budget * late
+        # (By size only if there is something to be gained: not over and over where so much is kept for others.)
+        grown = status["log_bytes"] - self._made_at_bytes
+        due = status["log_segments"] * status["segment_bytes"] * 2 >= policy.budget * late and grown * 8 >= policy.budget
         due = due or bool(policy.instances and new >= policy.instances * late)
         due = due or bool(policy.seconds and now - self._made_at >= policy.seconds * late * 1e9)
         if due and not self.able:
@@ -242,10 +257,11 @@ class Keeper:
             return
         applied, chain = self.applied()
         status = self._engine.status()
-        if applied + 1 == self.newest:
+        if applied + 1 == self.newest and not self.stopped():
             self._waiting.pop()(self._newest, None)  # nothing has happened since
             return
         self._making = True
+        self._made_at_bytes = status["log_bytes"]
         self._engine.making(True)
         try:
             if not self.able:
@@ -253,6 +269,8 @@ class Keeper:
                     "a state machine of this group has neither snapshot() and restore() nor snapshot_files() and "
                     "restore_files(): there is no way to make a checkpoint of it"
                 )
+            if self.stopped():
+                raise StorageError("the state machine of this node has failed, perhaps in the midst of an instance")
             if applied < 0 or chain is None or not status["formed"]:
                 raise StorageError(
                     "nothing has been applied yet since the start, so there is nothing to make a checkpoint of"
@@ -283,7 +301,22 @@ class Keeper:
         if manifest.instance > self.newest:
             self.newest, self._newest = manifest.instance, manifest
         self._server.offer(manifest)
-        self._engine.base(manifest.instance)
+        # Who is fetching one needs it, and what follows it, until he has it: for as long as there is room.
+        fetched = self._server.under_way(self._engine.now())
+        if fetched and self._engine.log_used() < self._policy.budget:
+            self._engine.base(min(*fetched, manifest.instance))
+        else:
+            self._engine.base(manifest.instance)
+        damaged, self._damaged = self._damaged, []
+
+        def remove() -> list[int]:
+            there = {name for name, _ in self._store.damaged} | {each.instance for each in self._store.list()}
+            gone = [instance for instance in damaged if instance in there]
+            good = [each.instance for each in self._store.list() if each.instance not in gone]
+            gone += [instance for instance in good[self._policy.kept :] if instance not in fetched]
+            for instance in gone:
+                self._store.remove(instance)
+            return gone
 
         def removed(gone: list[int] | None, error: BaseException | None) -> None:
             for instance in gone or ():
@@ -291,7 +324,7 @@ class Keeper:
             if error is not None:
                 logger.error("an old checkpoint could not be removed: %s", error)
 
-        self._background.run(lambda: self._store.keep(self._policy.kept), removed)
+        self._background.run(remove, removed)
 
     def spoiled(self, instance: int, why: str) -> bool:
         """A checkpoint does not verify any more: it is offered no longer, and another takes its place. False: that is known."""
@@ -323,8 +356,6 @@ class Keeper:
         """The log here, or the state machines, need instances that are deleted: only a checkpoint helps."""
         if self._fetch is not None or self._behind or self._closed or self.stopped():
             return
-        while self._damaged:
-            self._store.remove(self._damaged.pop())  # it may come again, whole
         status = self._engine.status()
         others = sorted(status["peers"])
 
@@ -410,7 +441,10 @@ class Keeper:
         if self._fetch is not None:
             self._fetch.close()
             self._fetch = None
+        self._unhook()
+
+    def abandon(self) -> None:
+        """Tells who waits for a checkpoint that there will be none."""
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done(None, NodeClosed("the node was closed before the checkpoint was made"))
-        self._unhook()

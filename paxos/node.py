@@ -92,6 +92,7 @@ class _Process(Protocol):
 
     def fileno(self) -> int: ...
     def stop(self) -> object: ...
+    def status(self) -> Any: ...
 
 
 class Node:
@@ -229,6 +230,7 @@ class Node:
         """
         if self._group.closed:
             raise NodeClosed("the node has been closed")
+        self._engine.status()  # in a forked child it says that the node is not here
         future: asyncio.Future[int] = self._loop.create_future()
         self._group.checkpoint(future)
         return await future

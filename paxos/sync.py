@@ -114,6 +114,7 @@ class SyncNode:
         self._not_here("checkpoint()")
         if self._group.closed:
             raise NodeClosed("the node has been closed")
+        self._engine.status()  # in a forked child it says that the node is not here
         future: concurrent.futures.Future[int] = concurrent.futures.Future()
         self._group.checkpoint(future)
         return future.result()

@@ -45,6 +45,9 @@ WINDOW: Final = 8
 ANSWERS_WITHIN: Final = 0.5
 AGAIN_AFTER: Final = 2.0
 SOURCE_LOST_AFTER: Final = 6.0
+#: ... and for how long a checkpoint is kept for somebody who asked for a part of it.
+UNDER_WAY: Final = 20.0
+SECOND: Final = 1_000_000_000
 
 
 class Offer:
@@ -72,10 +75,20 @@ class Carrier(Protocol):
 class Server:
     """Answers the questions of nodes that are behind."""
 
-    def __init__(self, carrier: Carrier, background: Background, store: CheckpointStore) -> None:
+    def __init__(
+        self,
+        carrier: Carrier,
+        background: Background,
+        store: CheckpointStore,
+        now: Callable[[], int],
+        spoiled: Callable[[int, str], object],
+    ) -> None:
         self._carrier = carrier
         self._background = background
         self._store = store
+        self._now = now
+        self._spoiled = spoiled
+        self._asked_for: dict[int, int] = {}  # when, by instance
         self._manifests: dict[int, Manifest] = {}
         self._withdrawn = False
         self._busy = 0
@@ -88,6 +101,11 @@ class Server:
     def forget(self, instance: int) -> None:
         """This checkpoint has been removed."""
         self._manifests.pop(instance, None)
+
+    def under_way(self, now: int) -> list[int]:
+        """Checkpoints of which somebody has asked for a part lately."""
+        self._asked_for = {i: at for i, at in self._asked_for.items() if now - at < UNDER_WAY * SECOND and i in self._manifests}
+        return sorted(self._asked_for)
 
     def withdraw(self) -> None:
         """None of the checkpoints here is offered any more, nor one that is still to come."""
@@ -111,6 +129,8 @@ class Server:
         elif data[0] == WANT_MANIFEST and len(data) == _INSTANCE.size:
             instance = _INSTANCE.unpack(data)[1]
             manifest = self._manifests.get(instance)
+            if manifest is not None:
+                self._asked_for[instance] = self._now()
             encoded = manifest.encode() if manifest is not None else b""
             if len(encoded) > MANIFEST_BYTES:
                 logger.error("the manifest of instance %d has %d bytes: too large to be sent", instance, len(encoded))
@@ -124,14 +144,16 @@ class Server:
         if manifest is None or entry >= len(manifest.entries) or piece >= len(manifest.entries[entry].pieces):
             self._carrier.send(node, _PIECE.pack(PIECE_OF, instance, entry, piece))
             return
+        self._asked_for[instance] = self._now()
         if self._busy >= 2 * WINDOW:
             return  # it will ask again
 
         def done(data: bytes | None, error: BaseException | None) -> None:
             self._busy -= 1
-            if error is not None:
+            if isinstance(error, DamagedCheckpoint):
+                self._spoiled(instance, str(error))
+            elif error is not None:
                 logger.error("a piece of the checkpoint of instance %d cannot be read: %s", instance, error)
-                self.forget(instance)
             self._carrier.send(node, _PIECE.pack(PIECE_OF, instance, entry, piece) + (data or b""))
 
         self._busy += 1
@@ -283,6 +305,9 @@ class Fetch:
                     self._store.remove(instance)
                 else:
                     return None  # had come whole, and only reading it again had failed
+            for other in self._store.resumable():
+                if other.instance != instance:
+                    self._store.discard(other.instance)  # nobody has that one any more
             return self._store.incoming(manifest)
 
         def opened(incoming: Incoming | None, error: BaseException | None) -> None:

@@ -24,6 +24,10 @@ class FakeStatus:
     log_bytes: int = 9
     log_records: int = 10
     log_mode: str = "direct"
+    log_segments: int = 3
+    first_kept: int = 40
+    checkpoint: int = 50
+    votes: bool = True
     disk_full: bool = False
     elections: int = 1
     pending: int = 0
@@ -40,6 +44,15 @@ class FakeNode:
         self.calls: list[list[bytes]] = []
         self.held: list[asyncio.Future[None]] = []
         self.hold = False
+
+    async def checkpoint(self) -> int:
+        if self.hold:
+            gate = asyncio.get_running_loop().create_future()
+            self.held.append(gate)
+            await gate
+        if self.error is not None:
+            raise self.error
+        return len(self.calls)
 
     def status(self) -> FakeStatus:
         return FakeStatus(chosen=len(self.calls), applied=len(self.calls), commits=sum(map(len, self.calls)))

@@ -60,6 +60,11 @@ def proposed(effects: Effects) -> list[tuple[int, bytes]]:
     return [(e[4].get("instance", 0), e[5]) for e in short(effects) if e[0] == "send" and e[1] == "accept"]  # type: ignore[attr-defined,misc]
 
 
+def asked(core: Core, now: int, of: int, new: tuple[int, int] = NEW) -> list[tuple[int, bytes]]:
+    """What is proposed when another incarnation asks for the place of a member."""
+    return proposed([*core.replace(now, of, new), *core.pump(now)])
+
+
 def agree(core: Core, at: int, now: int, peers: tuple[int, ...] = (2,)) -> Effects:
     """The own write is durable, and these accept the instance."""
     effects = list(core.durable(now, core.state()["logged"]))
@@ -74,23 +79,50 @@ def agree(core: Core, at: int, now: int, peers: tuple[int, ...] = (2,)) -> Effec
 def test_a_master_proposes_the_new_incarnation_when_the_old_one_is_not_heard_any_more() -> None:
     core = master()
     core.receive(T + LONG - 100 * MS, frame(HEARTBEAT, 3, ballot=ballot(0, 3)))
-    assert core.replace(T + LONG, 3, NEW) == [], "the old one is there: two processes go by one id"
+    assert asked(core, T + LONG, 3) == [], "the old one is there: two processes go by one id"
     later = T + 2 * LONG
     core.receive(later, frame(ACCEPTED, 2, ballot=ballot(1, 1), first=0, last=0))
-    assert proposed(core.replace(later, 3, NEW)) == [(1, change(3))]
-    assert core.replace(later, 3, NEW) == [], "once is enough"
-    assert core.replace(later, 2, NEW) == []
+    assert asked(core, later, 3) == [(1, change(3))]
+    assert asked(core, later, 3) == [], "once is enough"
+    assert asked(core, later, 2) == [], "2 is heard"
     effects = agree(core, 1, later)
     assert ("membership", 2, 1 + ALPHA) in effects
     assert core.state()["members"][2] == (3, *NEW, 1 + ALPHA)
     assert core.state()["version"] == 1
-    assert core.replace(later, 3, NEW) == [], "it is a member now"
+    assert {value for _, value in asked(core, later, 3)} == {b""}, "it is a member now"
+
+
+def test_one_change_waits_until_the_one_before_it_is_in_force() -> None:
+    """3 was lost and replaced; 2 is paused for a moment, and somebody starts another process under its id. Were 2 replaced as
+    well before the new 3 has its vote, nobody but 1 would have one, and there would be no way on."""
+    core = master()
+    now = T + 2 * LONG
+    core.receive(now, frame(ACCEPTED, 2, ballot=ballot(1, 1), first=0, last=0))
+    assert asked(core, now, 3) == [(1, change(3))]
+    agree(core, 1, now)
+    now += 2 * LONG  # nothing is heard of 2 any more
+    assert {value for _, value in asked(core, now, 2, (5, 5))} == {b""}, "only the no-ops that carry the group on"
+    core.receive(now, learned(2, noops(ALPHA - 1), sender=3, inc=NEW))
+    assert core.state()["chosen"] == 1 + ALPHA
+    assert asked(core, now, 2, (5, 5))[-1][1] == change(2, version=1, new=(5, 5))
+
+
+def test_who_asks_does_not_wait_behind_values() -> None:
+    """With one instance in flight and a queue that is never empty the window is always full when somebody asks."""
+    core = master(window=1)
+    now = T + 2 * LONG
+    core.receive(now, frame(ACCEPTED, 2, ballot=ballot(1, 1), first=0, last=0))
+    for seq in range(1, 9):
+        core.submit(now, seq, [b"v"], now + 10_000 * MS)
+    core.pump(now)
+    assert asked(core, now, 3) == []
+    agree(core, 1, now)
+    assert proposed(core.pump(now)) == [(2, change(3))]
 
 
 def test_who_is_no_master_proposes_nobody() -> None:
-    assert node().replace(T + LONG, 3, NEW) == []
-    assert candidate().replace(T + LONG, 3, NEW) == []
-    assert follower().replace(T + LONG, 3, NEW) == []
+    for core in (node(), candidate(), follower()):
+        assert asked(core, T + LONG, 3) == []
 
 
 def test_an_idle_group_is_carried_to_where_the_change_is_in_force() -> None:
@@ -98,7 +130,7 @@ def test_an_idle_group_is_carried_to_where_the_change_is_in_force() -> None:
     core = master()
     now = T + 2 * LONG
     core.receive(now, frame(ACCEPTED, 2, ballot=ballot(1, 1), first=0, last=0))
-    core.replace(now, 3, NEW)
+    asked(core, now, 3)
     agree(core, 1, now)
     at = 2
     while at < 1 + ALPHA:

@@ -17,7 +17,7 @@ from mirror_machines import Bare, Filed, Journal
 from nodes import DEADLINE, book, until
 
 SMALL: dict[str, Any] = {
-    "segment_bytes": 1 << 20, "max_value": 1 << 16, "batch_bytes": 1 << 16, "log_budget": 4 << 20,
+    "segment_bytes": 1 << 20, "max_value": 1 << 16, "batch_bytes": 1 << 16, "log_budget": 4 << 20, "log_hold": 0,
 }  # fmt: skip
 VALUE = b"x" * 500
 

@@ -17,12 +17,16 @@ class Shell:
 
     def __init__(self) -> None:
         self.machine = KvStateMachine()
-        self.session = Session(1, "test:1", lambda sections: "", lambda: [])
+        self.session = Session(1, "test:1", lambda sections: "", lambda: [], self.no_checkpoint)
+
+    async def no_checkpoint(self) -> int:
+        raise AssertionError("nobody asked for a checkpoint")
 
     def __call__(self, *words: bytes | int) -> object:
         entry = dispatch(self.session, [word if isinstance(word, bytes) else b"%d" % word for word in words])
         if isinstance(entry, Local):
             return entry.reply
+        assert isinstance(entry, bytes)
         return self.machine.apply(self.machine.last_applied() + 1, entry)
 
 

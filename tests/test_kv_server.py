@@ -267,6 +267,58 @@ def test_close_answers_what_is_under_way() -> None:
     with_server(body)
 
 
+def test_a_checkpoint_has_its_turn_among_the_commands() -> None:
+    async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
+        wire = await connect()
+        node.hold = True
+        wire.send("SET k v", "PAXOS.CHECKPOINT", "GET k", "PING", "paxos.checkpoint", "ECHO end")
+        await until(lambda: bool(node.held))
+        assert len(node.calls) == 1
+        node.held.pop().set_result(None)
+        await until(lambda: bool(node.held))  # the checkpoint is under way
+        assert len(node.calls) == 1, "what is behind it waits"
+        node.release()
+        assert await wire.replies(6) == [b"OK", 1, b"v", b"PONG", 2, b"end"]
+
+    with_server(body)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (paxos.StorageError("the disk is full"), "ERR the disk is full"),
+        (paxos.NodeClosed("closed"), "ERR closed"),
+        (ZeroDivisionError("of the snapshot"), "ERR ZeroDivisionError: of the snapshot"),
+    ],
+)
+def test_a_checkpoint_that_is_not_made_says_why(error: Exception, words: str) -> None:
+    async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
+        wire = await connect()
+        node.error = error
+        wire.send("PAXOS.CHECKPOINT", "PAXOS.CHECKPOINT x", "PING")
+        assert await wire.replies(3) == [
+            ("error", words),
+            ("error", "ERR wrong number of arguments for 'paxos.checkpoint' command"),
+            b"PONG",
+        ]
+
+    with_server(body)
+
+
+def test_close_does_not_wait_for_a_checkpoint_for_ever() -> None:
+    async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
+        wire = await connect()
+        node.hold = True
+        wire.send("PAXOS.CHECKPOINT")
+        await until(lambda: bool(node.held))
+        await kv.close(grace=0.01)
+        assert not kv.working
+        with pytest.raises(EOFError):
+            await wire.reply()
+
+    with_server(body)
+
+
 def test_quit_reset_and_arity() -> None:
     async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
         wire = await connect()
@@ -322,6 +374,8 @@ def test_redis_py_is_a_client_unchanged(protocol: int) -> None:
             info = await client.info()
             assert (info["redis_mode"], info["role"], info["loading"]) == ("standalone", "master", 0)
             only = await client.info("paxos")
+            kept = ("paxos_checkpoint", "paxos_first_kept", "paxos_log_segments", "paxos_votes")
+            assert [only[name] for name in kept] == [50, 40, 3, 1]
             assert "redis_mode" not in only
             assert (only["paxos_node_id"], only["paxos_master_id"], only["paxos_checksum"]) == (1, 1, 12345)
             for name in ("chosen", "applied", "commits", "fsyncs", "log_writes", "log_bytes"):

@@ -300,7 +300,7 @@ def test_an_option_out_of_range_is_refused() -> None:
 
 
 def test_a_log_that_begins_between_formation_and_formed_is_whole() -> None:
-    """The two are written again beside a BASE, and a segment may end between them. Then it goes, and the second of them is left."""
+    """The two are written again beside a BASE, and a segment may end between them: it goes, and the second of them is left."""
     formation_, formed, watermark = 3, 4, 8
     life = Life()
     try:

@@ -66,7 +66,9 @@ class Net:
         self.here = stores.pop()
         self.asked: list[tuple[int, int]] = []  # (source, type)
         for node, store in zip(checkpoints, stores, strict=True):
-            server = self.sources[node] = Server(self._carrier(node), self.time, store)
+            server = self.sources[node] = Server(
+                self._carrier(node), self.time, store, lambda: self.time.now, lambda instance, why: None
+            )
             if checkpoints[node]:
                 server.offer(make(store, checkpoints[node]))
         self.done: list[Manifest | None] = []

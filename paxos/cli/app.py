@@ -19,8 +19,12 @@ Examples:
   paxos demo
   paxos serve --id 1 --cluster 1=10.0.0.1:7101,2=10.0.0.2:7101,3=10.0.0.3:7101 --data /var/lib/paxos --resp 0.0.0.0:6379
   paxos bench --clients 1000 --value-size 100 --seconds 5
+  paxos verify /var/lib/paxos        # of a node that is stopped
+  paxos log /var/lib/paxos
+  paxos checkpoint 10.0.0.1:6379
 """
 
+RECORD_TYPES = ["write", "identity", "formation", "formed", "promise", "accept", "learn", "watermark", "base"]
 LEVELS = ["debug", "info", "warning", "error"]
 
 loop_option = click.option(
@@ -35,7 +39,7 @@ loop_option = click.option(
 )
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Replicated state machines: a key-value service on three machines, a demonstration, a benchmark."""
+    """Replicated state machines: a key-value service on three machines, its tools, a demonstration, a benchmark."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
         ctx.exit(2)
@@ -170,6 +174,108 @@ def bench(
         nodes, clients, value_size, seconds, warmup, batch, window, remote, floor, data, as_json, loop
     )
     loops.run(module.bench(options))
+
+
+directory_argument = click.argument(
+    "directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  paxos verify /var/lib/paxos
+  paxos verify /var/lib/paxos --json | jq '.findings[]'
+"""
+)
+@directory_argument
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
+def verify(directory: Path, as_json: bool) -> None:
+    """Check every byte of a stopped node's data directory: log, checkpoints, what is left over. Nothing is changed.
+
+    For what is wrong it says where, what the next start makes of it, and what to do. The exit status is 0 when all is good
+    (what was torn when the process ended is), 1 when something is damaged, 2 when DIR cannot be looked at, as while a node
+    runs on it.
+    """
+    from . import verify as module
+
+    if not module.run(directory, as_json):
+        raise SystemExit(1)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  paxos log /var/lib/paxos                                    # the node, its cluster, its segments
+  paxos log /var/lib/paxos --records --limit 20
+  paxos log /var/lib/paxos --records --from 1000 --to 1010
+  paxos log /var/lib/paxos --records --type promise --type base --json
+  paxos log /var/lib/paxos --instance 1003 --hex              # where its value lies, and the value
+"""
+)
+@directory_argument
+@click.option("--records", is_flag=True, help="List the records, in log order.")
+@click.option("--from", "first", type=click.IntRange(min=0), help="Only records about instances from this one on.")
+@click.option("--to", "last", type=click.IntRange(min=0), help="... and up to this one.")
+@click.option("--type", "types", type=click.Choice(RECORD_TYPES), multiple=True,
+              help="Only records of this type; may be given again. write: the writes that they lie in.")  # fmt: skip
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many records.")
+@click.option("--instance", type=click.IntRange(min=0), help="Where the value of this instance lies, and the value.")
+@click.option("--hex", "as_hex", is_flag=True, help="With --instance: the whole value, in hexadecimal.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: the node, each segment, each record.")
+def log(
+    directory: Path,
+    records: bool,
+    first: int | None,
+    last: int | None,
+    types: tuple[str, ...],
+    limit: int | None,
+    instance: int | None,
+    as_hex: bool,
+    as_json: bool,
+) -> None:
+    """Show what the log of a stopped node holds: its segments, system variables, records, values, damage.
+
+    The exit status is 0 when all is good, 1 when the log is damaged or the instance is not in it, 2 when DIR cannot be looked
+    at, as while a node runs on it.
+    """
+    from . import log as module
+
+    if not records and (first is not None or last is not None or types or limit is not None):
+        raise click.UsageError("--from, --to, --type and --limit go with --records")
+    if records and instance is not None:
+        raise click.UsageError("--records or --instance, not both; for a range: --records --from 5 --to 9")
+    if as_hex and instance is None:
+        raise click.UsageError("--hex goes with --instance")
+    if "write" in types and (len(set(types)) > 1 or first is not None or last is not None):
+        raise click.UsageError("--type write goes with no other type, and a write is about no instance")
+    if first is not None and last is not None and first > last:
+        raise click.UsageError(f"--from {first} is above --to {last}")
+    options = module.LogOptions(directory, records, first, last, types, limit, instance, as_hex, as_json)
+    if not module.run(options):
+        raise SystemExit(1)
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  paxos checkpoint 10.0.0.1:6379
+  paxos checkpoint 127.0.0.1:6379 --timeout 600 --json
+"""
+)
+@click.argument("address", metavar="HOST:PORT", callback=address_option)
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=3600.0, show_default=True,
+              help="Seconds until the checkpoint must be there.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else.")
+def checkpoint(address: tuple[str, int], timeout: float, as_json: bool) -> None:
+    """Have a running node of the key-value service make a checkpoint. HOST:PORT is what it was given with --resp.
+
+    It is durable, and was read again, when this ends; the log below it may then be deleted.
+    """
+    from . import checkpoint as module
+    from . import loops
+
+    loops.run(module.run(module.CheckpointOptions(address, timeout, as_json)))
 
 
 def _parsed(parse: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], object]:

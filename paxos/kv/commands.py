@@ -1,14 +1,14 @@
 """Commands: from a client's words to a value for the log, or to an answer that needs no log.
 
 A handler is called with the session (the connection's own settings) and the words, and returns ``bytes``, the value to
-propose, or a :class:`Local` reply. What can be refused without looking at the data is refused here, before it costs a
-log write.
+propose, a :class:`Local` reply, or :class:`Work` of this node whose outcome is the reply. What can be refused without looking
+at the data is refused here, before it costs a log write.
 """
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 from . import values as v
@@ -36,10 +36,19 @@ class Local:
         self.protocol = protocol
 
 
+class Work:
+    """What this node does by itself, in its turn among the commands of the connection; what comes of it is the reply."""
+
+    __slots__ = ("start",)
+
+    def __init__(self, start: Callable[[], Awaitable[Reply]]) -> None:
+        self.start = start
+
+
 class Session:
     """What one connection has set for itself, and what it may ask of the server."""
 
-    __slots__ = ("address", "client_id", "info", "list_clients", "name", "protocol")
+    __slots__ = ("address", "checkpoint", "client_id", "info", "list_clients", "name", "protocol")
 
     def __init__(
         self,
@@ -47,11 +56,13 @@ class Session:
         address: str,
         info: Callable[[list[str]], str],
         list_clients: Callable[[], list[Session]],
+        checkpoint: Callable[[], Awaitable[int]],
     ) -> None:
         self.client_id = client_id
         self.address = address
         self.info = info
         self.list_clients = list_clients
+        self.checkpoint = checkpoint
         self.name = b""
         self.protocol = 2
 
@@ -65,7 +76,7 @@ class Session:
         )
 
 
-Handler: TypeAlias = Callable[[Session, Words], "bytes | Local"]
+Handler: TypeAlias = Callable[[Session, Words], "bytes | Local | Work"]
 
 SYNTAX_ERROR: Final = Local(ErrorReply("ERR syntax error"))
 BAD_INTEGER: Final = Local(NOT_AN_INTEGER)
@@ -82,8 +93,8 @@ _CONFIG: Final = {
 }
 
 
-def dispatch(session: Session, words: Words) -> bytes | Local:
-    """The value to propose for a command, or its local reply. ``words`` is not empty."""
+def dispatch(session: Session, words: Words) -> bytes | Local | Work:
+    """The value to propose for a command, its local reply, or what this node has to do for it. ``words`` is not empty."""
     entry = _COMMANDS.get(words[0])
     if entry is None:
         entry = _COMMANDS.get(words[0].upper())
@@ -200,6 +211,10 @@ def _echo(session: Session, words: Words) -> Local:
 def _info(session: Session, words: Words) -> Local:
     text = session.info([word.decode("latin-1").lower() for word in words[1:]])
     return Local(text.encode())
+
+
+def _checkpoint(session: Session, words: Words) -> Work:
+    return Work(session.checkpoint)
 
 
 def _select(session: Session, words: Words) -> Local:
@@ -340,6 +355,7 @@ _COMMANDS: Final[dict[bytes, tuple[int, int, Handler]]] = {
     b"LLEN": (2, 2, _one_key(v.OP_LLEN)),
     b"LRANGE": (4, 4, _lrange),
     b"MGET": (2, _ANY, _many(v.OP_MGET)),
+    b"PAXOS.CHECKPOINT": (1, 1, _checkpoint),
     b"PING": (1, 2, _ping),
     b"QUIT": (1, _ANY, _quit),
     b"RESET": (1, 1, _reset),

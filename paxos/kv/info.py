@@ -39,6 +39,14 @@ class StatusView(Protocol):
     @property
     def log_mode(self) -> str: ...
     @property
+    def log_segments(self) -> int: ...
+    @property
+    def first_kept(self) -> int: ...
+    @property
+    def checkpoint(self) -> int: ...
+    @property
+    def votes(self) -> bool: ...
+    @property
     def disk_full(self) -> bool: ...
     @property
     def elections(self) -> int: ...
@@ -78,6 +86,10 @@ def info_text(status: StatusView, sections: list[str], clients: int, uptime: flo
             "paxos_log_bytes": status.log_bytes,
             "paxos_log_records": status.log_records,
             "paxos_log_mode": status.log_mode,
+            "paxos_log_segments": status.log_segments,
+            "paxos_first_kept": status.first_kept,
+            "paxos_checkpoint": status.checkpoint,
+            "paxos_votes": int(status.votes),
             "paxos_disk_full": int(status.disk_full),
             "paxos_checksum": status.checksum,
             "paxos_elections": status.elections,

@@ -20,9 +20,9 @@ from typing import Final, Protocol, cast
 
 from paxos import OutcomeUnknown, PartialOutcome, PaxosError, Refused, ValueTooLarge
 
-from .commands import Local, Session, dispatch
+from .commands import Local, Session, Work, dispatch
 from .info import StatusView, info_text
-from .replies import ErrorReply, encode
+from .replies import ErrorReply, Reply, encode
 from .requests import ProtocolError, RequestReader
 
 logger = logging.getLogger("paxos.kv")
@@ -46,6 +46,7 @@ class ProposingNode(Protocol):
     def propose(self, value: bytes, *, timeout: float = ...) -> Awaitable[object]: ...
     def propose_many(self, values: Sequence[bytes], *, timeout: float = ...) -> Awaitable[Sequence[object]]: ...
     def status(self) -> StatusView: ...
+    def checkpoint(self) -> Awaitable[int]: ...
 
 
 def error_reply(error: BaseException) -> ErrorReply:
@@ -75,6 +76,7 @@ class KvServer:
         self.connections: set[_Connection] = set()
         self.commands = 0
         self.proposer = _Proposer(node, timeout)
+        self.working: set[asyncio.Task[None]] = set()
         self._started = time.monotonic()
         self._last_client = 0
         self._server: asyncio.Server | None = None
@@ -101,12 +103,15 @@ class KvServer:
             self._server.close()
         for connection in list(self.connections):
             connection.finish()
-        if self.proposer.under_way:
-            await asyncio.wait(self.proposer.under_way, timeout=grace)
+        if self.proposer.under_way or self.working:
+            await asyncio.wait([*self.proposer.under_way, *self.working], timeout=grace)
             # The replies are written by callbacks that run after this task was made ready.
             await asyncio.sleep(0)
         for connection in list(self.connections):
             connection.end()
+        for work in self.working:
+            work.cancel()
+        await asyncio.gather(*self.working, return_exceptions=True)
 
     def next_client(self) -> int:
         """A number for a new connection."""
@@ -121,6 +126,24 @@ class KvServer:
     def sessions(self) -> list[Session]:
         """The sessions of all connections, oldest first."""
         return sorted((connection.session for connection in self.connections), key=lambda s: s.client_id)
+
+
+    def work(self, connection: _Connection, work: Work) -> None:
+        """Does it, and hands what comes of it to the connection."""
+        task = asyncio.get_running_loop().create_task(self._work(connection, work))
+        self.working.add(task)
+        task.add_done_callback(self.working.discard)
+
+    async def _work(self, connection: _Connection, work: Work) -> None:
+        reply: Reply
+        try:
+            reply = await work.start()
+        except PaxosError as error:
+            reply = ErrorReply(f"ERR {error}")
+        except Exception as error:  # of the state machine's snapshot(), say
+            logger.exception("what a client has asked this node to do has failed")
+            reply = ErrorReply(f"ERR {type(error).__name__}: {error}")
+        connection.complete([reply])
 
 
 class _Proposer:
@@ -215,7 +238,7 @@ class _Connection(asyncio.Protocol):
 
     Commands wait in ``_queue``; a run of them is ``_batch`` while its values are proposed; replies wait in ``_ready``
     while the client does not read. An entry of queue and batch is the value to propose or the :class:`Local` reply that
-    has to keep its place.
+    has to keep its place. :class:`Work` is a batch of its own.
     """
 
     __slots__ = (
@@ -236,9 +259,9 @@ class _Connection(asyncio.Protocol):
     def __init__(self, server: KvServer) -> None:
         self._server = server
         self._reader = RequestReader(server.max_value)
-        self._queue: deque[bytes | Local] = deque()
+        self._queue: deque[bytes | Local | Work] = deque()
         self._queue_bytes = 0
-        self._batch: list[bytes | Local] = []
+        self._batch: list[bytes | Local | Work] = []
         self._ready: deque[object] = deque()
         self._transport: asyncio.Transport | None = None
         self._protocol = 2  # of the next reply to be written; the session's is of the next command
@@ -252,7 +275,7 @@ class _Connection(asyncio.Protocol):
         server = self._server
         peer = transport.get_extra_info("peername")
         address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
-        self.session = Session(server.next_client(), address, server.info, server.sessions)
+        self.session = Session(server.next_client(), address, server.info, server.sessions, server.node.checkpoint)
         if len(server.connections) >= server.max_clients:
             transport.write(b"-ERR max number of clients reached\r\n")
             transport.close()
@@ -305,7 +328,7 @@ class _Connection(asyncio.Protocol):
                     entry = Local(ErrorReply(f"ERR command of {size} bytes exceeds the maximum of {max_value}"))
                 else:
                     self._queue_bytes += size
-            elif entry.close:  # type: ignore[union-attr]  # not bytes: a Local
+            elif type(entry) is Local and entry.close:
                 queue.append(entry)
                 self._closing = True
                 break
@@ -317,18 +340,18 @@ class _Connection(asyncio.Protocol):
             self._start()
 
     def complete(self, outcomes: Sequence[object]) -> None:
-        """The outcomes of the values in the batch, in order."""
+        """The outcomes of the values in the batch, in order, or of the work that it is."""
         batch, self._batch = self._batch, []
         if self._transport is None:
             return
         at = 0
         ready = self._ready
         for entry in batch:
-            if type(entry) is bytes:
+            if type(entry) is Local:
+                ready.append(entry)
+            else:
                 ready.append(outcomes[at])
                 at += 1
-            else:
-                ready.append(entry)
         self._start()
 
     def finish(self) -> None:
@@ -346,9 +369,12 @@ class _Connection(asyncio.Protocol):
         """Make the next batch from the head of the queue, and answer what needs none."""
         queue = self._queue
         ready = self._ready
-        while queue and type(queue[0]) is not bytes:
+        while queue and type(queue[0]) is Local:
             ready.append(queue.popleft())
-        if queue:
+        if queue and type(work := queue[0]) is Work:
+            self._batch.append(queue.popleft())
+            self._server.work(self, work)
+        elif queue:
             values: list[bytes] = []
             batch = self._batch
             size = 0
@@ -359,6 +385,8 @@ class _Connection(asyncio.Protocol):
                         break
                     values.append(entry)
                     size += len(entry)
+                elif type(entry) is Work:
+                    break
                 batch.append(queue.popleft())
             self._queue_bytes -= size
             self._server.proposer.submit(self, values)

@@ -438,8 +438,9 @@ cdef class SimHandle(Handle):
         world_wake(self.sim)
 
     def making(self, bint on):
-        Handle.making(self, on)
-        world_wake(self.sim)
+        if self.sim != NULL:
+            Handle.making(self, on)
+            world_wake(self.sim)
 
     def drop(self, uint64_t segment):
         Handle.drop(self, segment)

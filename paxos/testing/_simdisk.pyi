@@ -12,9 +12,10 @@ __test__: dict[str, str]
 class SimFolder(Folder):
     """The data directory of a simulated node; made by the simulator, or by :meth:`MemoryDisk.folder`."""
 
-    def replace(self, name: str, data: bytes | None) -> None:
+    def replace(self, name: str, data: bytes | None, *, damaged: bool = False) -> None:
         """Puts other bytes, all durable, into a file that nobody has open; None: the file is gone. The judge counts what
-        is written to this disk from then on for nothing."""
+        is written to this disk from then on for nothing, unless the bytes were only ``damaged``: then none of them must be
+        believed."""
 
 @final
 class MemoryDisk:

@@ -462,6 +462,10 @@ cdef class SimFolder(Folder):
             raise OSError(error, "the process ended", self.path)
         return f"{self.path}/quarantine/{number:03d}"
 
+    def lived(self):
+        """Whether there is more here than a log: one that was set aside, or checkpoints."""
+        return any(name.startswith("q") or ".manifest" in name for name in self.names())
+
     def files(self):
         """The files of checkpoints. They lie beside those of the log."""
         cdef Disk disk
@@ -510,12 +514,13 @@ cdef class SimFolder(Folder):
         if error:
             raise OSError(error, "the process ended", name)
 
-    def replace(self, name, data):
+    def replace(self, name, data, *, bint damaged=False):
         """Puts other bytes, all durable, into a file that nobody has open; None: the file is gone. Nobody is told of
-        what is written to this disk from then on."""
+        what is written to this disk from then on, unless it was only damaged."""
         cdef SimFile *f = self.file(name)
         cdef size_t i
-        self.sim.persisted = NULL       # who reads what is written, and believes it, can no longer
+        if not damaged:
+            self.sim.persisted = NULL       # who reads what is written, and believes it, can no longer
         if data is None:
             f.linked = False
             return

@@ -167,6 +167,7 @@ class Replica:
             batch_values=4096,
         )
         self.handle, self.group = handle, group
+        group.strict = True
         store = CheckpointStore(handle.files())
         background = _Background(cluster.world, handle)
         work = Path(f"node{self.id}")  # never made: simulated state machines have no files

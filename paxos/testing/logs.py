@@ -351,7 +351,9 @@ class _Life:
                 except WrongDirectory:
                     self.happen("another node's")
             if dice.random() < (0.9 if self.at_ends else 0.5):
-                self.disk.die(dice.randrange(5, 8) if self.at_ends else dice.randrange(12))
+                # About where a torn end is erased: that comes behind the probe, and a sync of each spare.
+                spares = sum(name.startswith("spare-") for name in self.disk.folder().names())
+                self.disk.die(dice.randrange(4, 7) + spares if self.at_ends else dice.randrange(12))
             try:
                 self.start()
             except DamagedLog:

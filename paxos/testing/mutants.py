@@ -588,8 +588,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "nobody-is-taken-in",
         "S16: a node that asks for a place gets none",
         "_proposer.pyx",
-        "    if (r.role != ROLE_MASTER or not r.master_settled or index == r.self or r.change_at > r.chosen\n",
-        "    if (True or not r.master_settled or index == r.self or r.change_at > r.chosen\n",
+        "    if not r.master_settled or r.change_at > r.chosen or r.chosen < membership_settled(r):\n",
+        "    if True:\n",
     ),
     Mutant(
         "newcomer-knows-old-members-only",
@@ -645,7 +645,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "checkpoint-not-asked-for",
         "S16: who is told that the log is deleted does not fetch a checkpoint",
         "group.py",
-        "                    self._keeper.behind(event[2])\n",
+        "                    self._guarded(self._keeper.behind, event[2])\n",
         "                    pass\n",
     ),
     Mutant(
