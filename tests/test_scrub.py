@@ -6,7 +6,9 @@ import asyncio
 import functools
 import logging
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,6 +119,57 @@ def test_a_segment_that_is_not_there_or_cannot_be_read_is_damage() -> None:
         log.scrub(1).step(SIZE, 4096)
     with pytest.raises(ValueError, match="does not reach"):
         log.scrub(1).step(SIZE + 1, 4096)
+
+
+class Recycled:
+    """A segment that is taken from under its reader, and an engine that says so."""
+
+    ended, offset = False, 4096
+
+    def __init__(self, oldest: int) -> None:
+        self.oldest, self.after = 1, oldest
+        self.dropped: list[int] = []
+
+    def status(self) -> dict[str, int]:
+        return {"segment_bytes": SIZE}
+
+    def log_span(self) -> tuple[int, int, int]:
+        return self.oldest, 2, 8192
+
+    def scrub(self, segment: int) -> Recycled:
+        return self
+
+    def step(self, end: int, size: int) -> int:
+        self.oldest = self.after
+        raise DamagedLog("something else stands there")
+
+    def drop(self, segment: int) -> None:
+        self.dropped.append(segment)
+
+    # ... and a background in which work is done at once, and time stands still
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
+        self.call = call
+
+    def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]) -> None:
+        try:
+            result = work()
+        except DamagedLog as error:
+            done(None, error)
+        else:
+            done(result, None)
+
+    # ... and a keeper whose state machine has failed
+    def stopped(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("oldest", [1, 2])
+def test_what_does_not_verify_is_damage_only_while_it_is_part_of_the_log(oldest: int) -> None:
+    stub: Any = Recycled(oldest)
+    scrub = Scrub(stub, stub, stub, stub, 1000)
+    stub.call()
+    assert scrub.damage == (oldest == 1)
+    assert stub.dropped == [1] * (oldest == 1)
 
 
 # ---- whole nodes, simulated ----
