@@ -193,6 +193,6 @@ cdef class SegmentScrub:
             if self.error != OK:
                 return BAD_WRITE
             self.walk.chain = chain
-            self.walk.offset += write.length
+            self.walk.offset = self.walk.offset + write.length
             self.walk.ended = r.flags & LOG_END
         return TAKEN

@@ -23,7 +23,7 @@ SEGMENT = 16 << 20
 
 
 async def _live(path: Path) -> None:
-    async with cluster(path, 1, machine=KvStateMachine, mirror=False) as nodes:
+    async with cluster(path, 1, machine=KvStateMachine, mirror=False, log_hold=0) as nodes:
         for number in range(10):
             await nodes[1].propose(v.encode_set(b"key", b"value\x01%d" % number, 0))
         await nodes[1].checkpoint()

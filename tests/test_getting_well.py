@@ -411,3 +411,106 @@ def test_threads_make_checkpoints_too(tmp_path: Path) -> None:
             node.close()
     with pytest.raises(paxos.NodeClosed):
         nodes[0].checkpoint()
+
+
+# ---- what an attack on all this found, each under its name
+
+
+def test_nodes_that_have_all_lost_their_logs_form_no_new_cluster(tmp_path: Path) -> None:
+    """One bad firmware, one loss of power: were each to count as empty, together they would begin anew, and nobody had been asked
+    (rule 9). They wait for one that still has it."""
+
+    async def story(c: Cluster) -> None:
+        await c.write(1000)
+        await c.level()
+        signature = c.nodes[1]._engine.status()["signature"]  # type: ignore[attr-defined]
+        await c.stop()
+        kept = tmp_path / "kept"
+        shutil.copytree(tmp_path / "1", kept)  # (a backup of a stopped node: it is started in its place, and only there)
+        for id_ in (1, 2, 3):
+            flip(min((tmp_path / str(id_) / "log").glob("*.seg")), 9000)
+        await c.start()
+        heard = [n._engine.status() for n in c.nodes.values()]  # type: ignore[attr-defined]
+        assert all(s["damage"] for s in heard)
+        await until(lambda: all(all(n.status().peers.values()) for n in c.nodes.values()), "all have met")
+        await asyncio.sleep(1)  # long enough for a formation; that none comes about has no event
+        assert not any(n.status().formed for n in c.nodes.values())
+        await c.stop(1)
+        shutil.rmtree(tmp_path / "1")
+        kept.rename(tmp_path / "1")
+        await c.start(1)
+        engine = c.nodes[1]._engine
+        await until(lambda: engine.status()["signature"] == signature, "it is of the old cluster")
+
+    run(tmp_path, story)
+
+
+def test_a_state_machine_that_has_failed_is_not_put_into_a_checkpoint(tmp_path: Path) -> None:
+    """Half an instance may be in it: called "all below", it would be applied twice after the mend."""
+
+    async def story(c: Cluster) -> None:
+        await c.write(100)
+        node = c.nodes[c.master()]
+        made = await node.checkpoint()
+        with pytest.raises(paxos.PaxosError):
+            await node.propose_many([b"good", b"poison"], timeout=DEADLINE)
+        await until(lambda: node.status().state_machine_error is not None, "it has failed")
+        with pytest.raises(paxos.StorageError, match="has failed"):
+            await node.checkpoint()
+        assert node.status().checkpoint == made
+
+    run(tmp_path, story, machine=Failing, mirror=False)
+
+
+class Failing(Journal):
+    def apply_batch(self, instance: int, values: Any) -> Any:
+        for value in values:
+            if value == b"poison":
+                raise ValueError("poison")
+            self.values.append(value)
+        return values
+
+
+def test_a_node_that_is_closed_while_a_checkpoint_is_awaited_says_so_where_it_is_awaited(tmp_path: Path) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_debug(True)  # touches of a future from another thread are errors
+        node = await paxos.Node.open(
+            tmp_path / "1", node_id=1, cluster=book(1), state_machine=Big, **(SMALL | {"checkpoint_rate": 1 << 20})
+        )
+        await node.wait_ready(DEADLINE)
+        await node.propose(VALUE, timeout=DEADLINE)
+        waiting = asyncio.ensure_future(node.checkpoint())
+        await until(lambda: node._group.keeper._making, "it is being made")
+        await node.close()
+        with pytest.raises(paxos.NodeClosed):
+            await waiting
+
+    asyncio.run(main())
+
+
+def test_a_checkpoint_that_is_found_damaged_as_it_is_sent_is_made_anew(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.write(500)
+        for node in c.nodes.values():
+            await node.checkpoint()
+        await c.level()
+        lost = other_than(c.master())
+        await c.stop(lost)
+        shutil.rmtree(tmp_path / str(lost))
+        others = [id_ for id_ in (1, 2, 3) if id_ != lost]
+        before = {}
+        for id_ in others:
+            (data,) = (tmp_path / str(id_) / "checkpoints").glob("*.data")
+            flip(data, data.stat().st_size // 2)
+            before[id_] = data.read_bytes()
+        await c.start(lost)
+        await c.level()
+        await until(
+            lambda: any(
+                before[id_] not in [f.read_bytes() for f in (tmp_path / str(id_) / "checkpoints").glob("*.data")]
+                for id_ in others
+            ),
+            "one of them has made another",
+        )
+
+    run(tmp_path, story)

@@ -69,8 +69,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "durable-told-early",
         "2: the host tells of records before it has written them",
         "_round.pyx",
-        "    cdef int error = store_recycle(h.store, oldest) if oldest else store_flush(h.store)\n",
-        "    cdef int error = 0\n",
+        "    else:\n        error = store_flush(h.store)\n    if error == STORE_NO_ROOM:\n",
+        "    else:\n        error = 0\n    if error == STORE_NO_ROOM:\n",
     ),
     # -- rules 3 and 4: what a candidate learns and proposes again
     Mutant(
