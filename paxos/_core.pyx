@@ -399,10 +399,10 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
     cdef Slot *s
     cdef int result = 0
     if type == RECORD_BASE:
-        if not r.before_base:
+        if not r.before_base and instance != r.first_kept:
             return -1               # the newest one should have been taken first (replica_restore_base)
         if instance == r.first_kept:
-            r.before_base = False   # two of one instance do not follow each other
+            r.before_base = False   # (of two of one instance nothing was chosen in between; see replica_base_again)
         return 0
     if type == RECORD_PROMISE:
         if size != sizeof(RecordPromise):

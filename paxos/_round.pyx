@@ -541,6 +541,8 @@ cdef int host_restore_first(Host *h, uint8_t type, uint32_t group, uint64_t inst
     if not newest:
         if type != RECORD_FORMATION and type != RECORD_FORMED:
             return 0
+        if type == RECORD_FORMED and h.formation.state == STATE_EMPTY and h.store.writer.oldest > 1:
+            return 0                # its FORMATION was the last record of a segment that is gone; both stand further on again
         h.formation_segment = segment
         return formation_restore(&h.formation, type, body, size)
     if type != RECORD_BASE:

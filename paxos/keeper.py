@@ -231,7 +231,9 @@ class Keeper:
         late = 1 + rank / (2 * len(nodes))
         # (By size only if there is something to be gained: not over and over where so much is kept for others.)
         grown = status["log_bytes"] - self._made_at_bytes
-        due = status["log_segments"] * status["segment_bytes"] * 2 >= policy.budget * late and grown * 8 >= policy.budget
+        due = (
+            status["log_segments"] * status["segment_bytes"] * 2 >= policy.budget * late and grown * 8 >= policy.budget
+        )
         due = due or bool(policy.instances and new >= policy.instances * late)
         due = due or bool(policy.seconds and now - self._made_at >= policy.seconds * late * 1e9)
         if due and not self.able:
@@ -441,6 +443,7 @@ class Keeper:
         if self._fetch is not None:
             self._fetch.close()
             self._fetch = None
+        self._server.close()
         self._unhook()
 
     def abandon(self) -> None:

@@ -73,6 +73,7 @@ class Scrub:
     def close(self) -> None:
         """No more of it."""
         self._closed = True
+        self._pass = iter(())  # (it knows this object)
 
     # -- reading
 

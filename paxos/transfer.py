@@ -104,8 +104,14 @@ class Server:
 
     def under_way(self, now: int) -> list[int]:
         """Checkpoints of which somebody has asked for a part lately."""
-        self._asked_for = {i: at for i, at in self._asked_for.items() if now - at < UNDER_WAY * SECOND and i in self._manifests}
+        self._asked_for = {
+            i: at for i, at in self._asked_for.items() if now - at < UNDER_WAY * SECOND and i in self._manifests
+        }
         return sorted(self._asked_for)
+
+    def close(self) -> None:
+        """Nobody is told of damage any more."""
+        self._spoiled = lambda instance, why: None
 
     def withdraw(self) -> None:
         """None of the checkpoints here is offered any more, nor one that is still to come."""

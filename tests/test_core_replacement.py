@@ -334,6 +334,8 @@ def test_a_restart_begins_where_the_newest_base_says() -> None:
         (RECORD_ACCEPT, at + 1, record(RECORD_ACCEPT, ballot=ballot(4, 3), chosen=at - 1, chain=5, data=X)),
         (RECORD_BASE, at, body),
         (RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=at, chain=checksum)),
+        (RECORD_BASE, at, body),  # written again, for the segment of the first one is damaged
+        (RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=at, chain=checksum)),
     ]
     for row in before:
         assert again.restore(*row), row
@@ -351,7 +353,8 @@ def test_a_restart_begins_where_the_newest_base_says() -> None:
         (RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=4, chain=99)),
         (RECORD_LEARN, 4, record(RECORD_LEARN, chosen=4, chain=99, data=X)),
         (RECORD_ACCEPT, 4, record(RECORD_ACCEPT, ballot=ballot(9, 3), chosen=10, chain=0, data=X)),
-        (RECORD_BASE, 10, b""),
+        (RECORD_BASE, 9, b""),
+        (RECORD_BASE, 11, b""),
     ],
 )
 def test_behind_its_base_a_log_does_not_go_back(kind: int, instance: int, body: bytes) -> None:

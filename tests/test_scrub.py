@@ -6,7 +6,9 @@ import asyncio
 import functools
 import logging
 import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,6 +119,57 @@ def test_a_segment_that_is_not_there_or_cannot_be_read_is_damage() -> None:
         log.scrub(1).step(SIZE, 4096)
     with pytest.raises(ValueError, match="does not reach"):
         log.scrub(1).step(SIZE + 1, 4096)
+
+
+class Recycled:
+    """A segment that is taken from under its reader, and an engine that says so."""
+
+    ended, offset = False, 4096
+
+    def __init__(self, oldest: int) -> None:
+        self.oldest, self.after = 1, oldest
+        self.dropped: list[int] = []
+
+    def status(self) -> dict[str, int]:
+        return {"segment_bytes": SIZE}
+
+    def log_span(self) -> tuple[int, int, int]:
+        return self.oldest, 2, 8192
+
+    def scrub(self, segment: int) -> Recycled:
+        return self
+
+    def step(self, end: int, size: int) -> int:
+        self.oldest = self.after
+        raise DamagedLog("something else stands there")
+
+    def drop(self, segment: int) -> None:
+        self.dropped.append(segment)
+
+    # ... and a background in which work is done at once, and time stands still
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
+        self.call = call
+
+    def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], object]) -> None:
+        try:
+            result = work()
+        except DamagedLog as error:
+            done(None, error)
+        else:
+            done(result, None)
+
+    # ... and a keeper whose state machine has failed
+    def stopped(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("oldest", [1, 2])
+def test_what_does_not_verify_is_damage_only_while_it_is_part_of_the_log(oldest: int) -> None:
+    stub: Any = Recycled(oldest)
+    scrub = Scrub(stub, stub, stub, stub, 1000)
+    stub.call()
+    assert scrub.damage == (oldest == 1)
+    assert stub.dropped == [1] * (oldest == 1)
 
 
 # ---- whole nodes, simulated ----
@@ -297,3 +350,30 @@ def test_the_rate_is_kept(tmp_path: Path) -> None:
 def test_an_option_out_of_range_is_refused() -> None:
     with pytest.raises(paxos.ConfigError, match="scrub_rate"):
         paxos.Options(scrub_rate=-1)
+
+
+def test_a_log_that_begins_between_formation_and_formed_is_whole() -> None:
+    """The two are written again beside a BASE, and a segment may end between them: it goes, and the second of them is left."""
+    formation_, formed, watermark = 3, 4, 8
+    life = Life()
+    try:
+        life.idle()
+        replica = life.cluster.replicas[1]
+        incarnation = life.cluster.world.incarnation(1)
+        life.cluster.world.unjudged()  # what this node has promised is lost here
+        life.cluster.crash(replica)
+        with LogStore(life.cluster.world.folder(1), 2) as log:
+            (body, *_) = [body for _, kind, _, _, body in log.replay if kind == formation_]
+            log.release_replay()
+            while log.position[0] == 1:
+                log.append(watermark, 0, 0, bytes(16))
+                log.flush()
+            for kind, data in ((formed, b""), (formation_, body), (formed, b"")):
+                log.append(kind, 0, 0, data)
+            log.flush()
+            log.recycle(1)
+        assert replica.start()
+        assert replica.status()["damage"] is None
+        assert life.cluster.world.incarnation(1) == incarnation
+    finally:
+        life.cluster.close()

@@ -17,14 +17,6 @@ RUNNING: Final[tuple[Mutant, ...]] = (
         "            pass\n",
     ),
     Mutant(
-        "recycled-called-damaged",
-        "S18: a segment that is recycled under the scrub is called damaged",
-        "scrub.py",
-        "        if number < self._engine.log_span()[0]:\n",
-        "        if number < 0:\n",
-        1500,
-    ),
-    Mutant(
         "damaged-segment-kept",
         "S18: the log stays for others, though a segment of it is damaged",
         "_prune.pyx",
