@@ -9,7 +9,7 @@
 import fcntl
 import mmap
 import os
-from errno import ENOTDIR, EPERM
+import errno
 
 cimport cython
 from paxos._disk cimport Disk, disk_real
@@ -206,7 +206,7 @@ cdef class StoppedFolder(Folder):
     def open(self):
         """Takes part in the lock, where there is one. :class:`~paxos.errors.DirectoryInUse` where a process holds it."""
         if not os.path.isdir(self.log):
-            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), self.log)
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self.log)
         try:
             self.lock = os.open(os.path.join(self.path, "LOCK"), os.O_RDONLY)
         except FileNotFoundError:
@@ -228,12 +228,12 @@ cdef class StoppedFolder(Folder):
 
     def quarantine(self, str why not None):
         """Never: nothing is changed."""
-        raise PermissionError(EPERM, os.strerror(EPERM), self.path)
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), self.path)
 
     def settle(self, name):
         """Never: nothing is changed."""
-        raise PermissionError(EPERM, os.strerror(EPERM), self.where(name))
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), self.where(name))
 
     def remove(self, name):
         """Never: nothing is changed."""
-        raise PermissionError(EPERM, os.strerror(EPERM), self.where(name))
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), self.where(name))
