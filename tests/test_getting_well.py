@@ -104,9 +104,8 @@ def test_the_log_stays_within_its_budget_and_a_restart_begins_at_the_checkpoint(
         master = 0
         for _ in range(80):  # 40 MB of values: five times the budget
             await c.write(1000)
-            # The master waits rather than outgrow its budget. (Another whose mirror is slower than the master's cannot; and
-            one that
-            # has just become master may have been such another.)
+            # The master waits rather than outgrow its budget. Another whose mirror is slower than the master's cannot, and may
+            # be the master by now.
             for id_, node in c.nodes.items():
                 segments = node.status().log_segments
                 if id_ == master and node.is_master():
