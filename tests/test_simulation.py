@@ -425,7 +425,7 @@ def test_faults_restart_what_they_end(make_registers) -> None:  # type: ignore[n
     faults = Faults(cluster, lambda replica: None)
     cluster.on_ended = faults.ended
     faults.play(
-        [Fault(SECOND, "kill-all", 1, 100 * MS), Fault(3 * SECOND, "wipe", 2, MS), Fault(4 * SECOND, "flip", 3, MS)]
+        [Fault(SECOND, "kill-all", 1, 100 * MS), Fault(3 * SECOND, "wipe", 2, MS), Fault(3 * SECOND + 20 * MS, "flip", 3, MS)]
     )
     cluster.run(2)
     assert all(replica.up and replica.starts == 2 for replica in cluster.replicas)
