@@ -205,7 +205,7 @@ def test_transfer(benchmark: BenchmarkFixture, tmp_path: Path, tiny: bool, monke
             figures[f"{name}p99_ms_during"] = c.p99()
         return figures
 
-    run(benchmark, tmp_path, story)
+    run(benchmark, tmp_path, story, log_hold=0)
 
 
 def test_paced_checkpoint(
@@ -287,4 +287,4 @@ def test_swap(benchmark: BenchmarkFixture, tmp_path: Path, tiny: bool) -> None:
         assert len({n._group.machines[0].count for n in level}) == 1  # type: ignore[attr-defined]
         return {"seconds": took, "p99_ms_before": before, "p99_ms_during": c.p99()}
 
-    run(benchmark, tmp_path, story)
+    run(benchmark, tmp_path, story, log_hold=0)
