@@ -19,13 +19,14 @@ class Node:
     def __init__(self, world: World, node: int, incarnation: int) -> None:
         self.world, self.node, self.incarnation = world, node, incarnation
         self.disk: list[tuple[int, bytes]] = []
+        self.lost = False  # its log was set aside
         self.boot = 0
         self.start()
 
     def start(self) -> None:
         self.boot += 1
         fresh = (self.world.random.getrandbits(63), self.world.random.getrandbits(63))
-        self.core = FormationCore(self.node, self.world.nodes, (self.incarnation, 1), fresh, boot=self.boot)
+        self.core = FormationCore(self.node, self.world.nodes, (self.incarnation, 1), fresh, boot=self.boot, lost=self.lost)
         for kind, body in self.disk:
             assert self.core.restore(kind, body)
         self.unsynced: list[tuple[int, int, bytes]] = []
@@ -210,6 +211,20 @@ def test_one_wiped_and_one_that_never_heard_of_a_value_do_not_form_a_new_cluster
     a.take(a.core.receive(world.now, b.core.hello(0))[1])
     assert a.core.state()[0] == EMPTY
     assert a.unsynced == []
+
+
+@pytest.mark.parametrize("lost", [{1, 2, 3}, {2}, {1}, {3}, {1, 2}])
+def test_where_one_has_lost_its_log_nobody_forms_a_new_cluster(lost: set[int]) -> None:
+    """Had all lost theirs and each counted as empty, they would begin anew, and nobody had been asked (rule 9)."""
+    world = World(6)
+    world.lossy = False
+    for id_ in lost:
+        world.members[id_].lost = True
+        world.members[id_].start()
+    for _ in range(3000):
+        world.step()
+    assert not any(m.disk or m.unsynced for m in world.members.values())
+    assert [m.core.state()[0] for m in world.members.values()] == [EMPTY] * 3
 
 
 @pytest.mark.parametrize(
