@@ -153,6 +153,7 @@ cdef struct Delivery:
     size_t fresh_size
     uint64_t fresh_bytes
     uint64_t seen_bytes             # upper bound of `bytes`
+    bint seen_orders                # there are some: delivery_orders() is worth its mutex
     bint seen_signalled
     int64_t seen_drain              # the later of the last drain() and the signal that it has not answered
     uint64_t logs_dropped

@@ -237,9 +237,19 @@ cdef void push(Delivery *d, const Event *e) noexcept nogil:
     d.tail += 1
 
 
+cdef void handed_over(Delivery *d) noexcept nogil:
+    """Gives the mutex back; an engine that sleeps is woken for what it was given."""
+    cdef bint wake = d.sleeping
+    d.sleeping = False
+    unlock(d)
+    if wake:
+        signal(d.wake_engine)
+
+
 cdef void look(Delivery *d) noexcept nogil:
     """Copies what the engine wants to know without the mutex."""
     d.seen_bytes = d.bytes
+    d.seen_orders = d.order_count > 0
     d.seen_signalled = d.signalled
     d.seen_drain = d.last_drain
     if d.signalled and d.signalled_at > d.last_drain:
@@ -384,7 +394,6 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
     cdef ChunkHead *head
     cdef Submission *s
     cdef uint64_t token
-    cdef bint wake
     # A private list: the caller's may change in another thread, and lengths are summed before bytes are copied.
     cdef list items = list(values)
     if d.pending_chunks >= d.max_pending or d.next_token - d.oldest >= CHUNK_WINDOW - 1:
@@ -434,17 +443,12 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
     s.token = token
     s.deadline = deadline
     s.chunk = chunk
-    wake = d.sleeping
-    d.sleeping = False
-    unlock(d)
-    if wake:
-        signal(d.wake_engine)
+    handed_over(d)
     return token
 
 
 cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance, uint32_t chain, Value *value) noexcept nogil:
     cdef Order *o
-    cdef bint wake
     lock(d)
     if type == ORDER_CARRY and d.order_bytes + value.size > ORDER_BYTES:
         unlock(d)
@@ -462,11 +466,7 @@ cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance
     o.value = value
     if value != NULL:
         d.order_bytes += value.size
-    wake = d.sleeping
-    d.sleeping = False
-    unlock(d)
-    if wake:
-        signal(d.wake_engine)
+    handed_over(d)
     return True
 
 
@@ -483,17 +483,12 @@ cdef void delivery_poke(Delivery *d) noexcept nogil:
 
 
 cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil:
-    cdef bint wake
     lock(d)
     if resign:
         d.resign = resign
     if stop:
         d.stop = True
-    wake = d.sleeping
-    d.sleeping = False
-    unlock(d)
-    if wake:
-        signal(d.wake_engine)
+    handed_over(d)
 
 
 cdef bint delivery_disk_full(Delivery *d) noexcept nogil:

@@ -176,11 +176,8 @@ cdef bint history_serve(Host *h, Group *g, uint32_t index) noexcept nogil:
         return False
     while job.next < job.end:
         position = index_get(&g.index, job.next)
-        if position == 0:
-            job.end = job.next      # not kept here
-            break
-        if position == NOT_LOGGED:
-            job.end = job.next      # for now; he asks again
+        if position == 0 or position == NOT_LOGGED:
+            job.end = job.next      # not kept here, or not yet written: the request ends, and what lacks is asked for anew
             break
         if position >= h.store.writer.durable:
             break                   # part of the next write

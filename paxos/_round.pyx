@@ -447,8 +447,9 @@ cdef bint round_steps(Host *h) noexcept nogil:
     cdef bint stop = False
     cdef size_t n, submitted
     cdef uint32_t k
-    obey(h)
     submitted = delivery_take(&h.delivery, &taken, &command, &stop)
+    if h.delivery.seen_orders:
+        obey(h)
     for n in range(submitted):
         submit(h, &taken[n])
     if stop:
