@@ -189,15 +189,6 @@ class CheckpointStore:
         if not erase(self.files, instance):
             raise StorageError(f"there is no checkpoint {instance}")
 
-    def keep(self, count: int) -> builtins.list[int]:
-        """Removes all but the ``count`` newest that list() tells of; which. The damaged are left to remove()."""
-        if count < 1:
-            raise ConfigError(f"keep({count}): at least 1")
-        removed = [manifest.instance for manifest in self.list()[count:]]
-        for instance in removed:
-            self.remove(instance)
-        return removed
-
     def discard(self, instance: int) -> None:
         """Removes what there is of a transfer. Close it first."""
         self._idle(instance)

@@ -56,8 +56,9 @@ class CheckpointPolicy:
 class Maker(Protocol):
     """Makes a checkpoint of what is applied, in whatever process."""
 
-    def __call__(self, cut: Cut, done: Made, *, here: bool = False) -> None:
-        """``here``: of the node's own state machines, for what lies on its disk cannot be relied on."""
+    def __call__(self, cut: Cut, done: Made, *, newest: Manifest | None, here: bool = False) -> None:
+        """``newest``: the checkpoint that it may begin with. ``here``: of the node's own state machines, for what lies on
+        its disk cannot be relied on."""
 
     def break_off(self) -> None:
         """What another process is at ends, with an error."""
@@ -99,8 +100,6 @@ class Keeper:
         self._closed = False
         self.able = has_checkpoints(machines)
         self._told_unable = False
-        #: of the newest checkpoint here; 0: there is none
-        self.newest = 0
         self._newest: Manifest | None = None
         self.installed = 0
         self._unhook()
@@ -116,6 +115,11 @@ class Keeper:
         #: told of a checkpoint that the state machines now have, and of what ends their applying
         self.restored: Callable[[Manifest], object] = lambda manifest: None
         self.failed: Callable[[BaseException], object] = lambda error: None
+
+    @property
+    def newest(self) -> int:
+        """The instance of the newest checkpoint here; 0: there is none."""
+        return self._newest.instance if self._newest is not None else 0
 
     # -- at the start
 
@@ -145,7 +149,6 @@ class Keeper:
             self._server.offer(manifest)
             if chosen is None:
                 chosen = self._newest = manifest
-                self.newest = manifest.instance
         for instance, why in self._store.damaged:
             logger.critical(
                 "the checkpoint of instance %d does not verify, an older one or another node's takes its place: %s",
@@ -278,7 +281,8 @@ class Keeper:
                     "nothing has been applied yet since the start, so there is nothing to make a checkpoint of"
                 )
             signature = bytes.fromhex(status["signature"])
-            self._make(Cut(applied + 1, chain, signature, self._engine.membership()), self._is_made, here=here)
+            cut = Cut(applied + 1, chain, signature, self._engine.membership())
+            self._make(cut, self._is_made, newest=self._newest, here=here)
         except Exception as error:  # of the state machine's own snapshot(), too
             self._is_made(None, error)
 
@@ -301,7 +305,7 @@ class Keeper:
     def _have(self, manifest: Manifest) -> None:
         """A checkpoint is durable here, and verifies: the log below it, and older checkpoints, may go."""
         if manifest.instance > self.newest:
-            self.newest, self._newest = manifest.instance, manifest
+            self._newest = manifest
         self._server.offer(manifest)
         # Who is fetching one needs it, and what follows it, until he has it: for as long as there is room.
         fetched = self._server.under_way(self._engine.now())
@@ -312,9 +316,10 @@ class Keeper:
         damaged, self._damaged = self._damaged, []
 
         def remove() -> list[int]:
-            there = {name for name, _ in self._store.damaged} | {each.instance for each in self._store.list()}
+            listed = [each.instance for each in self._store.list()]
+            there = {instance for instance, _ in self._store.damaged}.union(listed)
             gone = [instance for instance in damaged if instance in there]
-            good = [each.instance for each in self._store.list() if each.instance not in gone]
+            good = [instance for instance in listed if instance not in gone]
             gone += [instance for instance in good[self._policy.kept :] if instance not in fetched]
             for instance in gone:
                 self._store.remove(instance)
@@ -338,7 +343,6 @@ class Keeper:
         newest = instance == self.newest
         if newest:
             self._newest = self._server.best
-            self.newest = self._newest.instance if self._newest is not None else 0
 
         def removed(_: None, error: BaseException | None) -> None:
             self._removing.discard(instance)
@@ -392,7 +396,7 @@ class Keeper:
             logger.critical(
                 "the checkpoint of instance %d that was fetched is of another cluster: refused", manifest.instance
             )
-            self._background.run(lambda: self._store.remove(manifest.instance), lambda _, error: None)
+            self._background.run(lambda: self._store.remove(manifest.instance), self._refused)
             return
         # A durable state machine of the group may be ahead of it, and of the others.
         behind = [id_ for id_, instance in self.last().items() if instance < manifest.instance - 1]
@@ -407,6 +411,10 @@ class Keeper:
         self._engine.install(manifest.instance, manifest.chain, manifest.membership)
         self._have(manifest)
         logger.warning("installed the checkpoint of instance %d", manifest.instance)
+
+    def _refused(self, _: None, error: BaseException | None) -> None:
+        if error is not None:
+            logger.error("the checkpoint of another cluster could not be removed: %s", error)
 
     def _again(self) -> None:
         self._behind = False

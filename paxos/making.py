@@ -38,7 +38,7 @@ class InlineMaker:
         self._machines = machines
         self._work = work
 
-    def __call__(self, cut: Cut, done: Made, *, here: bool = False) -> None:
+    def __call__(self, cut: Cut, done: Made, *, newest: Manifest | None, here: bool = False) -> None:
         writing = Writing(self._store, cut, self._work)
         try:
             writing.take(self._machines)
@@ -86,14 +86,13 @@ class MirrorMaker:
         self._rate = rate
         self._mirror: Mirror | None = None
 
-    def __call__(self, cut: Cut, done: Made, *, here: bool = False) -> None:
-        newest = next(iter(self._store.list()), None)
+    def __call__(self, cut: Cut, done: Made, *, newest: Manifest | None, here: bool = False) -> None:
         status = self._engine.status()
         small = newest is not None and sum(entry.plain for entry in newest.entries) <= SMALL
         # Without a checkpoint from which the log goes on a mirror has nothing to begin with.
         cut_off = (newest.instance if newest is not None else 0) < status["first_kept"]
         if here or small or cut_off:
-            self._inline(cut, done)
+            self._inline(cut, done, newest=newest)
             return
         job = MirrorJob(self._directory, status["node_id"], status["incarnation"], cut, self._factory, self._rate)
         mirror = self._mirror = Mirror(job)

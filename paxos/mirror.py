@@ -42,7 +42,7 @@ from paxos.snapshot import Cut, Writing, make_machines, restore_machines
 from paxos.statemachine import StateMachine, StateMachineFactory
 from paxos.stored import MANIFEST, file_name
 
-__all__ = ["Mirror", "MirrorJob", "can_mirror", "make_checkpoint", "obstacle", "refuse_in_child"]
+__all__ = ["Mirror", "MirrorJob", "obstacle", "refuse_in_child"]
 
 logger = logging.getLogger("paxos")
 
@@ -113,11 +113,6 @@ def obstacle(factory: StateMachineFactory) -> str | None:
     if b"__main__" in data and _main_module() is None:
         return f"{qualified} was made in __main__, which has no file that another process could import"
     return None
-
-
-def can_mirror(factory: StateMachineFactory) -> bool:
-    """Whether a child process can make these state machines: see :func:`obstacle`."""
-    return obstacle(factory) is None
 
 
 def refuse_in_child() -> None:
@@ -239,11 +234,6 @@ class Mirror:
                 CheckpointStore(files).discard(self._job.cut.instance)
         finally:
             folder.close()
-
-
-def make_checkpoint(job: MirrorJob) -> Manifest:
-    """Has a child process make a checkpoint, and waits for it: see :class:`Mirror`, which can be cancelled."""
-    return Mirror(job).run()
 
 
 # -- in the child

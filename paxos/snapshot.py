@@ -14,7 +14,7 @@ from paxos.checkpoint import CheckpointStore, Manifest
 from paxos.errors import ConfigError, StorageError
 from paxos.statemachine import StateMachine, StateMachineFactory, has_files, has_snapshot
 
-__all__ = ["Cut", "Writing", "has_checkpoints", "make_inline", "make_machines", "restore_machines"]
+__all__ = ["Cut", "Writing", "has_checkpoints", "make_machines", "restore_machines"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,6 @@ class Writing:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
-
-
-def make_inline(machines: Mapping[int, StateMachine], store: CheckpointStore, cut: Cut, work: Path) -> Manifest:
-    """A checkpoint of the node's own state machines, in its own process, while nothing is applied."""
-    with Writing(store, cut, work) as writing:
-        writing.take(machines)
-        return writing.commit()
 
 
 def restore_machines(
