@@ -145,6 +145,14 @@ def follower(c: Cluster) -> int:
     return next(id_ for id_ in (3, 2, 1) if id_ != c.master())
 
 
+async def wiped(c: Cluster, path: Path) -> int:
+    """A follower, stopped, that has lost its directory."""
+    lost = follower(c)
+    await c.stop(lost)
+    shutil.rmtree(path / str(lost))
+    return lost
+
+
 def test_alignment(benchmark: BenchmarkFixture, tmp_path: Path, tiny: bool) -> None:
     """A node stopped through 1,000,000 values of 100 bytes, while 5,000 writes/s go on: goal 300,000 values/s."""
     values = 20_000 if tiny else 1_000_000
@@ -189,9 +197,7 @@ def test_transfer(benchmark: BenchmarkFixture, tmp_path: Path, tiny: bool, monke
             made.append(time.perf_counter() - begun)
         figures: dict[str, Any] = {"checkpoint_MB_per_s": size * 1.048 / statistics.median(made)}
         for rate in (0, 50_000_000):
-            lost = follower(c)
-            await c.stop(lost)
-            shutil.rmtree(tmp_path / str(lost))
+            lost = await wiped(c, tmp_path)
             clients = asyncio.create_task(c.clients(1000))
             await asyncio.sleep(0.1 if tiny else 3)
             before = c.p99()
@@ -271,9 +277,7 @@ def test_swap(benchmark: BenchmarkFixture, tmp_path: Path, tiny: bool) -> None:
         await c.fill(20_000 if tiny else 500_000)
         for node in c.nodes.values():
             await node.checkpoint()
-        lost = follower(c)
-        await c.stop(lost)
-        shutil.rmtree(tmp_path / str(lost))
+        lost = await wiped(c, tmp_path)
         clients = asyncio.create_task(c.clients(5000))
         await asyncio.sleep(0.1 if tiny else 2)
         before = c.p99()

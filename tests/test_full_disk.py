@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from calls import Call, master_of
 from paxos._segments import LogStore
 from paxos.errors import DiskFull, OutcomeUnknown, StorageError
 from paxos.group import Completion
@@ -184,36 +185,6 @@ def make() -> Iterator[MakeCluster]:
     yield cluster
     for each in made:
         each.close()
-
-
-class Call:
-    """A proposal, and what came of it."""
-
-    def __init__(
-        self, replica: Replica, value: bytes, timeout: float = 5.0, seen: Callable[[], None] | None = None
-    ) -> None:
-        self.result: object = None
-        self.error: BaseException | None = None
-        self.seen = seen
-        replica.submit(self, value, timeout)
-
-    def done(self) -> bool:
-        return self.result is not None or self.error is not None
-
-    def set_result(self, result: object, /) -> None:
-        self.result = result
-        if self.seen is not None:
-            self.seen()
-
-    def set_exception(self, error: BaseException, /) -> None:
-        self.error = error
-
-
-def master_of(cluster: Cluster) -> Replica:
-    assert cluster.run_until(lambda: cluster.master() is not None, 20)
-    master = cluster.master()
-    assert master is not None
-    return master
 
 
 def work(cluster: Cluster, at: Replica, until: Callable[[], bool], size: int = 4000, most: int = 400) -> int:

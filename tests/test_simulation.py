@@ -9,12 +9,13 @@ from collections import Counter
 
 import pytest
 
+from calls import Call, master_of
 from paxos.errors import ConfigError
 from paxos.testing import logs
 from paxos.testing._sim import World
 from paxos.testing._simdisk import MemoryDisk
 from paxos.testing.campaign import Outcome, Plan, check_order, run, schedule_of, shrink
-from paxos.testing.cluster import MS, SECOND, Cluster, Diverged, Replica, Violation
+from paxos.testing.cluster import MS, SECOND, Cluster, Diverged, Violation
 from paxos.testing.faults import GROUPS, KINDS, Fault, Faults
 from paxos.testing.linearizability import Operation
 from paxos.testing.workload import Probe, Registers, Workload
@@ -134,31 +135,6 @@ def make_registers(request: pytest.FixtureRequest) -> object:
         return cluster
 
     return make
-
-
-class Call:
-    """A proposal, and what came of it."""
-
-    def __init__(self, replica: Replica, value: bytes, timeout: float = 5.0) -> None:
-        self.result: object = None
-        self.error: BaseException | None = None
-        replica.submit(self, value, timeout)
-
-    def done(self) -> bool:
-        return self.result is not None or self.error is not None
-
-    def set_result(self, result: object, /) -> None:
-        self.result = result
-
-    def set_exception(self, error: BaseException, /) -> None:
-        self.error = error
-
-
-def master_of(cluster: Cluster) -> Replica:
-    assert cluster.run_until(lambda: cluster.master() is not None, 20)
-    master = cluster.master()
-    assert master is not None
-    return master
 
 
 def test_a_round_trip_longer_than_the_resend_time_still_elects_a_master(make_registers) -> None:  # type: ignore[no-untyped-def]
