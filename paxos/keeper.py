@@ -216,11 +216,17 @@ class Keeper:
             due
             and new > 0
             and self.applied()[1] is not None
+            and self._ahead() is None
             and not self._making
             and self._fetch is None
             and not self.stopped()
         ):
             self._look(now, new)
+
+    def _ahead(self) -> int | None:
+        """A state machine that has more than the group has applied: it lost less than the others. None: all have the same."""
+        applied = self.applied()[0]
+        return next((id_ for id_, instance in self.last().items() if instance > applied), None)
 
     def _look(self, now: int, new: int) -> None:
         """One is due somewhere. Here, now?"""
@@ -281,6 +287,12 @@ class Keeper:
                     "nothing has been applied yet since the start, so there is nothing to make a checkpoint of"
                 )
             signature = bytes.fromhex(status["signature"])
+            if (ahead := self._ahead()) is not None:
+                # Restored elsewhere, it would be given again what it has already.
+                raise StorageError(
+                    f"state machine {ahead} has applied instance {self.last()[ahead]} already, and the others of this group are "
+                    f"at {applied}: they have no common state yet. Try again when they have caught up"
+                )
             cut = Cut(applied + 1, chain, signature, self._engine.membership())
             self._make(cut, self._is_made, newest=self._newest, here=here)
         except Exception as error:  # of the state machine's own snapshot(), too

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from calls import Call, master_of
-from paxos.errors import ConfigError
+from paxos.errors import ConfigError, StorageError
 from paxos.testing import logs
 from paxos.testing._sim import World
 from paxos.testing._simdisk import MemoryDisk
@@ -424,3 +424,45 @@ def test_worlds_refuse_what_cannot_be() -> None:
     world.close()
     with pytest.raises(ConfigError, match="window"):
         Cluster(lambda node, before: Registers(), window=0)
+
+
+def test_no_checkpoint_while_one_state_machine_has_more_than_the_others(request: pytest.FixtureRequest) -> None:
+    """Found by seed 3002876. A durable state machine came up with more than the log knew to be chosen, beside one that came up
+    empty; a checkpoint was made of both, and who restored from it gave the first one an instance that was in it already."""
+
+    def machines(node: int, before: dict[int, Registers] | None) -> dict[int, Registers]:
+        return {0: before[0] if before else Registers(), 1: Registers()}
+
+    cluster = Cluster(machines, seed=11)
+    request.addfinalizer(cluster.close)
+    node = next(r for r in cluster.replicas if r is not master_of(cluster))
+    for number in range(20):  # one by one: each write of the log says what was chosen before
+        assert cluster.run_until(Call(master_of(cluster), b"add:k:%d:" % number).done, 10)
+    assert cluster.run_until(cluster.level, 10)
+    for replica in cluster.replicas:
+        cluster.crash(replica)
+    # Alone it cannot know that the last ones are chosen.
+    assert node.start()
+    durable = node.machine[0].instance  # type: ignore[index]
+    assert cluster.run_until(lambda: node.group.applied >= 0 and node.group.keeper.applied()[1] is not None, 10)  # type: ignore[union-attr]
+    assert node.group is not None
+    assert node.group.applied < durable
+
+    def checkpoint() -> tuple[object, BaseException | None]:
+        told: list[tuple[object, BaseException | None]] = []
+        assert node.group is not None
+        node.group.keeper.make(lambda manifest, error: told.append((manifest, error)))
+        assert cluster.run_until(lambda: bool(told), 10)
+        return told[0]
+
+    manifest, error = checkpoint()
+    assert manifest is None
+    assert isinstance(error, StorageError)
+    assert "no common state yet" in str(error)
+    for replica in cluster.replicas:
+        if replica is not node:
+            replica.start()
+    assert cluster.run_until(lambda: cluster.level() and node.group is not None and node.group.applied >= durable, 30)
+    manifest, error = checkpoint()
+    assert error is None
+    assert manifest is not None

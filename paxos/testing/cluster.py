@@ -71,6 +71,12 @@ class _WatchedSnapshots(_Watched):
     """... that can be brought back from a checkpoint."""
 
     def snapshot(self, writer: SnapshotWriter) -> None:
+        group = self.cluster.replicas[self.node - 1].group
+        if group is not None and self.applied != group.applied:
+            raise Violation(
+                f"node {self.node} puts state machine {self.number}, which has applied instance {self.applied}, into a "
+                f"checkpoint that ends at instance {group.applied}"
+            )
         self.inner.snapshot(writer)
 
     def restore(self, reader: SnapshotReader) -> None:
@@ -112,13 +118,18 @@ class _Background:
 
 
 class _Keeper(Keeper):
-    """Says what it restores from, to those who watch."""
+    """Says what it restores from, to those who watch, and lets out what they found."""
 
     restoring: Callable[[int], None]
 
     def _restore(self, manifest: Manifest, machines: list[int]) -> None:
         self.restoring(manifest.instance - 1)
         super()._restore(manifest, machines)
+
+    def _is_made(self, manifest: Manifest | None, error: BaseException | None) -> None:
+        if isinstance(error, Violation):
+            raise error
+        super()._is_made(manifest, error)
 
 
 class Replica:

@@ -656,6 +656,13 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "        behind = list(self._machines)\n",
     ),
     Mutant(
+        "checkpoint-of-states-apart",
+        "16: a checkpoint is made while one state machine of a group has more than the others",
+        "keeper.py",
+        "        return next((id_ for id_, instance in self.last().items() if instance > applied), None)\n",
+        "        return None\n",
+    ),
+    Mutant(
         "chain-unknown-taken-for-nought",
         "19: a checkpoint is made with a chain checksum that is not known",
         "group.py",
