@@ -22,7 +22,7 @@ from paxos.making import Made
 from paxos.manifest import Manifest
 from paxos.snapshot import Cut, has_checkpoints, restore_machines
 from paxos.statemachine import StateMachine, has_files, has_snapshot
-from paxos.transfer import ASK, WANT_MANIFEST, WANT_PIECE, Fetch, Offer, Server, pack_offer
+from paxos.transfer import ASK, WANT_MANIFEST, WANT_PIECE, Fetch, Server, pack_offer
 
 __all__ = ["CheckpointPolicy", "Keeper", "Maker"]
 
@@ -34,6 +34,8 @@ QUESTIONS: Final = (ASK, WANT_MANIFEST, WANT_PIECE)
 #: that failed to be made is.
 LOOK_EVERY: Final = 0.05
 FETCH_AGAIN: Final = 2.0
+#: How often the master is asked in vain for a checkpoint before it makes one; the others do so at once.
+MASTER_WAITS: Final = 2
 MAKE_AGAIN: Final = 60.0
 
 
@@ -96,6 +98,8 @@ class Keeper:
         self._made_at = engine.now()
         self._made_at_bytes = 0  # of the log, written since the start
         self._look_at = 0
+        self._make_again_at = 0  # behind one that could not be made
+        self._missed = 0  # questions, one after the other, by nodes that need a checkpoint which could be made here
         self._behind = False
         self._closed = False
         self.able = has_checkpoints(machines)
@@ -212,16 +216,19 @@ class Keeper:
         due = self._engine.log_used() * 2 >= policy.budget
         due = due or 0 < policy.instances <= new
         due = due or 0 < policy.seconds * 1e9 <= now - self._made_at
-        if (
-            due
-            and new > 0
+        if due and new > 0 and self._may_make():
+            self._look(now, new)
+
+    def _may_make(self) -> bool:
+        """Whether a checkpoint can be made just now by itself."""
+        return (
+            self._engine.now() >= self._make_again_at
             and self.applied()[1] is not None
             and self._ahead() is None
             and not self._making
             and self._fetch is None
             and not self.stopped()
-        ):
-            self._look(now, new)
+        )
 
     def _ahead(self) -> int | None:
         """A state machine that has more than the group has applied: it lost less than the others. None: all have the same."""
@@ -305,7 +312,7 @@ class Keeper:
             return
         self._engine.making(False)
         if manifest is None:
-            self._look_at = self._made_at + int(MAKE_AGAIN * 1e9)
+            self._make_again_at = self._made_at + int(MAKE_AGAIN * 1e9)
             logger.error("no checkpoint could be made: %s", error)
         else:
             logger.info("a checkpoint of instance %d is durable (%d bytes)", manifest.instance, manifest.stored)
@@ -377,14 +384,12 @@ class Keeper:
         status = self._engine.status()
         others = sorted(status["peers"])
 
-        def wanted(offer: Offer) -> bool:
+        def needed() -> int:
             now = self._engine.status()
-            if self._hollow(now):
-                return offer.instance >= now["first_kept"]
-            return offer.instance > now["chosen"]
+            return int(now["first_kept"] if self._hollow(now) else now["chosen"] + 1)
 
         self._fetch = Fetch(
-            self._engine, self._background, self._store, others, self._engine.now, wanted, self._fetched,
+            self._engine, self._background, self._store, others, self._engine.now, needed, self._fetched,
             rate=self._policy.fetch_rate,
         )  # fmt: skip
 
@@ -451,9 +456,13 @@ class Keeper:
         """What is here is not what the others have: none of it is given to them."""
         self._server.withdraw()
 
-    def _offer(self, number: int) -> bytes:
+    def _offer(self, number: int, needed: int) -> bytes:
         status = self._engine.status()
         master = status["master_id"] == status["node_id"]
+        self._missed = self._missed + 1 if self._server.newest < needed <= self.applied()[0] + 1 else 0
+        if self.able and self._missed > (MASTER_WAITS if master else 0) and self._may_make():
+            # Nobody has what helps him, perhaps, and in an idle cluster none is due: he would wait for ever.
+            self.make(lambda manifest, error: None)
         return pack_offer(number, master, status["chosen"], status["first_kept"], self._server.newest)
 
     def close(self) -> None:

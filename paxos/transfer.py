@@ -7,7 +7,7 @@ already is not asked for: a transfer goes on where it was, after a kill as well.
 
 Messages (little-endian): type u8, then
 
-    ASK       number u32                                                     to all
+    ASK       number u32, needed u64: the lowest checkpoint that helps         to all
     HAVE      number u32, master u8, chosen u64, first_kept u64, instance u64 (0: no checkpoint)
     MANIFEST? instance u64
     MANIFEST  instance u64, manifest (empty: gone)
@@ -32,7 +32,7 @@ __all__ = ["Fetch", "Offer", "Server", "pack_offer"]
 logger = logging.getLogger("paxos")
 
 ASK, HAVE, WANT_MANIFEST, MANIFEST, WANT_PIECE, PIECE_OF = 1, 2, 3, 4, 5, 6
-_ASK: Final = struct.Struct("<BI")
+_ASK: Final = struct.Struct("<BIQ")
 _HAVE: Final = struct.Struct("<BIBQQQ")
 _INSTANCE: Final = struct.Struct("<BQ")
 _PIECE: Final = struct.Struct("<BQII")
@@ -128,10 +128,10 @@ class Server:
         """The manifest of the newest, if there is one."""
         return self._manifests.get(self.newest)
 
-    def answer(self, node: int, data: bytes, have: Callable[[int], bytes]) -> None:
-        """A question. ``have(number)`` is what to answer to ASK."""
+    def answer(self, node: int, data: bytes, have: Callable[[int, int], bytes]) -> None:
+        """A question. ``have(number, needed)`` is what to answer to ASK."""
         if data[0] == ASK and len(data) == _ASK.size:
-            self._carrier.send(node, have(_ASK.unpack(data)[1]))
+            self._carrier.send(node, have(*_ASK.unpack(data)[1:]))
         elif data[0] == WANT_MANIFEST and len(data) == _INSTANCE.size:
             instance = _INSTANCE.unpack(data)[1]
             manifest = self._manifests.get(instance)
@@ -174,7 +174,7 @@ def _closed(_: None, error: BaseException | None) -> None:
 class Fetch:
     """One transfer, from its first question to a checkpoint that is durable here and was read again.
 
-    ``wanted(offer)`` says whether what a node has would help. ``done(manifest)`` is called once; with ``None`` where the transfer
+    ``needed()`` is the lowest checkpoint that would help. ``done(manifest)`` is called once; with ``None`` where the transfer
     is given up because nobody has what is wanted.
     """
 
@@ -185,7 +185,7 @@ class Fetch:
         store: CheckpointStore,
         others: list[int],
         now: Callable[[], int],
-        wanted: Callable[[Offer], bool],
+        needed: Callable[[], int],
         done: Callable[[Manifest | None], None],
         *,
         rate: float = 0.0,
@@ -195,7 +195,7 @@ class Fetch:
         self._store = store
         self._others = others
         self._now = now
-        self._wanted = wanted
+        self._needed = needed
         self._done = done
         self._rate = rate
         self._number = 0
@@ -242,14 +242,15 @@ class Fetch:
         self._offers.clear()
         self._heard = self._now()
         for node in self._others:
-            self._carrier.send(node, _ASK.pack(ASK, self._number))
+            self._carrier.send(node, _ASK.pack(ASK, self._number, self._needed()))
         number = self._number
         self._background.later(ANSWERS_WITHIN, lambda: self._choose() if number == self._number else None)
 
     def _choose(self) -> None:
         if self._ended or self._source:
             return
-        good = [offer for offer in self._offers.values() if offer.instance and self._wanted(offer)]
+        needed = self._needed()
+        good = [offer for offer in self._offers.values() if offer.instance >= needed]
         fresh = [offer for offer in good if offer.node not in self._lost]
         if not good:
             self._ended = True

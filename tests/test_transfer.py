@@ -14,7 +14,7 @@ import pytest
 from paxos._folder import Folder
 from paxos.checkpoint import CheckpointStore
 from paxos.manifest import PIECE, Manifest
-from paxos.transfer import Fetch, Offer, Server, pack_offer
+from paxos.transfer import Fetch, Server, pack_offer
 
 SIGNATURE = bytes(range(16))
 SECOND = 10**9
@@ -60,6 +60,7 @@ class Net:
         self.sources: dict[int, Server] = {}
         self.offers: dict[int, int] = checkpoints
         self.master = master
+        self.needed = 0
         self.lie: Callable[[int, bytes], bytes | None] = lambda source, data: data
         self.folders = [Folder(path / str(node)) for node in [*checkpoints, 9]]
         stores = [CheckpointStore(folder.files()) for folder in self.folders]
@@ -88,13 +89,16 @@ class Net:
 
     def send(self, node: int, data: bytes) -> bool:
         self.asked.append((node, data[0]))
-        offer = lambda number: pack_offer(number, node == self.master, 1000, 500, self.sources[node].newest)  # noqa: E731
+        def offer(number: int, needed: int) -> bytes:
+            self.needed = needed
+            return pack_offer(number, node == self.master, 1000, 500, self.sources[node].newest)
+
         self.time.later(0.001, lambda: self.sources[node].answer(9, data, offer))
         return True
 
-    def start(self, wanted: Callable[[Offer], bool] = lambda offer: True, rate: float = 0) -> None:
+    def start(self, needed: int = 1, rate: float = 0) -> None:
         self.fetch = Fetch(
-            self, self.time, self.here, sorted(self.sources), lambda: self.time.now, wanted, self.done.append, rate=rate
+            self, self.time, self.here, sorted(self.sources), lambda: self.time.now, lambda: needed, self.done.append, rate=rate
         )
 
     def end(self, seconds: float = 60) -> Manifest | None:
@@ -138,8 +142,9 @@ def test_the_newest_is_fetched_and_from_the_master_only_if_nobody_else_has_it(tm
 
 def test_nobody_has_what_would_help(tmp_path: Path) -> None:
     net = Net(tmp_path, {1: 70, 2: 0})
-    net.start(lambda offer: offer.instance > 70)
+    net.start(71)
     assert net.end() is None
+    assert net.needed == 71, "they are told, and may make one"
 
 
 @pytest.mark.parametrize("what", ["bits", "short", "long", "other", "manifest", "gone", "nothing"])
