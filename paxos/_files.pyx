@@ -23,6 +23,15 @@ def _failed(int error, path):
     return OSError(error, os.strerror(error), path)
 
 
+def _listing(int directory):
+    # Opened anew: a duplicate would share its position with a listing on another thread, and each would miss names.
+    own = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=directory)
+    try:
+        return os.listdir(own)
+    finally:
+        os.close(own)
+
+
 def _plain(files, name):
     """A name as the disk takes it."""
     raw = name.encode("ascii", "replace")
@@ -87,7 +96,7 @@ cdef class Files:
     def names(self):
         self.enter("")
         try:
-            names = os.listdir(self.disk.directory) if self.listing is None else self.listing()
+            names = _listing(self.disk.directory) if self.listing is None else self.listing()
         finally:
             self.leave()
         return [name for name in names if not name.endswith(LOG_ENDINGS)]

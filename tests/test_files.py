@@ -74,6 +74,25 @@ def test_bytes_go_in_and_come_out(folder: Folder) -> None:
         assert file.read(0, 3) == b"ONE"
 
 
+def test_a_listing_has_all_while_another_thread_is_at_one(tmp_path: Path) -> None:
+    """Two listings of one open directory share its position: each would have what the other has not."""
+    with closing(Folder(str(tmp_path / "data"))) as folder:
+        folder.open()
+        files = folder.files()
+        names = {f"{number:016x}.manifest" for number in range(2000)}
+        for name in names:
+            files.create(name).close()
+        (held,) = [
+            int(fd)
+            for fd in os.listdir("/proc/self/fd")
+            if os.path.lexists(link := f"/proc/self/fd/{fd}") and os.readlink(link) == str(tmp_path / "data" / "checkpoints")
+        ]
+        with os.scandir(held) as other:
+            first = [next(other).name for _ in range(1000)]
+            assert set(files.names()) == names
+            assert set(first) | {entry.name for entry in other} == names
+
+
 def test_errors_have_a_number_and_a_name(folder: Folder) -> None:
     files = folder.files()
     file = files.create("a")

@@ -86,9 +86,14 @@ def _only_its_own() -> None:
 
 
 def children() -> list[int]:
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        found += [int(pid) for pid in (task / "children").read_text().split()]
+    while True:
+        found = []
+        try:
+            for task in Path("/proc/self/task").iterdir():
+                found += [int(pid) for pid in (task / "children").read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # a thread has ended meanwhile, and its children are another's now
+        break
     return [pid for pid in found if pid not in BEFORE]
 
 
