@@ -66,7 +66,7 @@ class CheckpointStore:
         self.damaged: list[tuple[int, str]] = []
         self._rate = rate
         self._pause = pause
-        self._busy: set[int] = set()  # being written or received
+        self._busy: set[int] = set()  # being written, received or removed
 
     # -- what is there
 
@@ -181,13 +181,26 @@ class CheckpointStore:
             self._busy.discard(manifest.instance)
             raise
 
+    def prove(self, manifest: Manifest) -> Manifest:
+        """Reads a checkpoint that has just been written; where that fails it is removed. The manifest."""
+        try:
+            self.verify(manifest)
+        except (DamagedCheckpoint, OSError):
+            self.remove(manifest.instance)
+            raise
+        return manifest
+
     # -- removing
 
     def remove(self, instance: int) -> None:
         """Removes a checkpoint, whole or damaged: first, and durably, its manifest."""
         self._idle(instance)
-        if not erase(self.files, instance):
-            raise StorageError(f"there is no checkpoint {instance}")
+        self._busy.add(instance)  # so that nobody begins another while the files of this one go
+        try:
+            if not erase(self.files, instance):
+                raise StorageError(f"there is no checkpoint {instance}")
+        finally:
+            self._busy.discard(instance)
 
     def discard(self, instance: int) -> None:
         """Removes what there is of a transfer. Close it first."""
@@ -232,7 +245,7 @@ class CheckpointStore:
 
     def _idle(self, instance: int) -> None:
         if instance in self._busy:
-            raise StorageError(f"checkpoint {instance} is being written or received: end that first")
+            raise StorageError(f"checkpoint {instance} is being written, received or removed: end that first")
 
     def _claim(self, instance: int) -> None:
         self._idle(instance)

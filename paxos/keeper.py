@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,8 +35,8 @@ QUESTIONS: Final = (ASK, WANT_MANIFEST, WANT_PIECE)
 #: that failed to be made is.
 LOOK_EVERY: Final = 0.05
 FETCH_AGAIN: Final = 2.0
-#: How often the master is asked in vain for a checkpoint before it makes one; the others do so at once.
-MASTER_WAITS: Final = 2
+#: ... and for how long a master leaves it to the others to make one that somebody needs.
+MASTER_WAITS: Final = 30.0
 MAKE_AGAIN: Final = 60.0
 
 
@@ -99,7 +100,7 @@ class Keeper:
         self._made_at_bytes = 0  # of the log, written since the start
         self._look_at = 0
         self._make_again_at = 0  # behind one that could not be made
-        self._missed = 0  # questions, one after the other, by nodes that need a checkpoint which could be made here
+        self._vain_since: int | None = None  # since when somebody needs a checkpoint that could be made here
         self._behind = False
         self._closed = False
         self.able = has_checkpoints(machines)
@@ -226,6 +227,7 @@ class Keeper:
             and self.applied()[1] is not None
             and self._ahead() is None
             and not self._making
+            and not self._removing
             and self._fetch is None
             and not self.stopped()
         )
@@ -278,32 +280,39 @@ class Keeper:
         if applied + 1 == self.newest and not self.stopped():
             self._waiting.pop()(self._newest, None)  # nothing has happened since
             return
+        if (why := self._refusal(status)) is not None:
+            logger.error("no checkpoint could be made: %s", why)
+            self._waiting.pop()(None, StorageError(why))
+            return
+        assert chain is not None
         self._making = True
         self._made_at_bytes = status["log_bytes"]
         self._engine.making(True)
         try:
-            if not self.able:
-                raise StorageError(
-                    "a state machine of this group has neither snapshot() and restore() nor snapshot_files() and "
-                    "restore_files(): there is no way to make a checkpoint of it"
-                )
-            if self.stopped():
-                raise StorageError("the state machine of this node has failed, perhaps in the midst of an instance")
-            if applied < 0 or chain is None or not status["formed"]:
-                raise StorageError(
-                    "nothing has been applied yet since the start, so there is nothing to make a checkpoint of"
-                )
-            signature = bytes.fromhex(status["signature"])
-            if (ahead := self._ahead()) is not None:
-                # Restored elsewhere, it would be given again what it has already.
-                raise StorageError(
-                    f"state machine {ahead} has applied instance {self.last()[ahead]} already, and the others of this group are "
-                    f"at {applied}: they have no common state yet. Try again when they have caught up"
-                )
-            cut = Cut(applied + 1, chain, signature, self._engine.membership())
+            cut = Cut(applied + 1, chain, bytes.fromhex(status["signature"]), self._engine.membership())
             self._make(cut, self._is_made, newest=self._newest, here=here)
         except Exception as error:  # of the state machine's own snapshot(), too
             self._is_made(None, error)
+
+    def _refusal(self, status: Mapping[str, object]) -> str | None:
+        """Why there is no making a checkpoint now; None: there is."""
+        if not self.able:
+            return (
+                "a state machine of this group has neither snapshot() and restore() nor snapshot_files() and "
+                "restore_files(): there is no way to make a checkpoint of it"
+            )
+        if self.stopped():
+            return "the state machine of this node has failed, perhaps in the midst of an instance"
+        applied, chain = self.applied()
+        if applied < 0 or chain is None or not status["formed"]:
+            return "nothing has been applied yet since the start, so there is nothing to make a checkpoint of"
+        if (ahead := self._ahead()) is not None:
+            # Restored elsewhere, it would be given again what it has already.
+            return (
+                f"state machine {ahead} has applied instance {self.last()[ahead]} already, and the others of this group are "
+                f"at {applied}: they have no common state yet. Try again when they have caught up"
+            )
+        return None
 
     def _is_made(self, manifest: Manifest | None, error: BaseException | None) -> None:
         self._making = False
@@ -332,7 +341,9 @@ class Keeper:
             self._engine.base(min(*fetched, manifest.instance))
         else:
             self._engine.base(manifest.instance)
-        damaged, self._damaged = self._damaged, []
+        self._vain_since = None
+        # (What was damaged may have come anew from another node, under the same number.)
+        damaged, self._damaged = [instance for instance in self._damaged if instance != manifest.instance], []
 
         def remove() -> list[int]:
             listed = [each.instance for each in self._store.list()]
@@ -448,7 +459,7 @@ class Keeper:
         if not data or self._closed:
             return
         if data[0] in QUESTIONS:
-            self._server.answer(node, data, self._offer)
+            self._server.answer(node, data, partial(self._offer, node))
         elif self._fetch is not None:
             self._fetch.receive(node, data)
 
@@ -456,13 +467,16 @@ class Keeper:
         """What is here is not what the others have: none of it is given to them."""
         self._server.withdraw()
 
-    def _offer(self, number: int, needed: int) -> bytes:
+    def _offer(self, node: int, number: int, needed: int) -> bytes:
         status = self._engine.status()
         master = status["master_id"] == status["node_id"]
-        self._missed = self._missed + 1 if self._server.newest < needed <= self.applied()[0] + 1 else 0
-        if self.able and self._missed > (MASTER_WAITS if master else 0) and self._may_make():
-            # Nobody has what helps him, perhaps, and in an idle cluster none is due: he would wait for ever.
-            self.make(lambda manifest, error: None)
+        if self._server.newest < needed <= self.applied()[0] + 1:
+            now = self._engine.now()
+            self._vain_since = self._vain_since or now
+            others = master and any(up for peer, up in status["peers"].items() if peer != node)
+            if (not others or now - self._vain_since >= MASTER_WAITS * 1e9) and self.able and self._may_make():
+                # Nobody has what helps, perhaps, and in an idle cluster none is due: that node would wait for ever.
+                self.make(lambda manifest, error: None)
         return pack_offer(number, master, status["chosen"], status["first_kept"], self._server.newest)
 
     def close(self) -> None:

@@ -49,8 +49,7 @@ class InlineMaker:
         def finish() -> Manifest:
             with writing:
                 manifest = writing.commit()
-            self._store.verify(manifest)
-            return manifest
+            return self._store.prove(manifest)
 
         self._background.run(finish, done)
 
@@ -97,12 +96,7 @@ class MirrorMaker:
         job = MirrorJob(self._directory, status["node_id"], status["incarnation"], cut, self._factory, self._rate)
         mirror = self._mirror = Mirror(job)
 
-        def make() -> Manifest:
-            manifest = mirror.run()
-            self._store.verify(manifest)
-            return manifest
-
-        self._background.run(make, done)
+        self._background.run(lambda: self._store.prove(mirror.run()), done)
 
     def close(self) -> None:
         """No more of it."""

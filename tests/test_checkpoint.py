@@ -547,3 +547,45 @@ def test_no_frame_crashes_the_reader(data: st.DataObject) -> None:
         except DamagedCheckpoint:
             return
     assert got == plain
+
+
+# ---- what happens at once ----
+
+
+def test_none_is_begun_while_one_of_its_number_is_being_removed(store: CheckpointStore) -> None:
+    """Its new files would go along with the old ones."""
+    write(store, 9, SMALL)
+    files, tried = store.files, []
+
+    class Watched:
+        def __getattr__(self, name: str) -> object:
+            return getattr(files, name)
+
+        def remove(self, name: str) -> None:
+            files.remove(name)
+            with pytest.raises(StorageError, match="or removed"):
+                store.begin(9, 77, SIGNATURE, MEMBERSHIP)
+            tried.append(name)
+
+    store.files = Watched()  # type: ignore[assignment]
+    store.remove(9)
+    assert len(tried) == 1 + len(SMALL)
+    store.files = files
+    check(store, write(store, 9, SMALL), SMALL)
+
+
+def test_what_cannot_be_read_behind_its_commit_is_not_there(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (DamagedCheckpoint("rotten"), OSError(5, "cannot be read")):
+        manifest = write(store, 9, SMALL)
+        with monkeypatch.context() as patched:
+
+            def fail(manifest: Manifest, error: Exception = error) -> None:
+                raise error
+
+            patched.setattr(store, "verify", fail)
+            with pytest.raises(type(error)):
+                store.prove(manifest)
+        assert kinds(store.files, 9) == []
+    manifest = write(store, 9, SMALL)
+    assert store.prove(manifest) == manifest
+    assert store.list() == [manifest]

@@ -248,7 +248,7 @@ def test_only_the_right_pieces_are_taken() -> None:
             with pytest.raises(DamagedCheckpoint, match=r"part"):
                 transfer.put(entry, piece, data)
         assert (0, 1) in list(transfer.missing())
-        with pytest.raises(StorageError, match="being written or received"):
+        with pytest.raises(StorageError, match="being written, received or removed"):
             store.incoming(SOURCE.manifest)
     with pytest.raises(StorageError, match="closed"):
         transfer.put(0, 1, right)
