@@ -100,7 +100,8 @@ cdef class LogStore:
             elif ending == "tmp" and stem != "probe":
                 spares.append(name)
         numbers.sort()
-        found = recover([(n, self._map_segment(n)) for n in numbers])
+        self._private.maps = self._folder.views([f"{n:016x}.seg" for n in numbers])
+        found = recover(list(zip(numbers, self._private.maps)))
         if found.outcome in ("damaged", "unsupported"):
             number, offset = found.where
             if found.outcome == "unsupported":
@@ -128,11 +129,6 @@ cdef class LogStore:
 
     def _path(self, number):
         return self._folder.where(f"{number:016x}.seg")
-
-    def _map_segment(self, number):
-        data = self._folder.view(f"{number:016x}.seg")
-        self._private.maps.append(data)
-        return data
 
     cdef _check(self, int error, str what):
         if error:
