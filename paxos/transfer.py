@@ -1,16 +1,16 @@
 """A checkpoint from another node: what the two Python sides say to each other, and the fetching.
 
-The one that is behind pulls. It asks all the others what they have (ASK, HAVE), picks a source, gets the manifest, and then
-the pieces, some under way at once. Any message may be lost: what does not come is asked for again, and a source from which
-nothing comes any more is left for another one. Pieces are checked as they come, against the manifest, and what is on disk
-already is not asked for: a transfer goes on where it was, after a kill as well.
+The one that is behind pulls. It asks all the others what they have (ASK, HAVE), picks a source, gets the manifest, one part
+after the other, and then the pieces, some under way at once. Any message may be lost: what does not come is asked for again,
+and a source from which nothing comes any more is left for another one. Pieces are checked as they come, against the manifest,
+and what is on disk already is not asked for: a transfer goes on where it was, after a kill as well.
 
 Messages (little-endian): type u8, then
 
     ASK       number u32, needed u64: the lowest checkpoint that helps         to all
     HAVE      number u32, master u8, chosen u64, first_kept u64, instance u64 (0: no checkpoint)
-    MANIFEST? instance u64
-    MANIFEST  instance u64, manifest (empty: gone)
+    MANIFEST? instance u64, part u32
+    MANIFEST  instance u64, part u32, total u32 (0: gone), crc u32, bytes
     PIECE?    instance u64, entry u32, piece u32
     PIECE     instance u64, entry u32, piece u32, bytes (empty: gone)
 """
@@ -24,8 +24,8 @@ from typing import Final, Protocol
 
 from paxos.background import Background, Serial
 from paxos.checkpoint import CheckpointStore, Incoming
-from paxos.errors import DamagedCheckpoint, StorageError
-from paxos.manifest import PIECE, Manifest
+from paxos.errors import DamagedCheckpoint
+from paxos.manifest import MAX_MANIFEST, PIECE, Manifest, crc_of
 
 __all__ = ["Fetch", "Offer", "Server", "pack_offer"]
 
@@ -34,11 +34,12 @@ logger = logging.getLogger("paxos")
 ASK, HAVE, WANT_MANIFEST, MANIFEST, WANT_PIECE, PIECE_OF = 1, 2, 3, 4, 5, 6
 _ASK: Final = struct.Struct("<BIQ")
 _HAVE: Final = struct.Struct("<BIBQQQ")
-_INSTANCE: Final = struct.Struct("<BQ")
+_WANT_PART: Final = struct.Struct("<BQI")
+_PART: Final = struct.Struct("<BQIII")
 _PIECE: Final = struct.Struct("<BQII")
 
-#: Bytes of a manifest that are carried at most: enough for 200 GB.
-MANIFEST_BYTES: Final = 1 << 20
+#: Bytes of a part of a manifest; the last may be shorter. The engine carries a little more in one message (CARRY_MAX).
+PART: Final = 1 << 20
 #: Pieces that are under way at once.
 WINDOW: Final = 8
 #: Seconds: how long answers to ASK are waited for; until a piece is asked for again; until another source is looked for.
@@ -90,17 +91,22 @@ class Server:
         self._spoiled = spoiled
         self._asked_for: dict[int, int] = {}  # when, by instance
         self._manifests: dict[int, Manifest] = {}
+        # As they are sent, of those that were asked for. Kept: that is a fraction of what the manifest itself takes.
+        self._encoded: dict[int, bytes] = {}
+        self._encoding: set[int] = set()
         self._withdrawn = False
         self._busy = 0
 
     def offer(self, manifest: Manifest) -> None:
         """This checkpoint is here, and verifies."""
         if not self._withdrawn:
+            self.forget(manifest.instance)
             self._manifests[manifest.instance] = manifest
 
     def forget(self, instance: int) -> None:
         """This checkpoint has been removed."""
         self._manifests.pop(instance, None)
+        self._encoded.pop(instance, None)
 
     def under_way(self, now: int) -> list[int]:
         """Checkpoints of which somebody has asked for a part lately."""
@@ -116,6 +122,7 @@ class Server:
     def withdraw(self) -> None:
         """None of the checkpoints here is offered any more, nor one that is still to come."""
         self._manifests.clear()
+        self._encoded.clear()
         self._withdrawn = True
 
     @property
@@ -132,18 +139,39 @@ class Server:
         """A question. ``have(number, needed)`` is what to answer to ASK."""
         if data[0] == ASK and len(data) == _ASK.size:
             self._carrier.send(node, have(*_ASK.unpack(data)[1:]))
-        elif data[0] == WANT_MANIFEST and len(data) == _INSTANCE.size:
-            instance = _INSTANCE.unpack(data)[1]
-            manifest = self._manifests.get(instance)
-            if manifest is not None:
-                self._asked_for[instance] = self._now()
-            encoded = manifest.encode() if manifest is not None else b""
-            if len(encoded) > MANIFEST_BYTES:
-                logger.error("the manifest of instance %d has %d bytes: too large to be sent", instance, len(encoded))
-                encoded = b""
-            self._carrier.send(node, _INSTANCE.pack(MANIFEST, instance) + encoded)
+        elif data[0] == WANT_MANIFEST and len(data) == _WANT_PART.size:
+            self._send_part(node, *_WANT_PART.unpack(data)[1:])
         elif data[0] == WANT_PIECE and len(data) == _PIECE.size:
             self._send_piece(node, *_PIECE.unpack(data)[1:])
+
+    def _send_part(self, node: int, instance: int, part: int) -> None:
+        manifest = self._manifests.get(instance)
+        if manifest is None:
+            self._carrier.send(node, _PART.pack(MANIFEST, instance, part, 0, 0))
+            return
+        self._asked_for[instance] = self._now()
+        encoded = self._encoded.get(instance)
+        if encoded is not None:
+            data = encoded[part * PART : (part + 1) * PART]
+            self._carrier.send(node, _PART.pack(MANIFEST, instance, part, len(encoded), crc_of(encoded)) + data)
+            return
+        if instance in self._encoding:
+            return  # it will ask again
+
+        def done(encoded: bytes | None, error: BaseException | None) -> None:
+            self._encoding.discard(instance)
+            if self._manifests.get(instance) is not manifest:
+                return  # it will ask again, and hear what there is then
+            if encoded is None:
+                logger.error("the manifest of the checkpoint of instance %d cannot be sent: %s", instance, error)
+                self._carrier.send(node, _PART.pack(MANIFEST, instance, part, 0, 0))
+                return
+            self._encoded[instance] = encoded
+            self._send_part(node, instance, part)
+
+        # Not on this thread: for a hundred thousand files that takes seconds.
+        self._encoding.add(instance)
+        self._background.run(manifest.encode, done)
 
     def _send_piece(self, node: int, instance: int, entry: int, piece: int) -> None:
         manifest = self._manifests.get(instance)
@@ -169,6 +197,46 @@ class Server:
 def _closed(_: None, error: BaseException | None) -> None:
     if error is not None:
         logger.error("the files of a transfer could not be closed: %s", error)
+
+
+class _Parts:
+    """A manifest on its way here: of few there is more than one part, so that each is asked for behind the one before it."""
+
+    def __init__(self, instance: int) -> None:
+        self._instance = instance
+        self._total = self._crc = 0  # what the first part says
+        self._data = bytearray()
+        #: The part that is wanted.
+        self.next = 0
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is wanted any more."""
+        return self.next > 0 and len(self._data) == self._total
+
+    def take(self, total: int, crc: int, data: bytes) -> str | None:
+        """The part that is wanted. What is wrong with it; None: nothing."""
+        if not total:
+            return "it has that checkpoint no longer"
+        if total > MAX_MANIFEST:
+            return f"its manifest is said to have {total} bytes; at most {MAX_MANIFEST} (MAX_MANIFEST) are taken"
+        if self.next and (total, crc) != (self._total, self._crc):
+            return "it has another manifest than before"
+        # Any other size would let a source have itself be asked for ever.
+        if len(data) != min(PART, total - len(self._data)):
+            return f"it gives {len(data)} bytes for part {self.next} of a manifest that is said to have {total}"
+        self._total, self._crc = total, crc
+        self._data += data
+        self.next += 1
+        return None
+
+    def decode(self) -> Manifest:
+        """The manifest. Once: its bytes are let go."""
+        data, self._data = bytes(self._data), bytearray()
+        manifest = Manifest.decode(data)
+        if manifest.instance != self._instance:
+            raise DamagedCheckpoint(f"the manifest is of instance {manifest.instance}, not {self._instance}")
+        return manifest
 
 
 class Fetch:
@@ -203,7 +271,8 @@ class Fetch:
         self._lost: set[int] = set()  # sources that have let this node down
         self._source = 0
         self._instance = 0
-        self._manifest: Manifest | None = None
+        self._parts: _Parts | None = None
+        self._part_asked: int | None = None  # when; None: no part of the manifest is under way
         self._incoming: Incoming | None = None
         self._missing: Iterator[tuple[int, int]] = iter(())
         self._exhausted = False
@@ -228,7 +297,7 @@ class Fetch:
         if incoming is not None:
             # Behind what is under way on its files.
             self._files.run(incoming.close, _closed)
-        self._incoming = self._manifest = None
+        self._incoming = self._parts = self._part_asked = None
         self._asked.clear()
         self._writing = 0
         self._seeking = False
@@ -261,8 +330,8 @@ class Fetch:
         # The newest; the master only if nobody else has it.
         best = max(fresh or good, key=lambda offer: (offer.instance, not offer.master, -offer.node))
         self._source, self._instance = best.node, best.instance
-        self._heard = self._now()
-        self._carrier.send(self._source, _INSTANCE.pack(WANT_MANIFEST, self._instance))
+        self._parts = _Parts(self._instance)
+        self._want_part(self._parts)
 
     # -- what comes
 
@@ -278,57 +347,77 @@ class Fetch:
                     self._choose()
         elif node != self._source:
             return
-        elif data[0] == MANIFEST and len(data) >= _INSTANCE.size:
-            self._begin(_INSTANCE.unpack_from(data)[1], data[_INSTANCE.size :])
+        elif data[0] == MANIFEST and len(data) >= _PART.size:
+            _, instance, part, total, crc = _PART.unpack_from(data)
+            if instance == self._instance:
+                self._take_part(part, total, crc, data[_PART.size :])
         elif data[0] == PIECE_OF and len(data) >= _PIECE.size:
             _, instance, entry, piece = _PIECE.unpack_from(data)
             if instance == self._instance:
                 self._take(entry, piece, data[_PIECE.size :])
 
-    def _begin(self, instance: int, encoded: bytes) -> None:
-        if instance != self._instance or self._manifest is not None:
-            return
-        if not encoded:
-            self._leave("it has that checkpoint no longer")
-            return
-        try:
-            manifest = Manifest.decode(encoded)
-            if manifest.instance != instance:
-                raise DamagedCheckpoint(f"the manifest is of instance {manifest.instance}, not {instance}")
-        except StorageError as error:
-            self._leave(str(error))
-            return
-        self._manifest = manifest
+    def _want_part(self, parts: _Parts) -> None:
+        if self._parts is not parts:
+            return  # given up while the rate held this back
         self._heard = self._now()
-        logger.info(
-            "fetching the checkpoint of instance %d (%d bytes) from node %d", instance, manifest.stored, self._source
-        )
+        self._ask_part(parts)
 
-        def open_() -> Incoming | None:
+    def _ask_part(self, parts: _Parts) -> None:
+        self._part_asked = self._now()
+        self._carrier.send(self._source, _WANT_PART.pack(WANT_MANIFEST, self._instance, parts.next))
+
+    def _take_part(self, part: int, total: int, crc: int, data: bytes) -> None:
+        parts = self._parts
+        if parts is None or self._part_asked is None or part != parts.next:
+            return  # comes twice, or late
+        self._part_asked = None
+        if (wrong := parts.take(total, crc, data)) is not None:
+            self._leave(wrong)
+            return
+        now = self._now()
+        if self._rate:
+            self._free_at = max(now, self._free_at) + int(len(data) / self._rate * 1e9)
+        if parts.whole:
+            self._open(parts)
+        elif self._free_at > now:
+            self._background.later((self._free_at - now) / 1e9, lambda: self._want_part(parts))
+        else:
+            self._want_part(parts)
+
+    def _open(self, parts: _Parts) -> None:
+        instance = self._instance
+
+        def open_() -> tuple[Manifest, Incoming | None]:
+            manifest = parts.decode()
             if any(there.instance == instance for there in self._store.list()):
                 try:
                     self._store.verify(manifest)
                 except DamagedCheckpoint:
                     self._store.remove(instance)
                 else:
-                    return None  # had come whole, and only reading it again had failed
+                    return manifest, None  # had come whole, and only reading it again had failed
             elif any(damaged == instance for damaged, _ in self._store.damaged):
                 self._store.remove(instance)  # its manifest cannot even be read
             for other in self._store.resumable():
                 if other.instance != instance:
                     self._store.discard(other.instance)  # nobody has that one any more
-            return self._store.incoming(manifest)
+            return manifest, self._store.incoming(manifest)
 
-        def opened(incoming: Incoming | None, error: BaseException | None) -> None:
-            if self._ended or self._manifest is not manifest:
+        def opened(result: tuple[Manifest, Incoming | None] | None, error: BaseException | None) -> None:
+            manifest, incoming = result if result is not None else (None, None)
+            if self._ended or self._parts is not parts:
                 if incoming is not None:
                     self._files.run(incoming.close, _closed)
-            elif error is not None:
+            elif manifest is None:
                 self._leave(str(error))
             elif incoming is None:
                 self._ended = True
                 self._done(manifest)
             else:
+                logger.info(
+                    "fetching the checkpoint of instance %d (%d bytes) from node %d",
+                    instance, manifest.stored, self._source,
+                )  # fmt: skip
                 self._incoming = incoming
                 self._missing = incoming.missing()
                 self._exhausted = self._seeking = False
@@ -406,9 +495,7 @@ class Fetch:
 
     def _finish(self) -> None:
         incoming, self._incoming = self._incoming, None
-        manifest = self._manifest
         assert incoming is not None
-        assert manifest is not None
 
         def finish() -> Manifest:
             finished = incoming.finish()
@@ -442,12 +529,12 @@ class Fetch:
         if self._ended:
             return
         now = self._now()
-        if self._source and self._manifest is None and now - self._heard > AGAIN_AFTER * 1e9:
-            self._carrier.send(self._source, _INSTANCE.pack(WANT_MANIFEST, self._instance))
+        if self._parts is not None and self._part_asked is not None and now - self._part_asked > AGAIN_AFTER * 1e9:
+            self._ask_part(self._parts)
         for (entry, piece), when in list(self._asked.items()):
             if now - when > AGAIN_AFTER * 1e9:
                 self._want(entry, piece)
-        waits = self._source and (self._manifest is None or self._asked)
+        waits = self._part_asked is not None or self._asked
         if waits and now - self._heard > SOURCE_LOST_AFTER * 1e9:
             self._leave(f"nothing has come for {SOURCE_LOST_AFTER:.0f} s")
         self._background.later(AGAIN_AFTER / 2, self._tick)

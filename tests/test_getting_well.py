@@ -124,7 +124,13 @@ def test_log_is_deleted_and_a_restart_begins_at_the_checkpoint(tmp_path: Path) -
     run(tmp_path, story, log_budget=8 << 20)
 
 
-def test_a_node_that_was_away_for_longer_than_the_log_gets_a_checkpoint_while_it_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [1 << 20, 16])
+def test_a_node_that_was_away_for_longer_than_the_log_gets_a_checkpoint_while_it_runs(
+    tmp_path: Path, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... whose manifest takes one message, or several."""
+    monkeypatch.setattr("paxos.transfer.PART", part)
+
     async def story(c: Cluster) -> None:
         await c.write(100)
         await c.level()

@@ -6,6 +6,7 @@ import heapq
 import random
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from paxos._folder import Folder
 from paxos.checkpoint import CheckpointStore
-from paxos.manifest import PIECE, Manifest
+from paxos.manifest import MAX_MANIFEST, PIECE, PLAIN, Entry, Manifest
 from paxos.transfer import Fetch, Server, pack_offer
 
 SIGNATURE = bytes(range(16))
@@ -66,6 +67,7 @@ class Net:
         stores = [CheckpointStore(folder.files()) for folder in self.folders]
         self.here = stores.pop()
         self.asked: list[tuple[int, int]] = []  # (source, type)
+        self.parts: list[tuple[int, int]] = []  # (source, part of its manifest)
         for node, store in zip(checkpoints, stores, strict=True):
             server = self.sources[node] = Server(
                 self._carrier(node), self.time, store, lambda: self.time.now, lambda instance, why: None
@@ -89,6 +91,9 @@ class Net:
 
     def send(self, node: int, data: bytes) -> bool:
         self.asked.append((node, data[0]))
+        if data[0] == 3:
+            self.parts.append((node, *struct.unpack_from("<I", data, 9)))
+
         def offer(number: int, needed: int) -> bytes:
             self.needed = needed
             return pack_offer(number, node == self.master, 1000, 500, self.sources[node].newest)
@@ -158,7 +163,7 @@ def test_a_source_that_lies_or_has_it_no_longer_is_left_for_another(tmp_path: Pa
         if data[0] == 4:
             if what == "manifest":
                 return data[:40] + bytes([data[40] ^ 1]) + data[41:]
-            return data[:9] if what == "gone" else None if what == "nothing" else data
+            return data[:13] + bytes(8) if what == "gone" else None if what == "nothing" else data
         if data[0] == 6 and len(data) > 100:
             return {
                 "bits": data[:5000] + bytes([data[5000] ^ 1]) + data[5001:],
@@ -264,11 +269,17 @@ def test_a_closed_fetch_says_nothing_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x01", b"\x03abc", b"\x05", b"\x05" + bytes(16), b"\x05" + struct.pack("<QII", 70, 9, 9), b"\x09"]
+    "data",
+    [
+        b"\x01", b"\x03abc", b"\x03" + bytes(8), b"\x03" + struct.pack("<QI", 70, 0xFFFFFFFF),
+        b"\x05", b"\x05" + bytes(16), b"\x05" + struct.pack("<QII", 70, 9, 9), b"\x09",
+    ],
 )
 def test_questions_that_make_no_sense_harm_nobody(tmp_path: Path, data: bytes) -> None:
     net = Net(tmp_path, {1: 70})
-    net.sources[1].answer(9, data, lambda number: b"")
+    net.sources[1].answer(9, data, lambda number, needed: b"")
+    while net.time.due:
+        heapq.heappop(net.time.due)[2]()
 
 
 def test_one_whose_manifest_is_there_and_rotten_is_fetched_again(tmp_path: Path) -> None:
@@ -279,3 +290,198 @@ def test_one_whose_manifest_is_there_and_rotten_is_fetched_again(tmp_path: Path)
     net.start()
     assert net.end() is not None
     holds(net, 70)
+
+
+# -- manifests that take more than one message
+
+
+def part(data: bytes) -> tuple[int, int]:
+    """(part, total) of a MANIFEST."""
+    number, total = struct.unpack_from("<II", data, 9)
+    return number, total
+
+
+def ask_part(server: Server) -> None:
+    server.answer(9, b"\x03" + struct.pack("<QI", 70, 0), lambda number, needed: b"")
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Parts of 16 bytes: how many of them the manifest of ``make`` takes."""
+    monkeypatch.setattr("paxos.transfer.PART", 16)
+    return 7
+
+
+def test_a_manifest_of_several_parts_is_fetched_and_encoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Net(tmp_path, {1: 70})
+    server = net.sources[1]
+    assert server.best is not None
+    paths = (f"{i:04}" + "x" * 1000 for i in range(2200))
+    large = replace(
+        server.best, entries=(*server.best.entries, *(Entry(0, path, 0, 0, PLAIN, 0, ()) for path in paths))
+    )
+    server.offer(large)
+    encode = Manifest.encode
+    encoded = []
+
+    def counted(self: Manifest) -> bytes:
+        encoded.append(self is large)
+        return encode(self)
+
+    monkeypatch.setattr(Manifest, "encode", counted)
+    sizes = []
+
+    def lie(source: int, data: bytes) -> bytes:
+        if data[0] == 4:
+            sizes.append(len(data) - 21)
+        return data
+
+    net.lie = lie
+    for _ in range(2):  # two nodes at once
+        ask_part(server)
+    net.start()
+    assert net.end() == large
+    holds(net, 70)
+    assert net.parts == [(1, 0), (1, 1), (1, 2)]
+    assert sum(sizes[-3:]) == len(encode(large)) > 2 << 20
+    assert max(sizes) == 1 << 20
+    assert encoded.count(True) == 1
+
+
+@pytest.mark.parametrize("what", ["lost", "twice", "late"])
+def test_parts_may_be_lost_or_come_twice_or_late(tmp_path: Path, parts: int, what: str) -> None:
+    net = Net(tmp_path, {1: 70})
+    seen: set[int] = set()
+
+    def lie(source: int, data: bytes) -> bytes | None:
+        if data[0] != 4:
+            return data
+        again = part(data)[0] in seen
+        seen.add(part(data)[0])
+        if what == "twice":
+            for seconds in (0.001, 0.002, 0.004):
+                net.time.later(seconds, lambda: net.fetch and net.fetch.receive(source, data))
+        elif what == "late" and not again:
+            # Just behind the answer to the question that was asked again.
+            net.time.later(3.005, lambda: net.fetch and net.fetch.receive(source, data))
+        return data if again or what == "twice" else None
+
+    net.lie = lie
+    net.start()
+    assert net.end() is not None
+    holds(net, 70)
+    times = 1 if what == "twice" else 2
+    assert net.parts == [(1, number) for number in range(parts) for _ in range(times)]
+
+
+@pytest.mark.parametrize("what", ["silent", "gone"])
+def test_a_source_that_stops_in_the_midst_of_its_manifest_is_left_for_another(
+    tmp_path: Path, parts: int, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = Net(tmp_path, {1: 70, 2: 60})
+
+    def lie(source: int, data: bytes) -> bytes | None:
+        if source == 1 and data[0] == 4 and part(data)[0] == 3:
+            if what == "silent":
+                return None
+            net.sources[1].forget(70)
+        return data
+
+    net.lie = lie
+    net.start()
+    assert net.end() is not None
+    holds(net, 60)
+    assert [number for source, number in net.parts if source == 2] == list(range(parts))
+    assert ("nothing has come for 6 s" if what == "silent" else "it has that checkpoint no longer") in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"chain": 5}, {"membership": b"more members"}, {"membership": b""}])
+def test_a_manifest_that_changes_between_its_parts_is_begun_anew(
+    tmp_path: Path, parts: int, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    net = Net(tmp_path, {1: 70})
+    server = net.sources[1]
+    assert server.best is not None
+    other = replace(server.best, **change)
+
+    def lie(source: int, data: bytes) -> bytes:
+        if data[0] == 4 and part(data)[0] == parts - 2:
+            server.offer(other)
+        return data
+
+    net.lie = lie
+    net.start()
+    assert net.end() == other
+    holds(net, 70)
+    assert "it has another manifest than before" in caplog.text
+
+
+def test_a_manifest_that_changes_while_it_is_encoded_is_not_sent(tmp_path: Path) -> None:
+    net = Net(tmp_path, {1: 70})
+    server = net.sources[1]
+    assert server.best is not None
+    other = replace(server.best, chain=5)
+    ask_part(server)
+    server.offer(other)
+    net.start()
+    assert net.end() == other
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("too large", f"said to have {MAX_MANIFEST + 1} bytes; at most {MAX_MANIFEST} (MAX_MANIFEST) are taken"),
+        ("more", "it gives 11 bytes for part 6 of a manifest that is said to have 207"),
+        ("growing", "it has another manifest than before"),
+        ("less", "it gives 16 bytes for part 0 of a manifest that is said to have 9"),
+        ("short", "it gives 1 bytes for part 3"),
+        ("none", "it gives 0 bytes for part 3"),
+        ("long", "it gives 17 bytes for part 3"),
+    ],
+)
+def test_a_source_that_lies_about_sizes_is_left_for_another(
+    tmp_path: Path, parts: int, what: str, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    net = Net(tmp_path, {1: 70, 2: 60})
+
+    def lie(source: int, data: bytes) -> bytes:
+        if source != 1 or data[0] != 4:
+            return data
+        number, total = part(data)
+        lies = {"too large": MAX_MANIFEST + 1, "more": total + 100, "growing": total + number, "less": 9}
+        total = lies.get(what, total)
+        data = data[:13] + struct.pack("<I", total) + data[17:]
+        if number == 3:
+            data = {"short": data[:22], "none": data[:21], "long": data + b"\0"}.get(what, data)
+        return data
+
+    net.lie = lie
+    net.start()
+    assert net.end() is not None
+    holds(net, 60)
+    assert why in caplog.text
+    asked = {"too large": 1, "less": 1, "more": parts, "growing": 2}.get(what, 4)
+    assert [number for source, number in net.parts if source == 1] == list(range(asked))
+
+
+def test_the_rate_is_kept_for_parts_of_a_manifest_and_a_closed_fetch_asks_for_no_more(
+    tmp_path: Path, parts: int
+) -> None:
+    """So slowly that a source that was asked would be taken for lost between two parts."""
+    net = Net(tmp_path, {1: 70})
+    net.start(rate=2)
+    begun = net.time.now
+    net.time.until(lambda: len(net.parts) == parts)
+    assert net.parts == [(1, number) for number in range(parts)]
+    assert (net.time.now - begun) / SECOND >= 8 * (parts - 1)
+    net = Net(tmp_path / "closed", {1: 70})
+    net.start(rate=2)
+    net.time.until(lambda: len(net.parts) == 3)
+    net.time.until(lambda: net.time.now > begun + 18 * SECOND)
+    assert net.fetch is not None
+    net.fetch.close()
+    while net.time.due:
+        heapq.heappop(net.time.due)[2]()
+    assert len(net.parts) == 3
