@@ -9,8 +9,8 @@ __test__: dict[str, str]
 
 @final
 class Salvage:
-    """The instances ``first`` to ``end`` - 1 of a log that is set aside: what it had recorded as chosen before the damage. Holds the
-    bytes of that log. One thread at a time."""
+    """The instances ``first`` to ``end`` - 1 of a log that is set aside: what it had recorded as chosen before the damage. Holds
+    the bytes of that log. One thread at a time."""
 
     def __init__(self) -> None: ...
     @property
