@@ -4,6 +4,7 @@ Every node applies the same values in the same order; an acknowledged value is o
 hears of it. Start with :class:`Node` (asyncio) or :class:`SyncNode` (threads) and a :class:`StateMachine` of your own.
 """
 
+from paxos.alarm import Alarm
 from paxos.config import Options, parse_address
 from paxos.errors import (
     CheckpointFailed,
@@ -33,6 +34,7 @@ from paxos.sync import SyncNode
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alarm",
     "CheckpointFailed",
     "ConfigError",
     "DamagedCheckpoint",

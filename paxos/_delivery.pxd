@@ -23,6 +23,10 @@ cdef enum EventType:                # first item of the tuples that drain() retu
     EVENT_MEMBERSHIP = 9            # a: the node that is another incarnation now; b: version
     EVENT_CHAIN = 10                # a: the chain checksum behind an instance; 0: not known here
 
+cdef enum AlarmKind:                # what a line of the log is besides; 0: nothing
+    ALARM_DISK_FULL = 1
+    ALARM_LOG_LOST = 2
+
 cdef enum:
     REASONS = 18                    # kinds of refused frames and connections, see _net
 
@@ -183,6 +187,7 @@ cdef Event *delivery_event(Delivery *d, int type, uint32_t group) noexcept nogil
 cdef void delivery_chosen(Delivery *d, uint32_t group, uint64_t instance, uint32_t chain, Value *value) noexcept nogil  # takes a reference
 cdef bint delivery_room(const Delivery *d) noexcept nogil
 cdef void delivery_log(Delivery *d, int level, const char *text) noexcept nogil
+cdef void delivery_alarm(Delivery *d, int kind, int level, const char *text) noexcept nogil
 # Hands this round's events over, with the status behind them, and wakes Python if it is not awake already.
 cdef void delivery_publish(Delivery *d, const Status *status, bint blocked) noexcept nogil
 cdef void delivery_ping(Delivery *d) noexcept nogil

@@ -50,6 +50,8 @@ cdef enum:
     ORDER_BYTES = 16777216          # for other nodes' Python sides that may wait for the engine
     COALESCE = 4096                 # beyond so many queued events a new master replaces the one that is queued
 
+cdef tuple ALARMS = (None, "disk-full", "log-lost")     # by AlarmKind, as paxos.alarm names them
+
 
 cdef int64_t boottime() noexcept nogil:
     cdef timespec t
@@ -199,6 +201,10 @@ cdef bint delivery_room(const Delivery *d) noexcept nogil:
 
 
 cdef void delivery_log(Delivery *d, int level, const char *text) noexcept nogil:
+    delivery_alarm(d, 0, level, text)
+
+
+cdef void delivery_alarm(Delivery *d, int kind, int level, const char *text) noexcept nogil:
     cdef Event *e
     cdef size_t size = strlen(text) + 1
     if d.fresh_count >= MAX_CONTROL:
@@ -206,6 +212,7 @@ cdef void delivery_log(Delivery *d, int level, const char *text) noexcept nogil:
         return
     e = delivery_event(d, EVENT_LOG, 0)
     e.a = <uint64_t>level
+    e.b = <uint64_t>kind
     e.text = <char *>xalloc(size)
     memcpy(e.text, text, size)
 
@@ -591,7 +598,7 @@ cdef object to_python(Delivery *d, const Event *e):
     if e.type == EVENT_MASTER:
         return (EVENT_MASTER, e.group, e.a, e.instance, e.b != 0)
     if e.type == EVENT_LOG:
-        return (EVENT_LOG, <int>e.a, e.text.decode("utf-8", "replace"))
+        return (EVENT_LOG, <int>e.a, e.text.decode("utf-8", "replace"), ALARMS[<int>e.b])
     if e.type == EVENT_FORMED:
         return (EVENT_FORMED,)
     if e.type == EVENT_AHEAD:

@@ -18,8 +18,8 @@ _Chosen: TypeAlias = tuple[Literal[0], int, int, int, list[tuple[int, list[bytes
 _Settled: TypeAlias = tuple[Literal[1], int, int]
 # (2, group, master id (0: none known), ballot round, established)
 _Master: TypeAlias = tuple[Literal[2], int, int, int, bool]
-# (3, level as in logging, text)
-_Log: TypeAlias = tuple[Literal[3], int, str]
+# (3, level as in logging, text, kind of the alarm that it is, if it is one)
+_Log: TypeAlias = tuple[Literal[3], int, str, Literal["disk-full", "log-lost"] | None]
 _Formed: TypeAlias = tuple[Literal[4]]
 # (5, group, instance, node id): the chain checksum of that node differs from this one's
 _Diverged: TypeAlias = tuple[Literal[5], int, int, int]

@@ -24,8 +24,9 @@ from paxos._core cimport (
     replica_replace, replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
 )
 from paxos._delivery cimport (
-    EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_LEAVE, ORDER_MAKING, Event, Order, Status, Submission, clock_now,
-    delivery_carry, delivery_event, delivery_log, delivery_oldest, delivery_orders, delivery_ping, delivery_publish, delivery_room, delivery_take,
+    ALARM_DISK_FULL, ALARM_LOG_LOST, EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_LEAVE, ORDER_MAKING, Event, Order,
+    Status, Submission, clock_now, delivery_alarm, delivery_carry, delivery_event, delivery_log, delivery_oldest, delivery_orders, delivery_ping,
+    delivery_publish, delivery_room, delivery_take,
 )
 from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, submit, take
 from paxos._formation cimport (
@@ -173,7 +174,7 @@ cdef int round_hello(Host *h, const Frame *frame) noexcept nogil:
         h.met_formed = h.formation.met_formed
         snprintf(text, sizeof(text), "this node has an empty data directory, and the others belong to a cluster that is formed: it "
                  "asks to be taken in as a new incarnation of node %u, and votes only when it has learned everything", h.options.node)
-        delivery_log(&h.delivery, 50, text)
+        delivery_alarm(&h.delivery, ALARM_LOG_LOST, 50, text)
     return reason
 
 
@@ -236,7 +237,7 @@ cdef void watch_disk(Host *h) noexcept nogil:
         snprintf(text, sizeof(text), "the disk of %.400s has no room for another segment of %llu bytes (%s): this node gives the "
                  "mastership up and takes no proposals. It goes on by itself when there is room; until then it votes as long as the "
                  "segments it has last", h.store.where, <unsigned long long>h.store.writer.segment_size, strerror(error))
-        delivery_log(&h.delivery, 40, text)
+        delivery_alarm(&h.delivery, ALARM_DISK_FULL, 40, text)
         resign(h, False)
     elif h.disk_full and not error:
         h.disk_full = False
@@ -248,7 +249,7 @@ cdef void watch_disk(Host *h) noexcept nogil:
     if h.unlogged.count and not h.silent:
         snprintf(text, sizeof(text), "the log in %.400s has no room for a record: until there is some, this node does not even vote",
                  h.store.where)
-        delivery_log(&h.delivery, 40, text)
+        delivery_alarm(&h.delivery, ALARM_DISK_FULL, 40, text)
     h.silent = h.unlogged.count > 0
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TypedDict, Unpack
 
+from paxos.alarm import Alarm
 from paxos.errors import ConfigError
 
 __all__ = ["NodeOptions", "Options", "parse_address", "parse_cluster"]
@@ -69,6 +71,10 @@ class Options:
     mirror: bool = True
     """Make checkpoints in a child process, from a second copy of the state machine, so that applying never waits. Otherwise, and
     where the state machine cannot be made in another process, its ``snapshot()`` is called between two instances."""
+    on_alarm: Callable[[Alarm], object] | None = None
+    """Is called with each alarm of the node, and must not block. ``Node`` calls it on the thread of its event loop, those of the
+    opening before ``open`` returns or raises; ``SyncNode`` on the thread that opens the node, later on the one that applies. What
+    it raises is logged, and has no other effect."""
 
     def __post_init__(self) -> None:
         def check(name: str, low: float, high: float) -> None:
@@ -94,6 +100,10 @@ class Options:
         check("checkpoint_rate", 0, 1 << 50)
         check("fetch_rate", 0, 1 << 50)
         check("scrub_rate", 0, 1 << 50)
+        if self.on_alarm is not None and (not callable(self.on_alarm) or inspect.iscoroutinefunction(self.on_alarm)):
+            raise ConfigError(
+                f"option on_alarm={self.on_alarm!r} must be a plain function: nobody would await a coroutine of it"
+            )
         if self.segment_bytes % 4096:
             raise ConfigError(f"option segment_bytes={self.segment_bytes} must be a multiple of 4096")
         if self.election_timeout < 3 * self.heartbeat:
@@ -145,6 +155,7 @@ class NodeOptions(TypedDict, total=False):
     heal_divergence: bool
     check_results: bool
     mirror: bool
+    on_alarm: Callable[[Alarm], object] | None
 
 
 def parse_address(text: str) -> tuple[str, int]:

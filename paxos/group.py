@@ -29,6 +29,7 @@ from paxos._engine import (
     EVENT_SETTLED,
 )
 from paxos._handle import Handle
+from paxos.alarm import Alarms
 from paxos.errors import (
     ConfigError,
     Diverged,
@@ -138,6 +139,8 @@ class NodeStatus:
     """Whether the connection to each other node is up."""
     state_machine_error: str | None
     """Why applying has stopped, if it has."""
+    alarms: dict[str, int]
+    """Alarms since this start, by kind; see :class:`paxos.Alarm`."""
 
 
 def _complete(completion: Completion, result: object) -> None:
@@ -202,7 +205,14 @@ class Group:
     """The Python side of one group. ``submit`` may be called on any thread, ``drain`` on one thread only."""
 
     def __init__(
-        self, engine: Handle, factory: StateMachineFactory, *, max_value: int, batch_bytes: int, batch_values: int
+        self,
+        engine: Handle,
+        factory: StateMachineFactory,
+        alarms: Alarms,
+        *,
+        max_value: int,
+        batch_bytes: int,
+        batch_values: int,
     ) -> None:
         makers = {0: factory} if callable(factory) else dict(factory)
         if not makers:
@@ -215,6 +225,7 @@ class Group:
                 )
         self._last = {id_: machine.last_applied() for id_, machine in self._machines.items()}
         self._engine = engine
+        self._alarms = alarms
         self._max_value = max_value
         self._batch_bytes = batch_bytes
         self._batch_values = batch_values
@@ -265,10 +276,11 @@ class Group:
         keeper.failed = lambda error: self._fail(self.applied + 1, error)
         status = self._engine.status()
         if status["quarantined"] is not None:
-            logger.critical(
+            self._alarms.sound(
+                "log-set-aside",
                 "%s. The log was set aside in %s; nothing was deleted. This node gets well from the others, and votes again when "
                 "it is chosen in place of what it was, and knows everything",
-                status["damage"], status["quarantined"],
+                status["damage"], status["quarantined"], path=status["quarantined"],
             )  # fmt: skip
         formed, _, first_kept, chosen = self._engine.found()
         manifest = keeper.open(self._last)
@@ -378,7 +390,10 @@ class Group:
             elif event[0] == EVENT_MASTER:
                 self._on_master(event[2], event[4])
             elif event[0] == EVENT_LOG:
-                logger.log(event[1], "%s", event[2])
+                if event[3] is not None:
+                    self._alarms.sound(event[3], "%s", event[2], level=event[1])
+                else:
+                    logger.log(event[1], "%s", event[2])
             elif event[0] == EVENT_FORMED:
                 logger.info("the cluster is formed")
                 if self._keeper is not None:
@@ -393,11 +408,10 @@ class Group:
             elif event[0] == EVENT_MEMBERSHIP:
                 self._on_membership(event[2], event[3])
             elif event[0] == EVENT_DIVERGED:
-                logger.critical(
-                    "values differ between nodes: chain checksum at instance %d is not that of node %d",
-                    event[2],
-                    event[3],
-                )
+                self._alarms.sound(
+                    "values-differ", "values differ between nodes: chain checksum at instance %d is not that of node %d",
+                    event[2], event[3], instance=event[2],
+                )  # fmt: skip
                 if self._reconcile is not None:
                     self._reconcile.compare()
             elif event[0] == EVENT_CHAIN and self._reconcile is not None:
@@ -416,7 +430,7 @@ class Group:
         except Exception as error:
             if self.strict:
                 raise
-            logger.critical("a bug, please report it: %s failed with %r", call.__name__, error, exc_info=error)
+            self._alarms.sound("bug", "a bug, please report it: %s failed with %r", call.__name__, error, error=error)
 
     def _receive(self, node: int, data: bytes) -> None:
         """Bytes from another node's Python side."""
@@ -429,7 +443,8 @@ class Group:
     def _on_membership(self, node: int, version: int) -> None:
         status = self._engine.status()
         if node == status["node_id"] and status["replaced"]:
-            logger.critical(
+            self._alarms.sound(
+                "replaced",
                 "another process, with a data directory of its own, has taken the place of node %d: this one has no vote any "
                 "more. Stop it; if it should have kept its place, stop the other one, and give it another id",
                 node,
@@ -505,18 +520,20 @@ class Group:
 
     def _fail(self, instance: int, error: BaseException) -> None:
         """The state machine raised (design rule 17): no more applying, no mastership; voting and logging go on."""
-        logger.critical(
+        self._alarms.sound(
+            "apply-failed",
             "the state machine raised at instance %d; this node stops applying and gives up mastership, and goes on voting. "
             "Mend the state machine and restart the node: it replays from instance %d.",
             instance,
             self.applied + 1,
-            exc_info=error,
+            instance=instance,
+            error=error,
         )
         self._halt(error, f"the state machine of this node raised at instance {instance}: {error!r}")
 
     def diverged(self, instance: int, error: Diverged) -> None:
         """This node is not what the others are (design rule 19): it applies no more, and gives nothing away of what it has."""
-        logger.critical("%s", error)
+        self._alarms.sound("diverged", "%s", error, instance=instance)
         if self.error is None:
             self._halt(
                 error, f"this node differs from others at instance {instance}, and has stopped applying: {error}"
@@ -652,4 +669,5 @@ class Group:
             frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
             bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],
             peers=s["peers"], state_machine_error=repr(self.error) if self.error is not None else None,
+            alarms=self._alarms.counts,
         )  # fmt: skip

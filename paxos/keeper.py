@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from paxos._handle import Handle
+from paxos.alarm import Alarms
 from paxos.background import Background
 from paxos.checkpoint import CheckpointStore
 from paxos.errors import DamagedCheckpoint, NodeClosed, StorageError, WrongDirectory
@@ -81,6 +82,7 @@ class Keeper:
         policy: CheckpointPolicy,
         make: Maker,
         work: Path,
+        alarms: Alarms,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -88,6 +90,7 @@ class Keeper:
         self._machines = machines
         self._policy = policy
         self._make = make
+        self._alarms = alarms
         self._work = work  # for directories of state machines, for a while
         self._server = Server(engine, background, store, engine.now, self.spoiled)
         self._fetch: Fetch | None = None
@@ -146,20 +149,21 @@ class Keeper:
             try:
                 self._store.verify(manifest)
             except DamagedCheckpoint as error:
-                logger.critical(
-                    "a checkpoint does not verify, an older one or another node's takes its place: %s", error
-                )
+                self._alarms.sound(
+                    "checkpoint-damaged", "a checkpoint does not verify, an older one or another node's takes its place: %s",
+                    error, instance=manifest.instance,
+                )  # fmt: skip
                 self._damaged.append(manifest.instance)
                 continue
             self._server.offer(manifest)
             if chosen is None:
                 chosen = self._newest = manifest
         for instance, why in self._store.damaged:
-            logger.critical(
+            self._alarms.sound(
+                "checkpoint-damaged",
                 "the checkpoint of instance %d does not verify, an older one or another node's takes its place: %s",
-                instance,
-                why,
-            )
+                instance, why, instance=instance,
+            )  # fmt: skip
             self._damaged.append(instance)
         if chosen is not None and not formed and self._engine.alone:
             raise StorageError(
@@ -368,7 +372,7 @@ class Keeper:
         """A checkpoint does not verify any more: it is offered no longer, and another takes its place. False: that is known."""
         if self._closed or instance in self._damaged or instance in self._removing:
             return False
-        logger.critical(DAMAGED, instance, why)
+        self._alarms.sound("checkpoint-damaged", DAMAGED, instance, why, instance=instance)
         self._server.forget(instance)
         self._removing.add(instance)
         newest = instance == self.newest
@@ -422,9 +426,10 @@ class Keeper:
             return
         signature = self._engine.status()["signature"]
         if manifest.signature.hex() != signature:
-            logger.critical(
-                "the checkpoint of instance %d that was fetched is of another cluster: refused", manifest.instance
-            )
+            self._alarms.sound(
+                "checkpoint-foreign", "the checkpoint of instance %d that was fetched is of another cluster: refused",
+                manifest.instance, instance=manifest.instance,
+            )  # fmt: skip
             self._background.run(lambda: self._store.remove(manifest.instance), self._refused)
             return
         # A durable state machine of the group may be ahead of it, and of the others.

@@ -6,12 +6,13 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, Unpack
 
 from paxos._engine import Engine
+from paxos.alarm import Alarm, Alarms
 from paxos.background import Threads
 from paxos.checkpoint import CheckpointStore
 from paxos.config import NodeOptions, Options, parse_address, parse_cluster
@@ -45,8 +46,10 @@ def open_group(
     bind: str | None,
     state_machine: StateMachineFactory,
     options: Options,
+    call: Callable[[Callable[[Alarm], None], Alarm], object] | None = None,
 ) -> tuple[Engine, Group]:
-    """Opens and recovers the data directory, makes the state machines, starts the engine. Blocks; runs in any thread."""
+    """Opens and recovers the data directory, makes the state machines, starts the engine. Blocks; runs in any thread.
+    ``call``: who calls ``on_alarm``, see :class:`Alarms`."""
     refuse_in_child()
     book = parse_cluster(node_id, cluster)
     addresses = {node: _resolve(address, f"cluster= node {node}") for node, address in book.items() if node != node_id}
@@ -63,7 +66,8 @@ def open_group(
     )  # fmt: skip
     background = Threads(engine.poke)
     try:
-        group = Group(engine, state_machine, max_value=options.max_value, batch_bytes=options.batch_bytes,
+        alarms = Alarms(node_id, options.on_alarm, call)
+        group = Group(engine, state_machine, alarms, max_value=options.max_value, batch_bytes=options.batch_bytes,
                       batch_values=options.batch_values)  # fmt: skip
         store = CheckpointStore(engine.files())
         policy = CheckpointPolicy(
@@ -75,10 +79,10 @@ def open_group(
             store, background, engine, directory, state_machine, group.machines,
             mirror=options.mirror, rate=options.checkpoint_rate or None,
         )  # fmt: skip
-        keeper = Keeper(engine, store, background, group.machines, policy, maker, Path(directory, WORK))
-        scrub = Scrub(engine, store, background, keeper, options.scrub_rate)
+        keeper = Keeper(engine, store, background, group.machines, policy, maker, Path(directory, WORK), alarms)
+        scrub = Scrub(engine, store, background, keeper, options.scrub_rate, alarms)
         results = Results(engine, group.machines) if options.check_results else None
-        reconcile = Reconcile(engine, background, results=results, heal=options.heal_divergence)
+        reconcile = Reconcile(engine, background, alarms, results=results, heal=options.heal_divergence)
         group.start(keeper, scrub, reconcile, background, engine.start)
     except BaseException:
         background.close()
@@ -143,7 +147,7 @@ class Node:
         made: list[Engine] = []
 
         def opening() -> tuple[Engine, Group]:
-            engine, group = open_group(path, node_id, cluster, bind, state_machine, checked)
+            engine, group = open_group(path, node_id, cluster, bind, state_machine, checked, loop.call_soon_threadsafe)
             with lock:
                 made.append(engine)
                 if abandoned:

@@ -15,20 +15,18 @@ Messages, as in transfer.py (little-endian): type u8, then
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from paxos._handle import Handle
+from paxos.alarm import Alarms
 from paxos.background import Background, Serial
 from paxos.errors import Diverged
 from paxos.results import RESULTS, UNDECIDED, Results, Verdict, decide
 
 __all__ = ["MESSAGES", "Reconcile"]
-
-logger = logging.getLogger("paxos")
 
 ASK_CHAIN, CHAIN = 16, 17
 MESSAGES: Final = (ASK_CHAIN, CHAIN, RESULTS)
@@ -77,12 +75,14 @@ class Reconcile:
         self,
         engine: Handle,
         background: Background,
+        alarms: Alarms,
         *,
         results: Results | None = None,
         heal: bool = True,
     ) -> None:
         self._engine = engine
         self._background = background
+        self._alarms = alarms
         self._marking = Serial(background)
         self._heal = heal
         #: also compared, if there
@@ -183,11 +183,13 @@ class Reconcile:
         )
         self.stop(instance, error)
         self._engine.part()
-        logger.critical(
+        self._alarms.sound(
+            "diverged",
             "its next start sets the log aside, and gets well from the others: restart it"
             if self._heal
             else "with the option heal_divergence=False the next start uses the same log again: set the data directory "
-            "aside, and start with an empty one, which gets well from the others"
+            "aside, and start with an empty one, which gets well from the others",
+            instance=instance,
         )
         # Until the first wrong instance is known no checkpoint is to be trusted.
         self._mark(0, str(error))
@@ -208,7 +210,8 @@ class Reconcile:
 
         def marked(_: None, error: BaseException | None) -> None:
             if error is not None:
-                logger.critical(
+                self._alarms.sound(
+                    "heal-failed",
                     "no mark can be left (%s), so the next start would use the same log again: set the data directory aside",
                     error,
                 )
@@ -222,7 +225,9 @@ class Reconcile:
             self._engine.send(b.node, _ASK.pack(ASK_CHAIN, 0, b.middle))
             return
         self._bisection = None
-        logger.critical("instances of this node differ from those of node %d: %s", b.node, b)
+        self._alarms.sound(
+            "diverged", "instances of this node differ from those of node %d: %s", b.node, b, instance=b.last
+        )
         self._mark(b.surely, f"{self.diverged}; {b}")
 
     def _halved(self, b: _Bisection, instance: int, theirs: int, own: int) -> None:

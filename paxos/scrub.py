@@ -15,6 +15,7 @@ from typing import Final
 
 from paxos._handle import Handle
 from paxos._scrub import SegmentScrub
+from paxos.alarm import Alarms
 from paxos.background import Background
 from paxos.checkpoint import CheckpointStore
 from paxos.errors import DamagedCheckpoint, DamagedLog
@@ -46,6 +47,7 @@ class Scrub:
         background: Background,
         keeper: Keeper,
         rate: float,
+        alarms: Alarms,
         *,
         pause: float = PAUSE,
     ) -> None:
@@ -54,6 +56,7 @@ class Scrub:
         self._background = background
         self._keeper = keeper
         self._rate = rate
+        self._alarms = alarms
         self._pause = pause
         self._segment_bytes = engine.status()["segment_bytes"]
         self._pass = self._everything()
@@ -155,7 +158,8 @@ class Scrub:
         if number < self._engine.log_span()[0]:
             return  # it was recycled meanwhile
         self.damage += 1
-        logger.critical(
+        self._alarms.sound(
+            "log-damaged",
             "%s. So says the scrub; what this process has promised is in its memory, so it goes on, makes a checkpoint, and "
             "deletes the log up to there. If it ends before that, its next start sets the log aside, and gets well from others",
             error,
@@ -179,7 +183,9 @@ class Scrub:
                 self._engine.base(manifest.instance)
             elif str(error) != self._told:
                 self._told = str(error)
-                logger.critical("the damaged segment %d cannot be got rid of: %s", self._dropping, error)
+                self._alarms.sound(
+                    "heal-failed", "the damaged segment %d cannot be got rid of: %s", self._dropping, error
+                )
             self._background.later(HEAL_AGAIN, self._heal)
 
         self._keeper.make(made, here=True)

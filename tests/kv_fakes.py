@@ -33,6 +33,7 @@ class FakeStatus:
     pending: int = 0
     peers: Mapping[int, bool] = field(default_factory=lambda: {2: True, 3: False})
     state_machine_error: str | None = None
+    alarms: Mapping[str, int] = field(default_factory=lambda: {"log-damaged": 1, "disk-full": 2})
 
 
 class FakeNode:

@@ -23,6 +23,7 @@ from nodes import DEADLINE, Journal, book
 from paxos._engine import Engine
 from paxos._outqueue import SendQueue
 from paxos._segments import LogStore
+from paxos.alarm import Alarms
 from paxos.group import Group
 
 MakeEngines = Callable[..., Engines]
@@ -77,9 +78,9 @@ def chosen(instance: int, *values: bytes, seq: int | None = None) -> tuple[Any, 
     return (0, 0, instance, instance * 7, [(0, list(values))], settled)
 
 
-def group(script: Script, machine: Any = Journal, **options: Any) -> Group:
+def group(script: Script, machine: Any = Journal, alarms: Alarms | None = None, **options: Any) -> Group:
     limits: dict[str, Any] = {"max_value": 100, "batch_bytes": 1000, "batch_values": 2} | options
-    return Group(script, machine, **limits)  # type: ignore[arg-type]
+    return Group(script, machine, alarms or Alarms(1), **limits)  # type: ignore[arg-type]
 
 
 def future() -> concurrent.futures.Future[Any]:

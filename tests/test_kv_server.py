@@ -376,6 +376,7 @@ def test_redis_py_is_a_client_unchanged(protocol: int) -> None:
             only = await client.info("paxos")
             kept = ("paxos_checkpoint", "paxos_first_kept", "paxos_log_segments", "paxos_votes")
             assert [only[name] for name in kept] == [50, 40, 3, 1]
+            assert only["paxos_alarms"] == {"disk-full": 2, "log-damaged": 1}
             assert "redis_mode" not in only
             assert (only["paxos_node_id"], only["paxos_master_id"], only["paxos_checksum"]) == (1, 1, 12345)
             for name in ("chosen", "applied", "commits", "fsyncs", "log_writes", "log_bytes"):

@@ -17,6 +17,7 @@ import paxos
 from nodes import until
 from paxos._distrust import distrusted, mark, set_aside
 from paxos._handle import Handle
+from paxos.alarm import Alarms
 from paxos.errors import Diverged
 from paxos.reconcile import Reconcile
 from paxos.results import KEPT, WINDOW, Results, Verdict, decide, encode
@@ -83,7 +84,7 @@ class Stub:
         self.stopped: int | None = None
         self.left = False
         self.marks: list[int] = []
-        self.reconcile = Reconcile(cast(Handle, self), cast(Any, self))
+        self.reconcile = Reconcile(cast(Handle, self), cast(Any, self), Alarms(id_))
         self.reconcile.stop = self.stop
 
     def stop(self, instance: int, error: Diverged) -> None:

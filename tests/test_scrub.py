@@ -17,6 +17,7 @@ from nodes import DEADLINE, until
 from paxos._recovery import recover
 from paxos._scrub import SegmentScrub
 from paxos._segments import LogStore
+from paxos.alarm import Alarms
 from paxos.errors import DamagedLog
 from paxos.scrub import Scrub
 from paxos.testing._simdisk import MemoryDisk, SimFolder
@@ -166,7 +167,7 @@ class Recycled:
 @pytest.mark.parametrize("oldest", [1, 2])
 def test_what_does_not_verify_is_damage_only_while_it_is_part_of_the_log(oldest: int) -> None:
     stub: Any = Recycled(oldest)
-    scrub = Scrub(stub, stub, stub, stub, 1000)
+    scrub = Scrub(stub, stub, stub, stub, 1000, Alarms(1))
     stub.call()
     assert scrub.damage == (oldest == 1)
     assert stub.dropped == [1] * (oldest == 1)
@@ -282,6 +283,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("eager")
 def test_a_checkpoint_that_rots_is_replaced_by_a_new_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[paxos.Alarm] = []
+
     async def story(c: RealCluster) -> None:
         await c.write(1000)
         node = c.nodes[1]
@@ -293,13 +296,15 @@ def test_a_checkpoint_that_rots_is_replaced_by_a_new_one(tmp_path: Path, caplog:
             await until(lambda: node.status().scrub_damage == 1, "the damage is found")
             assert f"checkpoint of instance {made} does not verify" in caplog.text
             await until(lambda: node.status().checkpoint >= made, "there is another one")
+        await until(lambda: bool(heard), "the owner has been told")
+        assert [(alarm.kind, alarm.node_id, alarm.instance) for alarm in heard] == [("checkpoint-damaged", 1, made)]
         store = node._group.keeper._store
         for manifest in store.list():
             store.verify(manifest)
         await c.write(10)
         await c.level()
 
-    run(tmp_path, story, count=3)
+    run(tmp_path, story, count=3, on_alarm=heard.append)
 
 
 @pytest.mark.usefixtures("eager")

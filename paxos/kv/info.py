@@ -56,6 +56,8 @@ class StatusView(Protocol):
     def peers(self) -> Mapping[int, bool]: ...
     @property
     def state_machine_error(self) -> str | None: ...
+    @property
+    def alarms(self) -> Mapping[str, int]: ...
 
 
 def info_text(status: StatusView, sections: list[str], clients: int, uptime: float, commands: int) -> str:
@@ -96,6 +98,7 @@ def info_text(status: StatusView, sections: list[str], clients: int, uptime: flo
             "paxos_pending": status.pending,
             "paxos_peers": ",".join(f"{peer}={'up' if up else 'down'}" for peer, up in sorted(status.peers.items())),
             "paxos_state_machine_error": _one_line(status.state_machine_error),
+            "paxos_alarms": ",".join(f"{kind}={count}" for kind, count in sorted(status.alarms.items())),
         },
     }
     wanted = everything.keys() if not sections or set(sections) & {"all", "everything", "default"} else set(sections)

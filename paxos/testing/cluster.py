@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from paxos.alarm import Alarm, Alarms
 from paxos.checkpoint import CheckpointStore
 from paxos.errors import DamagedLog, PaxosError, StorageError
 from paxos.group import Completion, Group
@@ -170,9 +171,11 @@ class Replica:
             number: (_WatchedSnapshots if has_snapshot(machine) else _Watched)(cluster, self.id, number, machine)
             for number, machine in machines.items()
         }
+        alarms = Alarms(self.id, cluster.on_alarm)
         group = Group(
             handle,
             {number: partial(watched.__getitem__, number) for number in watched},
+            alarms,
             max_value=cluster.max_value,
             batch_bytes=cluster.batch_bytes,
             batch_values=4096,
@@ -183,11 +186,11 @@ class Replica:
         background = _Background(cluster.world, handle)
         work = Path(f"node{self.id}")  # never made: simulated state machines have no files
         maker = InlineMaker(store, background, group.machines, work)
-        keeper = _Keeper(handle, store, background, group.machines, cluster.policy, maker, work)
+        keeper = _Keeper(handle, store, background, group.machines, cluster.policy, maker, work, alarms)
         keeper.restoring = partial(cluster.restoring.__setitem__, self.id)
         try:
-            scrub = Scrub(handle, store, background, keeper, cluster.scrub_rate, pause=SCRUB_PAUSE)
-            reconcile = Reconcile(handle, background)
+            scrub = Scrub(handle, store, background, keeper, cluster.scrub_rate, alarms, pause=SCRUB_PAUSE)
+            reconcile = Reconcile(handle, background, alarms)
             group.start(keeper, scrub, reconcile, background, handle.start)
         except (StorageError, OSError) as error:
             self.error = error
@@ -231,11 +234,13 @@ class Cluster:
         direct: Sequence[bool] = (),
         policy: CheckpointPolicy | None = None,
         scrub_rate: int = 0,
+        on_alarm: Callable[[Alarm], object] | None = None,
         **options: Any,
     ) -> None:
         self.factory = factory
         self.policy = policy or CheckpointPolicy(budget=options.get("log_budget", 1 << 22))
         self.scrub_rate = scrub_rate
+        self.on_alarm = on_alarm
         self.options = options
         self.max_value = options.get("max_value", 1 << 16)
         self.batch_bytes = options.get("batch_bytes", 1 << 16)

@@ -435,8 +435,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "full-disk-keeps-the-mastership",
         "B8: a node whose disk is full goes on to lead",
         "_round.pyx",
-        "        delivery_log(&h.delivery, 40, text)\n        resign(h, False)\n    elif h.disk_full and not error:\n",
-        "        delivery_log(&h.delivery, 40, text)\n    elif h.disk_full and not error:\n",
+        "ALARM_DISK_FULL, 40, text)\n        resign(h, False)\n    elif h.disk_full and not error:\n",
+        "ALARM_DISK_FULL, 40, text)\n    elif h.disk_full and not error:\n",
     ),
     Mutant(
         "full-disk-ends-the-node",

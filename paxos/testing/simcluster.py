@@ -15,9 +15,11 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, cast
 
+from paxos.alarm import Alarm
 from paxos.config import NodeOptions, Options
 from paxos.errors import ConfigError, NotAvailable, Refused, StorageError, ValueTooLarge
 from paxos.node import Node
@@ -233,6 +235,7 @@ class SimCluster:
             "election_max_ns": 2 * election_min, "stuck_limit_ns": int(checked.stuck_limit * SECOND),
             "max_value": checked.max_value, "segment_size": checked.segment_bytes,
             "max_pending": checked.max_pending, "max_pending_bytes": checked.max_pending_bytes,
+            "on_alarm": None if checked.on_alarm is None else partial(self._alarmed, checked.on_alarm),
         }  # fmt: skip
         return [checked.direct_io] * nodes, drifts, below
 
@@ -344,6 +347,11 @@ class SimCluster:
     def _ended(self, replica: Replica) -> None:
         self._cut_off(replica)
         self.faults.ended(replica)
+
+    def _alarmed(self, on_alarm: Callable[[Alarm], object], alarm: Alarm) -> None:
+        """On the loop, as it is with real nodes; but what it raises fails the test."""
+        self.loop.call_soon(on_alarm, alarm)
+        self.loop.wake()
 
     # -- the judges
 
