@@ -32,7 +32,7 @@ cdef tuple REASON_NAMES = (
 if len(REASON_NAMES) != REASONS:
     raise ImportError("paxos: names and numbers of the reasons for refusing differ")
 
-NO_END = (1 << 64) - 1
+_NO_END = (1 << 64) - 1
 
 cdef enum:
     FRAME_ROOM = 1114112            # what a frame may hold beside its largest value: 1 MiB of others, and heads
@@ -128,7 +128,7 @@ cdef class Handle:
         try:
             # (Its files are mapped: they may be moved.)
             marked = distrusted(folder.files())
-            kept = salvage(folder, marked[0] if marked is not None else NO_END)
+            kept = salvage(folder, marked[0] if marked is not None else _NO_END)
             self.quarantined = folder.quarantine(why)
             set_aside(folder.files())
         finally:

@@ -37,7 +37,7 @@ QUESTIONS: Final = (ASK, WANT_MANIFEST, WANT_PIECE)
 LOOK_EVERY: Final = 0.05
 FETCH_AGAIN: Final = 2.0
 #: ... and for how long a master leaves it to the others to make one that somebody needs.
-MASTER_WAITS: Final = 30.0
+MASTER_WAITS: Final = 1.0
 MAKE_AGAIN: Final = 60.0
 
 
