@@ -88,7 +88,6 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     bint votes
     bint replaced                   # has been a member, and another incarnation is now
     Membership membership
-    bint salvage_over               # nothing more is taken from the log that was set aside
     uint64_t sig_hi
     uint64_t sig_lo
     uint64_t chosen_values

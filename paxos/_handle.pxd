@@ -16,7 +16,6 @@ cdef class Handle:
     cdef uint64_t segment_bytes
     cdef str quarantined            # where a damaged log was set aside at this start, or None; and why
     cdef str damage
-    cdef object salvaged            # the Salvage of that log, for as long as the host reads it
 
     # Checks the options and notes them. ConfigError.
     cdef int configure(self, object node_id, object nodes, object window, object batch_bytes, object batch_values,

@@ -13,14 +13,12 @@ from paxos._log cimport RecordRef
 from paxos._membership cimport MEMBERSHIP_MAX, membership_read, membership_size, membership_write
 from paxos._round cimport host_free, host_restore, host_restore_first, host_restored
 from paxos._folder cimport Folder
-from paxos._salvage cimport Salvage
 from paxos._segments cimport LogStore
 from paxos._state cimport TAIL, Group, Host
 from paxos._store cimport index_chain
 from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membership, Value, value_new, xzalloc
 
 from paxos._distrust import distrusted, mark, set_aside
-from paxos._salvage import salvage
 from paxos._scrub import SegmentScrub
 from paxos.errors import ConfigError, DamagedLog, DiskFull, NodeClosed, StorageError
 
@@ -31,8 +29,6 @@ cdef tuple REASON_NAMES = (
 )
 if len(REASON_NAMES) != REASONS:
     raise ImportError("paxos: names and numbers of the reasons for refusing differ")
-
-_NO_END = (1 << 64) - 1
 
 cdef enum:
     FRAME_ROOM = 1114112            # what a frame may hold beside its largest value: 1 MiB of others, and heads
@@ -126,20 +122,13 @@ cdef class Handle:
                 raise DamagedLog(f"{why}. Nothing was changed on disk; {alone}") from error
         folder.open()
         try:
-            # (Its files are mapped: they may be moved.)
-            marked = distrusted(folder.files())
-            kept = salvage(folder, marked[0] if marked is not None else _NO_END)
             self.quarantined = folder.quarantine(why)
             set_aside(folder.files())
         finally:
             folder.close()
         self.damage = why
         self.open_log(folder, segment_size, direct)
-        self.replay(seed, fresh_hi, fresh_lo)
-        if kept.end > kept.first:
-            self.salvaged = kept
-            h.salvage = &(<Salvage>kept).kept
-        return 0
+        return self.replay(seed, fresh_hi, fresh_lo)
 
     cdef int open_log(self, object directory, object segment_size, bint direct) except -1:
         cdef uint64_t largest = self.host.delivery.max_chunk + sizeof(ChunkHead)
@@ -229,12 +218,6 @@ cdef class Handle:
         return delivery_drain(&self.host.delivery, max_values)
 
     # -- for catch-up and checkpoints
-
-    def salvage_after(self, uint64_t instance):
-        """Before start(): a checkpoint of everything below ``instance`` is going to be installed. What the log that was set aside
-        has is wanted from there on."""
-        if self.host.salvage != NULL:
-            self.host.salvage.after = instance
 
     def found(self):
         """Before start(): what the log holds, as (formed, signature, first_kept, chosen)."""
@@ -346,8 +329,6 @@ cdef class Handle:
         cdef Host *h = self.host
         cdef uint32_t i
         delivery_status(&h.delivery, &s)
-        if s.salvage_over:
-            self.salvaged = None        # the engine has let go of it
         return {
             "node_id": h.options.node, "boot": h.boot,
             "incarnation": f"{h.delivery.inc_hi:016x}{h.delivery.inc_lo:016x}",

@@ -36,7 +36,6 @@ from paxos._formation cimport (
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
 from paxos._membership cimport membership_read, votes
 from paxos._prune cimport prune_base, prune_full, prune_install, prune_next, prune_rotates
-from paxos._salvage cimport salvage_feed, salvage_waits
 from paxos._state cimport PEER_BACKLOG, Group, Host, may_stand
 from paxos._replica cimport Replica
 from paxos._store cimport (
@@ -374,7 +373,6 @@ cdef void fill_status(Host *h, Status *s) noexcept nogil:
     s.segment = h.store.writer.segment
     s.segment_used = h.store.writer.offset
     s.disk_full = h.disk_full
-    s.salvage_over = h.salvage_over
     s.members = h.formation.members.count
     for i in range(s.members):
         s.nodes[i] = h.formation.members.members[i].node
@@ -476,7 +474,6 @@ cdef bint round_steps(Host *h) noexcept nogil:
         if g.replica != NULL and h.now >= replica_deadline(g.replica):
             replica_tick(g.replica, h.now)
             take(h, &g.replica.out, g)
-    salvage_feed(h)
     pump(h)
     h.link.flush(h.link.context, h.now)
     if h.seal_due != 0 and h.now >= h.seal_due and not store_pending(h.store):
@@ -515,7 +512,7 @@ cdef int64_t round_deadline(Host *h) noexcept nogil:
         return h.now
     if h.formation.state != STATE_FORMED or formation_outside(&h.formation):
         when = min(when, h.formation_due)
-    if salvage_waits(h) or (h.pruning or prune_rotates(h)) and h.unlogged.count == 0:
+    if (h.pruning or prune_rotates(h)) and h.unlogged.count == 0:
         return h.now
     if h.seal_due:
         when = min(when, h.seal_due)

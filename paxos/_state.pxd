@@ -76,17 +76,6 @@ cdef struct UnloggedQueue:
     size_t count
     size_t capacity
 
-cdef struct Known:                  # an instance that a log which is set aside had recorded as chosen
-    const uint8_t *value            # its ValueHead, and the bytes behind it
-    uint32_t chain                  # the chain checksum before it
-
-cdef struct Salvaged:
-    uint64_t first
-    size_t count
-    Known *known
-    uint64_t after                  # a checkpoint of the instances below is about to be installed
-    uint64_t taken
-
 cdef struct Host
 
 cdef struct Outside:                # what else differs between an engine and a simulator
@@ -128,8 +117,6 @@ cdef struct Host:
     bint disk_full                  # no segment can be made ahead
     bint silent                     # ... and there is none left: what would be logged is not taken
     UnloggedQueue unlogged
-    Salvaged *salvage               # of the log in whose place this one is; NULL: nothing, or no more
-    bint salvage_over
     uint32_t met_formed
     Submission *waiting             # submitted before the cluster was formed
     size_t waiting_count

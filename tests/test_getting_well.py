@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -228,40 +227,6 @@ def test_a_damaged_log_is_set_aside_and_the_node_gets_well(tmp_path: Path, caplo
         await c.level()
 
     run(tmp_path, story)
-
-
-@pytest.mark.parametrize("checkpoint", [False, True])
-def test_what_a_damaged_log_knows_to_be_chosen_is_not_fetched(
-    tmp_path: Path, checkpoint: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def story(c: Cluster) -> None:
-        await c.write(20_000)  # 10 MB
-        await c.level()
-        hurt = other_than(c.master())
-        made = await c.nodes[hurt].checkpoint() if checkpoint else 0
-        await c.write(20_000)
-        await c.level()
-        chosen = c.nodes[hurt].status().chosen
-        await c.stop(hurt)
-        last_but_one = sorted((tmp_path / str(hurt) / "log").glob("*.seg"))[-2]
-        flip(last_but_one, last_but_one.stat().st_size // 2)
-        with caplog.at_level(logging.INFO, "paxos"):
-            await c.start(hurt)
-            await c.write(10)
-            await c.level()
-        (line,) = (line for line in caplog.messages if "instances were kept" in line)
-        kept, end = (int(word) for word in re.findall(r"\d+", line))
-        assert end < chosen <= end + 64, "all but what the last writes, behind the damage, would have told"
-        assert kept == end + 1 - made, "and none that the checkpoint holds"
-        status = c.nodes[hurt]._engine.status()  # type: ignore[attr-defined]
-        assert status["bytes_received"] < 5_000_000, "of 20 MB only what was not known any more"
-        assert status["quarantined"] is not None
-        # It is as good as any: with it and without another one there is a quorum.
-        await c.stop(other_than(hurt))
-        await c.write(10)
-        await c.level()
-
-    run(tmp_path, story, log_budget=1 << 30)
 
 
 def test_without_quarantine_a_damaged_log_is_refused_and_left_alone(tmp_path: Path) -> None:
