@@ -601,10 +601,12 @@ cdef void round_start(Host *h, int64_t now) noexcept nogil:
     h.awake = now
     h.formation_due = now + FORMATION_TICK * <int64_t>MILLISECOND
     h.delivery.seen_drain = now
+    h.seal_due = now + SEAL_AFTER * <int64_t>MILLISECOND       # this start's own records, if nothing follows
     formation_start(&h.formation, now)
     take(h, &h.formation.out, NULL)
     for k in range(h.group_count):
         if h.groups[k].replica != NULL:
+            h.groups[k].unsealed = True
             begin(h, &h.groups[k])
 
 

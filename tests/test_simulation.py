@@ -401,7 +401,11 @@ def test_faults_restart_what_they_end(make_registers) -> None:  # type: ignore[n
     faults = Faults(cluster, lambda replica: None)
     cluster.on_ended = faults.ended
     faults.play(
-        [Fault(SECOND, "kill-all", 1, 100 * MS), Fault(3 * SECOND, "wipe", 2, MS), Fault(3 * SECOND + 20 * MS, "flip", 3, MS)]
+        [
+            Fault(SECOND, "kill-all", 1, 100 * MS),
+            Fault(3 * SECOND, "wipe", 2, MS),
+            Fault(3 * SECOND + 20 * MS, "flip", 3, MS),
+        ]
     )
     cluster.run(2)
     assert all(replica.up and replica.starts == 2 for replica in cluster.replicas)
@@ -466,3 +470,21 @@ def test_no_checkpoint_while_one_state_machine_has_more_than_the_others(request:
     manifest, error = checkpoint()
     assert error is None
     assert manifest is not None
+
+
+def test_a_start_is_sealed_when_nothing_follows(make_registers) -> None:  # type: ignore[no-untyped-def]
+    """Its IDENTITY is the last write of the log then: damaged, it would look like a torn tail, and its boot number be given
+    again. Found by seeds 3006795, 3014379, 3015963 and 3016470."""
+    cluster = make_registers(13)
+    assert cluster.run_until(Call(master_of(cluster), b"add:k:1:").done, 10)
+
+    def sealed() -> bool:
+        return all(cluster.world.sealed(replica.index) for replica in cluster.replicas)
+
+    assert cluster.run_until(lambda: cluster.level() and sealed(), 10)
+    node = next(replica for replica in cluster.replicas if replica is not master_of(cluster))
+    cluster.cut([node], [replica for replica in cluster.replicas if replica is not node])
+    cluster.crash(node)
+    assert node.start()
+    assert not sealed()
+    assert cluster.run_until(sealed, 10)
