@@ -13,11 +13,11 @@ from libc.string cimport memcpy
 from paxos._codec cimport chain_next, out_effect, value_copy, value_head
 from paxos._membership cimport membership_chosen, membership_install, membership_read, membership_size, membership_write
 from paxos._replica cimport (
-    CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, patience, record_add, slot_at, slot_free, slot_of,
+    CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, patience, pending_at, record_add, slot_at, slot_free, slot_of,
     slot_take,
 )
 from paxos._types cimport (
-    Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_INSTALLED, EFFECT_READ, Effect,
+    Ballot, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_INSTALLED, EFFECT_READ, Effect,
     FRAME_KEPT, FRAME_LEARN, Frame, Kept, Learn, Learned, Membership, RECORD_BASE, RECORD_LEARN, RING, RecordBase, RecordLearn,
     VALUE_BATCH, VALUE_CHANGE, Value, ValueHead, ballot_compare, bit, life_of, value_ref, value_unref,
 )
@@ -36,8 +36,8 @@ cdef void _settle_chunks(Replica *r, const Value *value) noexcept nogil:
         memcpy(&head, value.data + at, sizeof(ChunkHead))
         at += sizeof(ChunkHead) + head.size
         if head.origin == r.options.node and head.boot == r.boot and head.life == life_of(r.inc_lo):
-            p = &r.pending[head.seq % CHUNK_WINDOW]
-            if p.state != CHUNK_FREE and p.seq == head.seq:
+            p = pending_at(r, head.seq)
+            if p != NULL:
                 value_unref(p.bytes)
                 p.bytes = NULL
                 p.state = CHUNK_FREE

@@ -21,7 +21,7 @@ from paxos._codec cimport out_effect, value_head
 from paxos._membership cimport membership_settled
 from paxos._replica cimport (
     CHUNK_FORWARDED, CHUNK_FREE, CHUNK_PROPOSED, CHUNK_QUEUED, Chunk, Origin, Pending, ROLE_MASTER, Replica, Slot,
-    accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, set_master, slot_free, slot_of, slot_take,
+    accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, pending_at, set_master, slot_free, slot_of, slot_take,
 )
 from paxos._types cimport (
     ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, Change, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
@@ -70,17 +70,12 @@ cdef void _drop(Chunk *c) noexcept nogil:
     free(c)
 
 
-cdef Pending *_pending(Replica *r, uint64_t seq) noexcept nogil:
-    cdef Pending *p = &r.pending[seq % CHUNK_WINDOW]
-    return p if p.state != CHUNK_FREE and p.seq == seq else NULL
-
-
 cdef bint _stale(Replica *r, Chunk *c) noexcept nogil:
     """A chunk of this node that was refused at its deadline must not be proposed any more."""
     cdef Pending *p
     if c.origin != r.options.node or c.boot != r.boot:
         return False
-    p = _pending(r, c.seq)
+    p = pending_at(r, c.seq)
     return p == NULL or p.state != CHUNK_QUEUED
 
 
@@ -169,7 +164,7 @@ cdef void _propose_batch(Replica *r) noexcept nogil:
             memcpy(value.data + at, c.bytes.data, c.bytes.size)
             at += c.bytes.size
         if c.origin == r.options.node and c.boot == r.boot:
-            p = _pending(r, c.seq)
+            p = pending_at(r, c.seq)
             p.state = CHUNK_PROPOSED
             p.ballot = r.ballot
         c = c.next
@@ -207,7 +202,7 @@ cdef void proposer_elected(Replica *r) noexcept nogil:
     r.heartbeat_due = r.now
     set_master(r, r.options.node, &r.ballot, False)
     for i in range(r.pending_first, r.pending_end):
-        p = _pending(r, i)
+        p = pending_at(r, i)
         if p != NULL and p.state == CHUNK_QUEUED:
             _enqueue(r, r.options.node, r.boot, i, p.bytes)
     r.pending_scan = r.pending_end
@@ -402,7 +397,7 @@ cdef uint64_t _forward(Replica *r, uint64_t first, uint64_t end, int state) noex
         count = 0
         from_seq = i
         while i < end:
-            p = _pending(r, i)
+            p = pending_at(r, i)
             if p != NULL and p.state == state:
                 same = ballot_compare(&p.ballot, &r.master_ballot) == 0
                 # QUEUED under this very ballot: its master refused it, and would take a second copy for a duplicate.
@@ -421,7 +416,7 @@ cdef uint64_t _forward(Replica *r, uint64_t first, uint64_t end, int state) noex
         body.count = <uint32_t>count
         at = <uint8_t *>body + sizeof(Forward)
         while count != 0:
-            p = _pending(r, from_seq)
+            p = pending_at(r, from_seq)
             if p != NULL and p.state == state:
                 same = ballot_compare(&p.ballot, &r.master_ballot) == 0
                 if same == (state == CHUNK_FORWARDED):
@@ -450,7 +445,7 @@ cdef void proposer_forward_again(Replica *r) noexcept nogil:
 
 cdef void proposer_pump(Replica *r) noexcept nogil:
     cdef uint64_t sent
-    while r.pending_first < r.pending_end and _pending(r, r.pending_first) == NULL:
+    while r.pending_first < r.pending_end and pending_at(r, r.pending_first) == NULL:
         r.pending_first += 1
     if r.pending_scan < r.pending_first:
         r.pending_scan = r.pending_first
@@ -474,7 +469,7 @@ cdef void _expire(Replica *r) noexcept nogil:
     cdef uint64_t i
     cdef Pending *p
     for i in range(r.pending_first, r.pending_end):
-        p = _pending(r, i)
+        p = pending_at(r, i)
         if p != NULL and r.now >= p.deadline:
             _settle(r, p, SETTLE_NOT_AVAILABLE if p.state == CHUNK_QUEUED else SETTLE_UNKNOWN)
 
@@ -485,7 +480,7 @@ cdef void proposer_settle_old(Replica *r) noexcept nogil:
     cdef uint64_t i
     cdef Pending *p
     for i in range(r.pending_first, r.pending_end):
-        p = _pending(r, i)
+        p = pending_at(r, i)
         if p != NULL and p.state != CHUNK_QUEUED and ballot_compare(&p.ballot, &r.master_ballot) < 0:
             _settle(r, p, SETTLE_UNKNOWN)
 
@@ -604,7 +599,7 @@ cdef void proposer_forward_refused(Replica *r, const Frame *frame) noexcept nogi
         return
     for i in range(body.count):
         memcpy(&seq, data + sizeof(ForwardRefused) + i * <size_t>8, 8)
-        p = _pending(r, seq)
+        p = pending_at(r, seq)
         if p == NULL or p.state != CHUNK_FORWARDED or ballot_compare(&p.ballot, &body.ballot) != 0:
             continue
         if body.reason == SETTLE_OVERLOADED:

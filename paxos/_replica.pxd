@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The state of one group's replica. The roles (_acceptor, _proposer, _learner, _election) work on it; _core drives them."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from paxos._types cimport Ballot, Effect, Membership, Outbox, RING, Value
+from paxos._types cimport Ballot, CHUNK_WINDOW, Effect, Membership, Outbox, RING, Value
 
 cdef enum Role:
     ROLE_FOLLOWER = 0
@@ -163,6 +163,11 @@ cdef inline Slot *slot_of(Replica *r, uint64_t instance) noexcept nogil:
     """The slot of an instance that something is known of, or NULL."""
     cdef Slot *s = &r.slots[instance & (RING - 1)]
     return s if s.used and s.instance == instance else NULL
+
+cdef inline Pending *pending_at(Replica *r, uint64_t seq) noexcept nogil:
+    """A chunk of this node that is not settled, or NULL."""
+    cdef Pending *p = &r.pending[seq % CHUNK_WINDOW]
+    return p if p.state != CHUNK_FREE and p.seq == seq else NULL
 
 cdef inline bint in_ring(const Replica *r, uint64_t instance) noexcept nogil:
     return instance >= r.chosen and instance - r.chosen < RING

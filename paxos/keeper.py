@@ -36,9 +36,14 @@ QUESTIONS: Final = (ASK, WANT_MANIFEST, WANT_PIECE)
 #: that failed to be made is.
 LOOK_EVERY: Final = 0.05
 FETCH_AGAIN: Final = 2.0
-#: ... and for how long a master leaves it to the others to make one that somebody needs.
-MASTER_WAITS: Final = 1.0
+#: ... and how many questions a master leaves it to the others to make one that somebody needs.
+MASTER_WAITS: Final = 2
 MAKE_AGAIN: Final = 60.0
+
+UNABLE: Final = (
+    "a state machine of this group has neither snapshot() and restore() nor snapshot_files() and restore_files(): there is no "
+    "way to make a checkpoint of it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class Keeper:
         self._made_at_bytes = 0  # of the log, written since the start
         self._look_at = 0
         self._make_again_at = 0  # behind one that could not be made
-        self._vain_since: int | None = None  # since when somebody needs a checkpoint that could be made here
+        self._in_vain = 0  # how often one was asked for here, and nobody had it
         self._behind = False
         self._closed = False
         self.able = has_checkpoints(machines)
@@ -228,12 +233,10 @@ class Keeper:
         """Whether a checkpoint can be made just now by itself."""
         return (
             self._engine.now() >= self._make_again_at
-            and self.applied()[1] is not None
-            and self._ahead() is None
             and not self._making
             and not self._removing
             and self._fetch is None
-            and not self.stopped()
+            and self._refusal() is None
         )
 
     def _ahead(self) -> int | None:
@@ -245,8 +248,6 @@ class Keeper:
         """One is due somewhere. Here, now?"""
         policy = self._policy
         status = self._engine.status()
-        if not status["formed"]:
-            return
         # Staggered: not all nodes at once, and the one that everybody waits for last.
         nodes = sorted([status["node_id"], *status["peers"]])
         rank = len(nodes) if status["master_id"] == status["node_id"] else nodes.index(status["node_id"])
@@ -284,7 +285,7 @@ class Keeper:
         if applied + 1 == self.newest and not self.stopped():
             self._waiting.pop()(self._newest, None)  # nothing has happened since
             return
-        if (why := self._refusal(status)) is not None:
+        if (why := UNABLE if not self.able else self._refusal()) is not None:
             logger.error("no checkpoint could be made: %s", why)
             self._waiting.pop()(None, StorageError(why))
             return
@@ -298,17 +299,12 @@ class Keeper:
         except Exception as error:  # of the state machine's own snapshot(), too
             self._is_made(None, error)
 
-    def _refusal(self, status: Mapping[str, object]) -> str | None:
-        """Why there is no making a checkpoint now; None: there is."""
-        if not self.able:
-            return (
-                "a state machine of this group has neither snapshot() and restore() nor snapshot_files() and "
-                "restore_files(): there is no way to make a checkpoint of it"
-            )
+    def _refusal(self) -> str | None:
+        """Why there is no state to make a checkpoint of now; None: there is."""
         if self.stopped():
             return "the state machine of this node has failed, perhaps in the midst of an instance"
         applied, chain = self.applied()
-        if applied < 0 or chain is None or not status["formed"]:
+        if applied < 0 or chain is None or not self._engine.status()["formed"]:
             return "nothing has been applied yet since the start, so there is nothing to make a checkpoint of"
         if (ahead := self._ahead()) is not None:
             # Restored elsewhere, it would be given again what it has already.
@@ -345,22 +341,22 @@ class Keeper:
             self._engine.base(min(*fetched, manifest.instance))
         else:
             self._engine.base(manifest.instance)
-        self._vain_since = None
         # (What was damaged may have come anew from another node, under the same number.)
         damaged, self._damaged = [instance for instance in self._damaged if instance != manifest.instance], []
 
-        def remove() -> list[int]:
+        gone: list[int] = []
+
+        def remove() -> None:
             listed = [each.instance for each in self._store.list()]
             there = {instance for instance, _ in self._store.damaged}.union(listed)
-            gone = [instance for instance in damaged if instance in there]
-            good = [instance for instance in listed if instance not in gone]
-            gone += [instance for instance in good[self._policy.kept :] if instance not in fetched]
-            for instance in gone:
+            bad = [instance for instance in damaged if instance in there]
+            good = [instance for instance in listed if instance not in bad]
+            for instance in bad + [instance for instance in good[self._policy.kept :] if instance not in fetched]:
                 self._store.remove(instance)
-            return gone
+                gone.append(instance)
 
-        def removed(gone: list[int] | None, error: BaseException | None) -> None:
-            for instance in gone or ():
+        def removed(_: None, error: BaseException | None) -> None:
+            for instance in gone:
                 self._server.forget(instance)
             if error is not None:
                 logger.error("an old checkpoint could not be removed: %s", error)
@@ -405,7 +401,7 @@ class Keeper:
 
         self._fetch = Fetch(
             self._engine, self._background, self._store, others, self._engine.now, needed, self._fetched,
-            rate=self._policy.fetch_rate,
+            rate=self._policy.fetch_rate, asked=self._in_vain,
         )  # fmt: skip
 
     def _hollow(self, status: Mapping[str, object]) -> bool:
@@ -421,8 +417,10 @@ class Keeper:
         if manifest is None:
             # Nobody has it just now. If it is still wanted by then, it will be asked for again.
             self._behind = True
+            self._in_vain += 1
             self._background.later(FETCH_AGAIN, self._again)
             return
+        self._in_vain = 0
         signature = self._engine.status()["signature"]
         if manifest.signature.hex() != signature:
             self._alarms.sound(
@@ -456,6 +454,8 @@ class Keeper:
         status = self._engine.status()
         if self._hollow(status):
             self.behind(status["first_kept"])
+        else:
+            self._in_vain = 0
 
     # -- what other nodes say
 
@@ -475,13 +475,15 @@ class Keeper:
     def _offer(self, node: int, number: int, needed: int) -> bytes:
         status = self._engine.status()
         master = status["master_id"] == status["node_id"]
-        if self._server.newest < needed <= self.applied()[0] + 1:
-            now = self._engine.now()
-            self._vain_since = self._vain_since or now
-            others = master and any(up for peer, up in status["peers"].items() if peer != node)
-            if (not others or now - self._vain_since >= MASTER_WAITS * 1e9) and self.able and self._may_make():
-                # Nobody has what helps, perhaps, and in an idle cluster none is due: that node would wait for ever.
-                self.make(lambda manifest, error: None)
+        others = master and any(up for peer, up in status["peers"].items() if peer != node)
+        if (
+            self._server.newest < needed <= self.applied()[0] + 1
+            and (not others or number > MASTER_WAITS)
+            and self.able
+            and self._may_make()
+        ):
+            # Nobody has what helps, perhaps, and in an idle cluster none is due: that node would wait for ever.
+            self.make(lambda manifest, error: None)
         return pack_offer(number, master, status["chosen"], status["first_kept"], self._server.newest)
 
     def close(self) -> None:

@@ -243,7 +243,7 @@ class Fetch:
     """One transfer, from its first question to a checkpoint that is durable here and was read again.
 
     ``needed()`` is the lowest checkpoint that would help. ``done(manifest)`` is called once; with ``None`` where the transfer
-    is given up because nobody has what is wanted.
+    is given up because nobody has what is wanted. ``asked``: how often that has been so.
     """
 
     def __init__(
@@ -257,6 +257,7 @@ class Fetch:
         done: Callable[[Manifest | None], None],
         *,
         rate: float = 0.0,
+        asked: int = 0,
     ) -> None:
         self._carrier = carrier
         self._background = background
@@ -266,7 +267,7 @@ class Fetch:
         self._needed = needed
         self._done = done
         self._rate = rate
-        self._number = 0
+        self._number = asked
         self._offers: dict[int, Offer] = {}
         self._lost: set[int] = set()  # sources that have let this node down
         self._source = 0
