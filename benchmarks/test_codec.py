@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import random
+
 import pytest
+import zstandard
 from bench_cores import Trio, check_frame, checksum, frames
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -63,3 +67,30 @@ def test_flipped_bit(benchmark: BenchmarkFixture) -> None:
     benchmark.group = "frame"
     code, _ = benchmark(check_frame, bytes(frame))
     assert code == BAD_CRC
+
+
+def _values(kind: str) -> bytes:
+    """A MiB as a node that is behind would be sent it."""
+    draw = random.Random(1)
+    if kind == "random":
+        return draw.randbytes(1 << 20)
+    out = bytearray()
+    while len(out) < 1 << 20:
+        if kind == "json":
+            name = f"user{draw.randrange(10**6)}"
+            out += json.dumps({"user": draw.randrange(10**6), "name": name, "balance": draw.random()}).encode()
+        else:
+            out += b"SET key:%012d value:%032x\n" % (draw.randrange(10**9), draw.getrandbits(128))
+    return bytes(out[: 1 << 20])
+
+
+@pytest.mark.parametrize("kind", ["json", "hexadecimal", "random"])
+def test_zstd(benchmark: BenchmarkFixture, kind: str) -> None:
+    """What it would cost to compress the values of the log on their way, which is not done; docs/benchmarks.md says why."""
+    data = _values(kind)
+    compressor = zstandard.ZstdCompressor(level=1)
+    benchmark.group = "zstd"
+    small = benchmark(compressor.compress, data)
+    assert zstandard.ZstdDecompressor().decompress(small) == data
+    benchmark.extra_info["shrinks"] = round(len(data) / len(small), 1)
+    throughput(benchmark, len(data))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -90,8 +91,6 @@ class Alarms:
         assert self._callback is not None
         try:
             self._callback(alarm)
-        except KeyboardInterrupt:
-            raise  # that is not the callback's
-        except BaseException:
-            # SystemExit, too: on the thread that applies it would end that thread, and nothing else.
+        except (Exception, SystemExit, CancelledError):
+            # On the thread that applies, the last two would end that thread, and nothing else.
             logger.exception("on_alarm has failed, at an alarm of the kind %s", alarm.kind)
