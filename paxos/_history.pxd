@@ -7,6 +7,8 @@ from paxos._types cimport Frame, Value
 cdef void frame_head(Host *h, Frame *f, uint8_t type, size_t length) noexcept nogil     # node level; all but the crc
 
 cdef void history_chosen(Host *h, Group *g, uint64_t instance, Value *value) noexcept nogil
+# Python has what is below from a checkpoint.
+cdef void history_jump(Host *h, Group *g, uint64_t instance) noexcept nogil
 # Whether Python's next instance is chosen but no longer in memory.
 cdef bint history_behind(const Group *g) noexcept nogil
 # Reads a bounded number of instances back for Python.

@@ -2,7 +2,7 @@
 """The newest chosen values are kept in memory until Python has them; where Python was behind for longer, and where a peer
 asks for what it missed, the log is read back by the index of instances. Each record read is checked again: a log that
 gives back something else than was written ends the process, as a failed write does."""
-from libc.errno cimport EBADMSG
+from libc.errno cimport EBADMSG, EINVAL
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
@@ -58,6 +58,13 @@ cdef void deliver(Host *h, Group *g) noexcept nogil:
         tail_pop(g)
 
 
+cdef void history_jump(Host *h, Group *g, uint64_t instance) noexcept nogil:
+    g.cursor = instance
+    # What is chosen next may not follow what is in memory.
+    while g.tail_count and g.tail_first < instance:
+        tail_pop(g)
+
+
 cdef bint handed_in_here(const Host *h, const Value *value) noexcept nogil:
     """Whether a chunk of this process is in it."""
     cdef ChunkHead head
@@ -78,6 +85,8 @@ cdef void history_chosen(Host *h, Group *g, uint64_t instance, Value *value) noe
         return
     if g.tail_count == 0:
         g.tail_first = instance
+    if instance != g.tail_first + g.tail_count:
+        h.outside.fatal(h, "an instance does not follow those that wait for the state machine", EINVAL)
     while g.tail_count == TAIL or (g.tail_count and g.tail_bytes + value.size > TAIL_BYTES):
         tail_pop(g)
         if g.tail_count == 0:

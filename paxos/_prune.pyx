@@ -17,6 +17,7 @@ from paxos._core cimport replica_base, replica_base_again, replica_install
 from paxos._delivery cimport EVENT_SETTLED, Event, delivery_event, delivery_token
 from paxos._effects cimport take
 from paxos._formation cimport formation_rewrite
+from paxos._history cimport history_jump
 from paxos._replica cimport pending_at
 from paxos._state cimport Group, Host
 from paxos._store cimport highs_at, highs_below, index_chain, index_get, index_trim
@@ -93,7 +94,7 @@ cdef void _passed_over(Host *h, Group *g) noexcept nogil:
 cdef void prune_install(Host *h, Group *g, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil:
     cdef uint64_t segment = h.store.writer.segment
     if g.cursor < instance:
-        g.cursor = instance
+        history_jump(h, g, instance)
         _passed_over(h, g)
     if instance <= g.replica.chosen:
         return

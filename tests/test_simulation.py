@@ -11,11 +11,12 @@ import pytest
 
 from calls import Call, master_of
 from paxos.errors import ConfigError, StorageError
+from paxos.manifest import Manifest
 from paxos.testing import logs
 from paxos.testing._sim import World
 from paxos.testing._simdisk import MemoryDisk
 from paxos.testing.campaign import Outcome, Plan, check_order, run, schedule_of, shrink
-from paxos.testing.cluster import MS, SECOND, Cluster, Diverged, Violation
+from paxos.testing.cluster import MS, SECOND, Cluster, Diverged, Replica, Violation
 from paxos.testing.faults import GROUPS, KINDS, Fault, Faults
 from paxos.testing.linearizability import Operation
 from paxos.testing.workload import Probe, Registers, Workload
@@ -488,3 +489,45 @@ def test_a_start_is_sealed_when_nothing_follows(make_registers) -> None:  # type
     assert node.start()
     assert not sealed()
     assert cluster.run_until(sealed, 10)
+
+
+def test_values_in_memory_are_let_go_of_where_a_checkpoint_is_put_behind_them(make_registers) -> None:  # type: ignore[no-untyped-def]
+    """A node waits for a checkpoint, and keeps what is chosen meanwhile for its state machine; then it is away until only a
+    checkpoint of much later helps. The next value was taken for one that follows those in memory, and the process crashed. (A
+    mutant found it.)"""
+    cluster = make_registers(14)
+
+    def write(values: int) -> None:
+        for number in range(values):
+            assert cluster.run_until(Call(master_of(cluster), b"add:k:%d:" % number).done, 10)
+
+    def checkpoint(replica: Replica) -> int:
+        told: list[Manifest] = []
+        assert replica.group is not None
+        replica.group.keeper.make(lambda manifest, error: told.append(manifest))
+        assert cluster.run_until(lambda: bool(told), 10)
+        assert cluster.run_until(lambda: replica.status()["first_kept"] == told[0].instance, 10)
+        return told[0].instance
+
+    write(5)
+    assert cluster.run_until(cluster.level, 10)
+    node = next(replica for replica in cluster.replicas if replica is not master_of(cluster))
+    others = [replica for replica in cluster.replicas if replica is not node]
+    node.group.keeper._store.remove(checkpoint(node))
+    cluster.crash(node)
+    for other in others:
+        other.group.keeper.able = False
+    assert node.start()
+    write(5)
+    assert cluster.run_until(lambda: node.status()["chosen"] == master_of(cluster).status()["chosen"], 10)
+    assert node.group.hollow
+    cluster.cut([node], others)
+    write(20)
+    assert cluster.run_until(lambda: cluster.level(others), 10)
+    for other in others:
+        other.group.keeper.able = True
+        assert checkpoint(other) > node.status()["chosen"]
+    cluster.world.heal()
+    assert cluster.run_until(lambda: node.group.keeper.installed == 1, 30)
+    write(5)
+    assert cluster.run_until(cluster.level, 10)
