@@ -41,6 +41,7 @@ cdef void _settle_chunks(Replica *r, const Value *value) noexcept nogil:
                 value_unref(p.bytes)
                 p.bytes = NULL
                 p.state = CHUNK_FREE
+                p.chosen = r.chosen + 1
         elif r.role == ROLE_MASTER:
             r.notice_due = r.now
 

@@ -365,6 +365,7 @@ cdef void proposer_submit(Replica *r, uint64_t seq, Value *chunk, int64_t deadli
     p.deadline = deadline
     memset(&p.ballot, 0, sizeof(Ballot))
     p.bytes = chunk
+    p.chosen = 0
     r.pending_end = seq + 1
     if r.role == ROLE_MASTER:
         _enqueue(r, r.options.node, r.boot, seq, chunk)

@@ -18,7 +18,7 @@ from paxos._delivery cimport EVENT_SETTLED, Event, delivery_event, delivery_toke
 from paxos._effects cimport take
 from paxos._formation cimport formation_rewrite
 from paxos._history cimport history_jump
-from paxos._replica cimport pending_at
+from paxos._replica cimport Pending
 from paxos._state cimport Group, Host
 from paxos._store cimport highs_at, highs_below, index_chain, index_get, index_trim
 from paxos._types cimport CHUNK_WINDOW, Membership, SETTLE_UNKNOWN
@@ -76,26 +76,25 @@ cdef void prune_base(Host *h, Group *g, uint64_t instance) noexcept nogil:
     _rewritten(h, g, segment)
 
 
-cdef void _passed_over(Host *h, Group *g) noexcept nogil:
-    """Python is not given the instances that it has from a checkpoint. What it had handed in, and was chosen in one of them, has an
-    answer that nobody here has seen. (Behind what it has been given already, so what that settles is settled.)"""
-    cdef uint64_t seq, token
+cdef void _passed_over(Host *h, Group *g, uint64_t first, uint64_t end) noexcept nogil:
+    """Python is not given instances first to end - 1: it has them from a checkpoint. What it had handed in, and was chosen in one of
+    them, has an answer that nobody here has seen."""
+    cdef uint64_t seq
+    cdef const Pending *p
     cdef Event *event
     for seq in range(g.seq + 1 - min(g.seq, <uint64_t>CHUNK_WINDOW), g.seq + 1):
-        if pending_at(g.replica, seq) != NULL:
-            continue                # settled when it is chosen, or its time is up
-        token = delivery_token(&h.delivery, seq)
-        if token:
+        p = &g.replica.pending[seq % CHUNK_WINDOW]
+        if p.seq == seq and first < p.chosen <= end:
             event = delivery_event(&h.delivery, EVENT_SETTLED, g.id)
-            event.instance = token
+            event.instance = delivery_token(&h.delivery, seq)
             event.a = SETTLE_UNKNOWN
 
 
 cdef void prune_install(Host *h, Group *g, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil:
     cdef uint64_t segment = h.store.writer.segment
     if g.cursor < instance:
+        _passed_over(h, g, g.cursor, instance)
         history_jump(h, g, instance)
-        _passed_over(h, g)
     if instance <= g.replica.chosen:
         return
     replica_install(g.replica, h.now, instance, chain, members)

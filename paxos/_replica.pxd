@@ -57,6 +57,7 @@ cdef struct Pending:                # a chunk of this node that is not settled, 
     int64_t deadline
     Ballot ballot
     Value *bytes
+    uint64_t chosen                 # one past the instance that settled it, by being chosen; 0: nothing has, or its time was up
 
 cdef struct Origin:                 # which chunks of a node were taken under the current own ballot
     uint32_t boot

@@ -454,8 +454,6 @@ class Keeper:
         status = self._engine.status()
         if self._hollow(status):
             self.behind(status["first_kept"])
-        else:
-            self._in_vain = 0
 
     # -- what other nodes say
 

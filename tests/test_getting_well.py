@@ -568,6 +568,57 @@ def test_what_was_chosen_where_a_checkpoint_is_put_has_an_unknown_outcome(tmp_pa
     run(tmp_path, story)
 
 
+def test_what_was_chosen_behind_the_checkpoint_that_is_put_there_is_answered(tmp_path: Path) -> None:
+    async def story(c: Cluster) -> None:
+        await c.write(1000)
+        await c.level()
+        lost, other = (id_ for id_ in (1, 2, 3) if id_ != c.master())
+        made = await c.nodes[lost].checkpoint()
+        await until(lambda: c.nodes[lost]._engine.status()["first_kept"] == made, "its log begins there")  # type: ignore[attr-defined]
+        await c.stop(lost)
+        shutil.rmtree(tmp_path / str(lost) / "checkpoints")
+        assert await c.nodes[other].checkpoint() == made
+        keepers = [node._group.keeper for node in c.nodes.values()]  # type: ignore[attr-defined]
+        for keeper in keepers:
+            keeper.receive = lambda *question: None  # a fetch that takes long
+        await c.start(lost)
+        node = c.nodes[lost]
+        behind = [node.propose(VALUE, timeout=DEADLINE) for _ in range(20)]
+        await until(lambda: c.nodes[other].status().applied > made, "they are chosen")
+        await until(lambda: node.status().chosen == c.nodes[other].status().chosen, "and it knows that")
+        for keeper in keepers:
+            del keeper.receive
+        assert all(result is not None for result in await asyncio.gather(*behind))
+        assert node.status().checkpoint == made
+
+    run(tmp_path, story)
+
+
+def test_who_lacks_log_that_nobody_has_counts_its_questions(tmp_path: Path) -> None:
+    """It needs a checkpoint for its log and not for its state machines; the one who could make one is the master."""
+
+    async def story(c: Cluster) -> None:
+        await c.write(100)
+        await c.level()
+        lost, other = (id_ for id_ in (1, 2, 3) if id_ != c.master())
+        await c.stop(lost)
+        await c.write(3000)
+        for id_ in (other, c.master()):
+            made = await c.nodes[id_].checkpoint()
+            await until(lambda id_=id_, made=made: c.nodes[id_].status().first_kept == made, "its log begins there")  # type: ignore[misc]
+        await c.write(10)
+        for id_ in (other, c.master()):  # both are gone, and could not be made anew
+            keeper = c.nodes[id_]._group.keeper  # type: ignore[attr-defined]
+            keeper.withdraw()
+            keeper._server._withdrawn = False
+            keeper._newest = None
+        c.nodes[other]._group.keeper.able = False  # type: ignore[attr-defined]
+        await c.start(lost)
+        await until(lambda: c.nodes[lost].status().installed == 1, "the master has made one")
+
+    run(tmp_path, story)
+
+
 def test_a_state_machine_that_has_failed_is_not_put_into_a_checkpoint(tmp_path: Path) -> None:
     """Half an instance may be in it: called "all below", it would be applied twice after the mend."""
 
