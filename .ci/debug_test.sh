@@ -8,7 +8,9 @@ variant=$2
 shift 2
 case $variant in
 debug) setting=1 tests=(tests -m "not processes and not mutants") ;;
-trace) setting=trace tests=(tests/test_core*.py tests/test_log*.py) ;;
+# (A function without the GIL asks for it to be traced, also under a mutex that a thread with the GIL waits for: where engines run that
+# is a deadlock. Those tests run on the other builds.)
+trace) setting=trace tests=(tests/test_core*.py tests/test_log*.py -k "not running_nodes and not fetched_its_values") ;;
 *) echo "no such variant: $variant" >&2; exit 2 ;;
 esac
 top=$(pwd)
