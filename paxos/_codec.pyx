@@ -14,9 +14,9 @@ from paxos._types cimport (
     Accept, Accepted, Ballot, ChunkHead, Effect, EFFECT_SEND, FORMAT_VERSION, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORM,
     FRAME_FORM_OK, FRAME_FORMED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, FRAME_HEARTBEAT_REPLY, FRAME_HELLO,
     FRAME_CARRY, FRAME_JOIN, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE,
-    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_REFUSE, FRAME_REJECT, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MembershipHead, MembershipRow, RecordBase,
+    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REFUSE, FRAME_REJECT, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MembershipHead, MembershipRow, RecordBase,
     VALUE_CHANGE, Forward, ForwardRefused, Frame, Heartbeat, HeartbeatReply, Learn,
-    Learned, MAX_MEMBERS, Outbox, Piece, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Record, RecordAccept,
+    Learned, MAX_MEMBERS, Outbox, Piece, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, Record, RecordAccept,
     RecordIdentity, RecordLearn, RecordPromise, RecordWatermark, RecordWrite, Reject, SETTLE_NOT_AVAILABLE,
     SETTLE_OVERLOADED, VALUE_BATCH, VALUE_NOOP, Value,
     ValueHead, value_new, value_unref, xrealloc,
@@ -59,7 +59,8 @@ _SIZES = {
     "ChunkHead": (sizeof(ChunkHead), 32), "Piece": (sizeof(Piece), 16), "Prevote": (sizeof(Prevote), 32), "PrevoteReply": (sizeof(PrevoteReply), 72),
     "Prepare": (sizeof(Prepare), 48), "PromiseValue": (sizeof(PromiseValue), 96), "Promise": (sizeof(Promise), 48),
     "Reject": (sizeof(Reject), 64), "Accept": (sizeof(Accept), 64), "Accepted": (sizeof(Accepted), 48),
-    "Heartbeat": (sizeof(Heartbeat), 56), "HeartbeatReply": (sizeof(HeartbeatReply), 40), "Learn": (sizeof(Learn), 24),
+    "Heartbeat": (sizeof(Heartbeat), 56), "HeartbeatReply": (sizeof(HeartbeatReply), 40),
+    "Read": (sizeof(Read), 16), "Readable": (sizeof(Readable), 24), "Learn": (sizeof(Learn), 24),
     "Learned": (sizeof(Learned), 16), "Forward": (sizeof(Forward), 40), "ForwardRefused": (sizeof(ForwardRefused), 48),
     "Record": (sizeof(Record), 32), "RecordPromise": (sizeof(RecordPromise), 32), "RecordAccept": (sizeof(RecordAccept), 64),
     "RecordLearn": (sizeof(RecordLearn), 32), "RecordWatermark": (sizeof(RecordWatermark), 16),
@@ -121,6 +122,10 @@ cdef size_t _body_minimum(uint8_t type) noexcept nogil:
         return sizeof(Heartbeat)
     if type == FRAME_HEARTBEAT_REPLY:
         return sizeof(HeartbeatReply)
+    if type == FRAME_READ:
+        return sizeof(Read)
+    if type == FRAME_READABLE:
+        return sizeof(Readable)
     if type == FRAME_LEARN:
         return sizeof(Learn)
     if type == FRAME_LEARNED:

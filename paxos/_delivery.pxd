@@ -22,6 +22,7 @@ cdef enum EventType:                # first item of the tuples that drain() retu
     EVENT_CARRY = 8                 # bytes from another node's Python side
     EVENT_MEMBERSHIP = 9            # a: the node that is another incarnation now; b: version
     EVENT_CHAIN = 10                # a: the chain checksum behind an instance; 0: not known here
+    EVENT_READABLE = 11             # read a may be answered by whoever has applied everything below `instance`
 
 cdef enum AlarmKind:                # what a line of the log is besides; 0: nothing
     ALARM_DISK_FULL = 1
@@ -52,6 +53,7 @@ cdef enum OrderType:
     ORDER_DROP = 5                  # segment `instance` is damaged: it is to go as soon as a checkpoint allows
     ORDER_CHAIN = 6                 # the chain checksum behind `instance` is wanted
     ORDER_LEAVE = 7                 # no vote any more, and no word
+    ORDER_READ = 8                  # a read waits, under token `instance`
 
 cdef struct Order:
     int type
@@ -95,6 +97,7 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t proposed_values
     uint64_t elections
     uint64_t core_refused
+    uint64_t read_rounds
     uint64_t syncs
     uint64_t writes
     uint64_t log_bytes

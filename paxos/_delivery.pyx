@@ -611,6 +611,8 @@ cdef object to_python(Delivery *d, const Event *e):
         return (EVENT_MEMBERSHIP, e.group, e.a, e.b)
     if e.type == EVENT_CHAIN:
         return (EVENT_CHAIN, e.group, e.instance, e.a)
+    if e.type == EVENT_READABLE:
+        return (EVENT_READABLE, e.group, e.instance, e.a)
     return (EVENT_DIVERGED, e.group, e.instance, e.a)
 
 

@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport out_clear
 from paxos._core cimport replica_new, replica_peer, replica_resign, replica_start, replica_submit
 from paxos._delivery cimport (
-    EVENT_BEHIND, EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_MEMBERSHIP, EVENT_SETTLED, Event, Submission, delivery_event, delivery_token,
+    EVENT_BEHIND, EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_MEMBERSHIP, EVENT_READABLE, EVENT_SETTLED, Event, Submission, delivery_event, delivery_token,
     delivery_wire,
 )
 from paxos._history cimport history_chosen
@@ -16,7 +16,7 @@ from paxos._state cimport HeldSend, ReadJob, may_stand
 from paxos._store cimport index_set_chain
 from paxos._types cimport (
     EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MEMBERSHIP, EFFECT_READ,
-    EFFECT_SEND, EFFECT_SETTLED, SETTLE_NOT_AVAILABLE, ChunkHead, Effect, Outbox, bit, value_ref, value_unref, xrealloc,
+    EFFECT_READABLE, EFFECT_SEND, EFFECT_SETTLED, SETTLE_NOT_AVAILABLE, ChunkHead, Effect, Outbox, bit, value_ref, value_unref, xrealloc,
 )
 from paxos._unlogged cimport log_record
 
@@ -127,6 +127,10 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
             event = delivery_event(&h.delivery, EVENT_BEHIND, group)
             event.instance = e.instance
             event.a = e.code
+        elif e.type == EFFECT_READABLE:
+            event = delivery_event(&h.delivery, EVENT_READABLE, group)
+            event.instance = e.instance
+            event.a = e.after
         elif e.type == EFFECT_FORMED:
             delivery_event(&h.delivery, EVENT_FORMED, 0)
             form(h)

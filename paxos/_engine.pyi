@@ -18,6 +18,7 @@ EVENT_BEHIND: Final = 7
 EVENT_CARRY: Final = 8
 EVENT_MEMBERSHIP: Final = 9
 EVENT_CHAIN: Final = 10
+EVENT_READABLE: Final = 11
 
 @final
 class Engine(Handle):

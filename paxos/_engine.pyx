@@ -33,6 +33,7 @@ EVENT_BEHIND = 7
 EVENT_CARRY = 8
 EVENT_MEMBERSHIP = 9
 EVENT_CHAIN = 10
+EVENT_READABLE = 11
 
 cdef Address resolve(object node, object address) except *:
     cdef Address result

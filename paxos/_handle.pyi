@@ -33,8 +33,10 @@ _Carry: TypeAlias = tuple[Literal[8], int, int, bytes]
 _Membership: TypeAlias = tuple[Literal[9], int, int, int]
 # (10, group, instance, chain checksum behind it): what ask_chain() asked for; 0: it is not known here
 _Chain: TypeAlias = tuple[Literal[10], int, int, int]
+# (11, group, index, token): the read that was asked for under `token` may be answered where everything below `index` is applied
+_Readable: TypeAlias = tuple[Literal[11], int, int, int]
 _Event: TypeAlias = (
-    _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership | _Chain
+    _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership | _Chain | _Readable
 )
 
 class _Status(TypedDict):
@@ -75,6 +77,7 @@ class _Status(TypedDict):
     frames_dropped: int
     frames_refused: dict[str, int]
     core_refused: int
+    read_rounds: int
     rounds: int
     proposed_values: int
     elections: int
@@ -119,6 +122,9 @@ class Handle:
         """This segment is damaged on the disk: it, and those before it, go as soon as a checkpoint holds what is in them."""
     def ask_chain(self, instance: int) -> None:
         """The chain checksum behind an instance is wanted: it comes as an event, 0 where it is not known here."""
+    def ask_read(self, token: int) -> None:
+        """A read waits, under ``token`` (not 0), which takes the place of an older one: from which instance on it may be answered
+        comes as an event, or never."""
     def part(self) -> None:
         """This node has no part any more in what the others decide: it gives the mastership up, and neither votes nor answers."""
     def distrust(self, first: int, why: str) -> None:

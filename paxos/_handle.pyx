@@ -4,7 +4,7 @@ only touch the queues between a node and Python."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_INSTALL, ORDER_LEAVE, ORDER_MAKING, REASONS, Status, clock_now,
+    ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_INSTALL, ORDER_LEAVE, ORDER_MAKING, ORDER_READ, REASONS, Status, clock_now,
     delivery_command, delivery_disk_full, delivery_drain, delivery_order, delivery_poke, delivery_status, delivery_submit,
 )
 from libc.string cimport memcpy
@@ -268,6 +268,12 @@ cdef class Handle:
         if not self.stopped:
             delivery_order(&self.host.delivery, ORDER_CHAIN, 0, instance, 0, NULL)
 
+    def ask_read(self, uint64_t token):
+        """A read waits, under ``token`` (not 0), which takes the place of an older one: from which instance on it may be answered
+        comes as an event, or never."""
+        if not self.stopped:
+            delivery_order(&self.host.delivery, ORDER_READ, 0, token, 0, NULL)
+
     def part(self):
         """This node has no part any more in what the others decide: it gives the mastership up, and neither votes nor answers."""
         if not self.stopped:
@@ -343,7 +349,7 @@ cdef class Handle:
             "frames_sent": s.frames_sent, "frames_received": s.frames_received, "bytes_sent": s.bytes_sent,
             "bytes_received": s.bytes_received, "frames_dropped": s.frames_dropped,
             "frames_refused": {REASON_NAMES[i]: s.refused[i] for i in range(REASONS)},
-            "core_refused": s.core_refused, "rounds": s.rounds, "proposed_values": s.proposed_values,
+            "core_refused": s.core_refused, "read_rounds": s.read_rounds, "rounds": s.rounds, "proposed_values": s.proposed_values,
             "elections": s.elections, "quarantined": self.quarantined, "damage": self.damage, "pending_chunks": h.delivery.pending_chunks,
             "pending_bytes": h.delivery.pending_bytes,
             "peers": {s.nodes[i]: bool(s.connected >> i & 1) for i in range(s.members) if s.nodes[i] != h.options.node},

@@ -35,6 +35,8 @@ cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
     r.heard[index] = 0
     r.promises &= ~bit(index)
     r.granted &= ~bit(index)
+    r.answered[index] = 0
+    r.asked_reads[index].read.token = 0
     r.promise_wanted[index] = 0
     r.promise_got[index] = 0
     r.origins[index].boot = 0       # it counts from 1 again

@@ -21,7 +21,7 @@ from paxos._codec cimport out_effect, value_head
 from paxos._membership cimport membership_settled
 from paxos._replica cimport (
     CHUNK_FORWARDED, CHUNK_FREE, CHUNK_PROPOSED, CHUNK_QUEUED, Chunk, Origin, Pending, ROLE_MASTER, Replica, Slot,
-    accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, pending_at, set_master, slot_free, slot_of, slot_take,
+    accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, pending_at, remote_master, set_master, slot_free, slot_of, slot_take,
 )
 from paxos._types cimport (
     ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, Change, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
@@ -322,7 +322,9 @@ cdef void proposer_heartbeat(Replica *r, uint32_t to, bint wants_reply) noexcept
     body.ballot = r.ballot
     body.own_from = r.own_from
     body.settled = r.takeover_end + 1 if r.master_settled else 0
-    body.sent_at = <uint64_t>r.now if wants_reply else 0
+    if wants_reply:
+        r.round = max(<uint64_t>r.now, r.round + 1)
+        body.sent_at = r.round
     frame_end(r, NULL)
 
 
@@ -431,15 +433,8 @@ cdef uint64_t _forward(Replica *r, uint64_t first, uint64_t end, int state) noex
     return sent
 
 
-cdef bint _has_remote_master(Replica *r) noexcept nogil:
-    """Whether there is somebody to forward to. What cannot reach him had better stay here, where it is certainly not executed."""
-    cdef int index = member_index(r, r.master)
-    return (not r.outsider and r.role != ROLE_MASTER and r.master != 0 and index >= 0 and <uint32_t>index != r.self
-            and not r.down & bit(<uint32_t>index))
-
-
 cdef void proposer_forward_again(Replica *r) noexcept nogil:
-    if _has_remote_master(r):
+    if remote_master(r) >= 0:
         r.forward_due = r.now + r.options.resend * 4 + patience(
             _forward(r, r.pending_first, r.pending_end, CHUNK_FORWARDED))
 
@@ -458,7 +453,8 @@ cdef void proposer_pump(Replica *r) noexcept nogil:
             proposer_heartbeat(r, others(r), False)
             r.noticed = r.chosen
             r.notice_due = 0
-    elif _has_remote_master(r) and r.pending_scan < r.pending_end:
+    elif remote_master(r) >= 0 and r.pending_scan < r.pending_end:
+        # (What cannot reach him had better stay here, where it is certainly not executed.)
         sent = _forward(r, r.pending_scan, r.pending_end, CHUNK_QUEUED)
         r.pending_scan = r.pending_end
         if r.forward_due == 0:

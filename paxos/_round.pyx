@@ -20,11 +20,11 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset, strerror
 from paxos._codec cimport crc32c, out_clear
 from paxos._core cimport (
-    replica_arriving, replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive,
+    replica_arriving, replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_read, replica_receive,
     replica_replace, replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
 )
 from paxos._delivery cimport (
-    ALARM_DISK_FULL, ALARM_LOG_LOST, EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_LEAVE, ORDER_MAKING, Event, Order,
+    ALARM_DISK_FULL, ALARM_LOG_LOST, EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_LEAVE, ORDER_MAKING, ORDER_READ, Event, Order,
     Status, Submission, clock_now, delivery_alarm, delivery_carry, delivery_event, delivery_log, delivery_oldest, delivery_orders, delivery_ping,
     delivery_publish, delivery_room, delivery_take,
 )
@@ -359,6 +359,7 @@ cdef void fill_status(Host *h, Status *s) noexcept nogil:
         s.proposed_values = g.replica.counters.proposed_values
         s.elections = g.replica.counters.elections
         s.core_refused = g.replica.counters.refused_frames
+        s.read_rounds = g.replica.counters.read_rounds
         s.first_kept = g.replica.first_kept
         s.outsider = g.replica.outsider
         s.votes = votes(g.replica)
@@ -434,6 +435,10 @@ cdef void obey(Host *h) noexcept nogil:
             resign(h, False)
             h.link.flush(h.link.context, h.now)
             h.left = True
+        elif o.type == ORDER_READ:
+            # (Before the cluster is formed nothing can be confirmed: the read waits for its time to be up.)
+            if g.replica != NULL:
+                replica_read(g.replica, h.now, o.instance)
         elif g.replica != NULL:
             members = g.replica.members
             if membership_read(&members, o.value.data, o.value.size) == 0:      # (Python has checked it)

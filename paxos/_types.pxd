@@ -79,7 +79,9 @@ cdef extern from *:
     typedef struct { px_ballot ballot; uint64_t instance, own_from; px_value_head value; } px_accept;
     typedef struct { px_ballot ballot; uint64_t first, last; } px_accepted;
     typedef struct { px_ballot ballot; uint64_t own_from, settled, sent_at; } px_heartbeat;
-    typedef struct { px_ballot ballot; uint64_t sent_at; } px_heartbeat_reply;
+    typedef struct { px_ballot ballot; uint64_t sent_at; } px_heartbeat_reply;   /* 0: its sender has no vote */
+    typedef struct { uint64_t token; uint32_t boot, life; } px_read;         /* boot, life: as in a chunk */
+    typedef struct { px_read read; uint64_t index; } px_readable;            /* 24 */
     typedef struct { uint64_t first, end; uint32_t max_bytes, zero; } px_learn;
     typedef struct { uint64_t first; uint32_t count, zero; } px_learned;
     typedef struct { px_ballot ballot; uint32_t boot, count; } px_forward;
@@ -200,6 +202,13 @@ cdef extern from *:
     ctypedef struct HeartbeatReply "px_heartbeat_reply":
         Ballot ballot
         uint64_t sent_at
+    ctypedef struct Read "px_read":
+        uint64_t token
+        uint32_t boot
+        uint32_t life
+    ctypedef struct Readable "px_readable":
+        Read read
+        uint64_t index
     ctypedef struct Learn "px_learn":
         uint64_t first
         uint64_t end
@@ -336,6 +345,8 @@ cdef enum FrameType:
     FRAME_FORWARD_REFUSED = 29
     FRAME_KEPT = 30                 # to a LEARN that asks for instances which are deleted here
     FRAME_CARRY = 31                # between the Python sides; the core never sees it
+    FRAME_READ = 32                 # to the master: from where on may be read here?
+    FRAME_READABLE = 33
 
 cdef enum RecordType:
     RECORD_WRITE = 1                # first record of every write: how far the log was durable when it was issued
@@ -366,6 +377,7 @@ cdef enum EffectType:
     EFFECT_MEMBERSHIP = 9           # member `code` is another incarnation from now on (its votes count from `instance` on)
     EFFECT_BEHIND = 10              # node `code` has deleted what comes next here; it keeps instances from `instance` on
     EFFECT_INSTALLED = 11           # the watermark was set to `instance`, chain checksum `after`, by a checkpoint
+    EFFECT_READABLE = 12            # read `after` of this node may be answered by whoever has applied everything below `instance`
 
 cdef struct Effect:
     int type

@@ -6,14 +6,12 @@ and his own completion.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import InvalidStateError
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from paxos._engine import (
     EVENT_AHEAD,
@@ -26,10 +24,12 @@ from paxos._engine import (
     EVENT_LOG,
     EVENT_MASTER,
     EVENT_MEMBERSHIP,
+    EVENT_READABLE,
     EVENT_SETTLED,
 )
 from paxos._handle import Handle
 from paxos.alarm import Alarms
+from paxos.completion import Completion, complete, complete_with
 from paxos.errors import (
     ConfigError,
     Diverged,
@@ -43,6 +43,7 @@ from paxos.errors import (
     StateMachineFailed,
     ValueTooLarge,
 )
+from paxos.reads import Reads
 from paxos.reconcile import MESSAGES, Reconcile
 from paxos.statemachine import StateMachine, StateMachineFactory
 
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from paxos.manifest import Manifest
     from paxos.scrub import Scrub
 
-__all__ = ["Completion", "Group", "NodeStatus"]
+__all__ = ["Group", "NodeStatus"]
 
 logger = logging.getLogger("paxos")
 
@@ -64,14 +65,6 @@ SETTLE_NOT_AVAILABLE, SETTLE_OVERLOADED, SETTLE_UNKNOWN = 1, 2, 3
 
 def _nanoseconds(seconds: float) -> int:
     return int(min(seconds * 1e9, FOREVER))
-
-
-class Completion(Protocol):
-    """What a proposal is settled with: an asyncio or a concurrent future."""
-
-    def done(self) -> bool: ...
-    def set_result(self, result: Any, /) -> None: ...
-    def set_exception(self, exception: BaseException, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +126,11 @@ class NodeStatus:
     """How often they did not verify. The log says what and where."""
     votes: bool
     """Whether this node has a vote. One that has lost its log has none until it is taken in anew and knows everything."""
+    reads: int
+    """Reads answered here since this start."""
+    read_rounds: int
+    """Rounds of messages that this node, as master, has sent to confirm reads, its own and those of others. Each serves all that
+    were waiting."""
     pending: int
     """Proposals of this node that are under way."""
     peers: dict[int, bool]
@@ -141,19 +139,6 @@ class NodeStatus:
     """Why applying has stopped, if it has."""
     alarms: dict[str, int]
     """Alarms since this start, by kind; see :class:`paxos.Alarm`."""
-
-
-def _complete(completion: Completion, result: object) -> None:
-    if not completion.done():
-        # Its owner may cancel it in another thread just now: then he does not want to know.
-        with contextlib.suppress(InvalidStateError):
-            completion.set_result(result)
-
-
-def _complete_with(completion: Completion, error: BaseException) -> None:
-    if not completion.done():
-        with contextlib.suppress(InvalidStateError):
-            completion.set_exception(error)
 
 
 class _Part:
@@ -196,9 +181,9 @@ class _Many:
             message = (
                 f"{self.failed} of {len(self.outcomes)} values are not known to be applied; see .outcomes for each"
             )
-            _complete_with(self.completion, PartialOutcome(message, self.outcomes))
+            complete_with(self.completion, PartialOutcome(message, self.outcomes))
         else:
-            _complete(self.completion, self.outcomes)
+            complete(self.completion, self.outcomes)
 
 
 class Group:
@@ -231,6 +216,8 @@ class Group:
         self._batch_values = batch_values
         self._lock = threading.Lock()  # between submit + register and look-up of what has been chosen
         self._waiting: dict[int, Completion | _Part] = {}
+        self.applying = False
+        self.reads = Reads(engine, self._machines, lambda: self.applied + 1, self._cannot_read)
         self._events: deque[_Event] = deque()  # taken from the engine, not handled yet
         self.applied = min(self._last.values())
         self.checksum = 0
@@ -269,6 +256,7 @@ class Group:
         self._keeper, self._scrub, self._background = keeper, scrub, background
         self._reconcile = reconcile
         reconcile.stop = self.diverged
+        self.reads.later = background.later
         keeper.applied = lambda: (self.applied, self.checksum if self._chained else None)
         keeper.last = lambda: {id_: max(instance, self.applied) for id_, instance in self._last.items()}
         keeper.stopped = lambda: self.error is not None
@@ -360,15 +348,21 @@ class Group:
         cuts.append(len(values))
         return cuts
 
+    def _cannot_read(self, machine: int) -> PaxosError | None:
+        """Why nothing can be read here; None: it can."""
+        if self.closed or self.error is not None or machine not in self._machines:
+            return self._refusal(machine, "read")
+        return None
+
     def _too_large(self, value: bytes) -> ValueTooLarge:
         return ValueTooLarge(f"value of {len(value)} bytes is above the limit of {self._max_value} (option max_value)")
 
-    def _refusal(self, machine: int) -> PaxosError:
+    def _refusal(self, machine: int, do: str = "propose") -> PaxosError:
         if self.closed:
             return NodeClosed("the node has been closed")
         if self.error is not None:
             why = "differs from others" if isinstance(self.error, Diverged) else "has failed"
-            error = NotAvailable(f"the state machine of this node {why} ({self.error!r}); propose at another node")
+            error = NotAvailable(f"the state machine of this node {why} ({self.error!r}); {do} at another node")
             error.__cause__ = self.error
             return error
         return ConfigError(f"there is no state machine {machine} in this group; there are {sorted(self._machines)}")
@@ -396,6 +390,7 @@ class Group:
                     logger.log(event[1], "%s", event[2])
             elif event[0] == EVENT_FORMED:
                 logger.info("the cluster is formed")
+                self.reads.again()
                 if self._keeper is not None:
                     self._guarded(self._keeper.formed)
             elif event[0] == EVENT_AHEAD:
@@ -414,8 +409,11 @@ class Group:
                 )  # fmt: skip
                 if self._reconcile is not None:
                     self._reconcile.compare()
+            elif event[0] == EVENT_READABLE:
+                self.reads.readable(event[2], event[3])
             elif event[0] == EVENT_CHAIN and self._reconcile is not None:
                 self._reconcile.known(event[2], event[3])
+        self.reads.answer()
         if self._background is not None:
             self._guarded(self._background.deliver)
         if self._wanted:
@@ -462,6 +460,7 @@ class Group:
             for seq, *_ in settled:
                 self._settle(seq, SETTLE_UNKNOWN)
             return
+        self.applying = True
         try:
             if instance != self.applied + 1:
                 raise RuntimeError(f"instance {instance} was delivered behind instance {self.applied}")
@@ -472,6 +471,8 @@ class Group:
             if not isinstance(error, Exception):
                 raise
             return
+        finally:
+            self.applying = False
         self.applied = instance
         self.checksum = chain
         self._chained = True
@@ -485,7 +486,7 @@ class Group:
             if isinstance(entry, _Part):
                 entry.many.put(entry.start, results[run][start : start + count])
             else:
-                _complete(entry, results[run][start])
+                complete(entry, results[run][start])
 
     def _apply_runs(self, instance: int, runs: list[tuple[int, list[bytes]]]) -> list[Sequence[object]]:
         """One call of apply_batch per machine; the results per run."""
@@ -552,6 +553,7 @@ class Group:
             return outcome
 
         self._settle_all(failed)
+        self.reads.end()
         if self.on_ready is not None:
             self.on_ready()
 
@@ -576,7 +578,7 @@ class Group:
         if isinstance(entry, _Part):
             entry.many.fail(entry.start, entry.count, error)
         else:
-            _complete_with(entry, error)
+            complete_with(entry, error)
 
     def _settle_all(self, make: Callable[[], PaxosError]) -> None:
         with self._lock:
@@ -622,9 +624,9 @@ class Group:
                 manifest: Manifest | None, error: BaseException | None, completion: Completion = completion
             ) -> None:
                 if manifest is not None:
-                    _complete(completion, manifest.instance)
+                    complete(completion, manifest.instance)
                 elif error is not None:
-                    _complete_with(completion, error)
+                    complete_with(completion, error)
 
             self.keeper.make(done)
 
@@ -646,8 +648,9 @@ class Group:
         if self._keeper is not None:
             self._keeper.abandon()
         while self._wanted:
-            _complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
+            complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
         self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))
+        self.reads.end()
 
     # -- what others see
 
@@ -668,6 +671,7 @@ class Group:
             elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
             frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
             bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],
+            reads=self.reads.answered, read_rounds=s["read_rounds"],
             peers=s["peers"], state_machine_error=repr(self.error) if self.error is not None else None,
             alarms=self._alarms.counts,
         )  # fmt: skip

@@ -21,6 +21,7 @@ from paxos.group import Group, NodeStatus
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import WORK, make_maker
 from paxos.mirror import refuse_in_child
+from paxos.reads import Consistency
 from paxos.reconcile import Reconcile
 from paxos.results import Results
 from paxos.scrub import Scrub
@@ -198,6 +199,58 @@ class Node:
         """
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         self._group.submit_many(future, values, timeout, machine)
+        return future
+
+    def read(
+        self,
+        query: Any,
+        *,
+        consistency: Consistency = "linearizable",
+        max_staleness: float | None = None,
+        timeout: float = 5.0,
+        machine: int = 0,
+    ) -> asyncio.Future[Any]:
+        """Reads from the state machine of this node; await the returned future for what its ``read(query)`` returned.
+
+        Nothing is written to a log. ``consistency`` says what the answer is sure to show:
+
+        * ``"linearizable"``: every value that anybody, anywhere, knew to be acknowledged when this was called. The master
+          confirms with one round of messages to a majority that it is the master still, for all reads together that were waiting;
+          any other node asks it how far it must have applied.
+        * ``"stale"``: some state that the cluster was in, at once, from what is here, even if nobody else can be reached. With
+          ``max_staleness`` not older than so many seconds: where that is not known, it is confirmed as above.
+
+        The future ends with :exc:`NotAvailable` where nobody has confirmed the read in time, or this node has not caught up; and
+        with whatever ``read`` raised.
+
+        :param query: anything that the state machine's ``read`` understands; it does not leave this process.
+        :param timeout: seconds.
+        :param machine: id of the state machine, where the group has several.
+        :raises ConfigError: an unknown consistency. :raises Overloaded: too many reads are waiting.
+        :raises NotAvailable: the state machine of this node has failed. :raises NodeClosed: closed.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._group.reads.submit(
+            future, (query,), single=True, machine=machine, consistency=consistency, max_staleness=max_staleness,
+            timeout=timeout, at_once=not self._group.applying,
+        )  # fmt: skip
+        return future
+
+    def read_many(
+        self,
+        queries: Sequence[Any],
+        *,
+        consistency: Consistency = "linearizable",
+        max_staleness: float | None = None,
+        timeout: float = 5.0,
+        machine: int = 0,
+    ) -> asyncio.Future[list[Any]]:
+        """As :meth:`read`, for many queries at one moment: one answer for each, all from the same state."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._group.reads.submit(
+            future, queries, single=False, machine=machine, consistency=consistency, max_staleness=max_staleness,
+            timeout=timeout, at_once=not self._group.applying,
+        )  # fmt: skip
         return future
 
     async def wait_ready(self, timeout: float | None = None) -> None:

@@ -16,6 +16,7 @@ from paxos.config import NodeOptions, Options
 from paxos.errors import NodeClosed, NotAvailable
 from paxos.group import Group, NodeStatus
 from paxos.node import open_group
+from paxos.reads import Consistency
 from paxos.statemachine import StateMachineFactory
 
 __all__ = ["SyncNode"]
@@ -77,6 +78,48 @@ class SyncNode:
         self._not_here("propose_many()")
         future: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
         self._group.submit_many(future, values, timeout, machine)
+        return future.result()
+
+    def read(
+        self,
+        query: Any,
+        *,
+        consistency: Consistency = "linearizable",
+        max_staleness: float | None = None,
+        timeout: float = 5.0,
+        machine: int = 0,
+    ) -> Any:
+        """Reads from the state machine of this node, on the thread that applies, and waits; see :meth:`paxos.Node.read`."""
+        return self._read((query,), True, consistency, max_staleness, timeout, machine)
+
+    def read_many(
+        self,
+        queries: Sequence[Any],
+        *,
+        consistency: Consistency = "linearizable",
+        max_staleness: float | None = None,
+        timeout: float = 5.0,
+        machine: int = 0,
+    ) -> list[Any]:
+        """As :meth:`read`, for many queries at one moment; see :meth:`paxos.Node.read_many`."""
+        found: list[Any] = self._read(queries, False, consistency, max_staleness, timeout, machine)
+        return found
+
+    def _read(
+        self,
+        queries: Sequence[Any],
+        single: bool,
+        consistency: Consistency,
+        max_staleness: float | None,
+        timeout: float,
+        machine: int,
+    ) -> Any:
+        self._not_here("read()")
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._group.reads.submit(
+            future, queries, single=single, machine=machine, consistency=consistency, max_staleness=max_staleness,
+            timeout=timeout,
+        )  # fmt: skip
         return future.result()
 
     def wait_ready(self, timeout: float | None = None) -> None:

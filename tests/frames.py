@@ -11,6 +11,7 @@ HELLO, REFUSE, FORM, FORM_OK, FORMED, PIECE = range(1, 7)
 PREVOTE, PREVOTE_REPLY, PREPARE, PROMISE_VALUE, PROMISE, REJECT, ACCEPT, ACCEPTED = range(16, 24)
 HEARTBEAT, HEARTBEAT_REPLY, LEARN, LEARNED, FORWARD, FORWARD_REFUSED = range(24, 30)
 KEPT = 30
+READ, READABLE = 32, 33
 RECORD_FORMATION, RECORD_FORMED, RECORD_PROMISE, RECORD_ACCEPT, RECORD_LEARN, RECORD_WATERMARK, RECORD_BASE = range(
     3, 10
 )
@@ -27,7 +28,7 @@ NAMES = {
     PREVOTE_REPLY: "prevote_reply", PREPARE: "prepare", PROMISE_VALUE: "promise_value", PROMISE: "promise",
     REJECT: "reject", ACCEPT: "accept", ACCEPTED: "accepted", HEARTBEAT: "heartbeat", HEARTBEAT_REPLY: "heartbeat_reply",
     LEARN: "learn", LEARNED: "learned", FORWARD: "forward", FORWARD_REFUSED: "forward_refused",
-    KEPT: "kept",
+    KEPT: "kept", READ: "read", READABLE: "readable",
 }  # fmt: skip
 
 # Fixed fields of each body; "B" stands for a ballot, "V" for a value head. What follows them is kept as bytes.
@@ -51,6 +52,8 @@ LAYOUTS: dict[int, list[tuple[str, str]]] = {
     FORWARD: [("ballot", "B"), ("boot", "I"), ("count", "I")],
     FORWARD_REFUSED: [("ballot", "B"), ("boot", "I"), ("reason", "I"), ("count", "I"), ("life", "I")],
     KEPT: [("asked", "Q"), ("first_kept", "Q")],
+    READ: [("token", "Q"), ("boot", "I"), ("life", "I")],
+    READABLE: [("token", "Q"), ("boot", "I"), ("life", "I"), ("index", "Q")],
 }  # fmt: skip
 LAYOUTS[FORM_OK] = LAYOUTS[FORMED] = LAYOUTS[FORM]
 

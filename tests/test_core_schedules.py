@@ -19,7 +19,7 @@ from frames import (
     members,
     parse,
 )
-from paxos._core import Core
+from paxos._stepping import Core
 
 MS = 1_000_000
 T = 1000 * MS

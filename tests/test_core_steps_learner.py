@@ -23,7 +23,7 @@ from frames import (
     record,
     short,
 )
-from paxos._core import Core
+from paxos._stepping import Core
 from steps import MS, RING, T, X, Y, Z, follower, kinds, master, node
 
 # ---- learning ----

@@ -11,7 +11,7 @@ import pytest
 
 import frames
 from engines import Engines
-from paxos._core import encode_chunk
+from paxos._stepping import encode_chunk
 from paxos._logreader import LogReader
 from paxos._segments import LogStore
 from paxos.errors import StorageError

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from typing_extensions import Buffer
 
 from paxos._codec import checksum
-from paxos._core import Core
+from paxos._stepping import Core
 from paxos._folder import Folder, StoppedFolder
 from paxos._formation import FormationCore
 from paxos._recovery import Recovered, recover
