@@ -189,8 +189,8 @@ class Client:
         instance, answer = result
         if not call.value and instance < call.known:
             raise Violation(
-                f"a read that began at {call.begun} ns at node {call.to.id}, when instance {call.known} had been seen, was answered "
-                f"from the state behind instance {instance}"
+                f"a read that began at {call.begun} ns at node {call.to.id}, when instance {call.known} had been seen, was "
+                f"answered from the state behind instance {instance}"
             )
         workload.known = max(workload.known, instance)
         if instance >= 0:
