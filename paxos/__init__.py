@@ -27,6 +27,7 @@ from paxos.errors import (
     WrongDirectory,
 )
 from paxos.group import NodeStatus
+from paxos.mastership import Master
 from paxos.node import Node
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
 from paxos.sync import SyncNode
@@ -42,6 +43,7 @@ __all__ = [
     "DirectoryInUse",
     "DiskFull",
     "Diverged",
+    "Master",
     "Node",
     "NodeClosed",
     "NodeStatus",

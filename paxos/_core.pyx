@@ -13,12 +13,17 @@ from paxos._acceptor cimport acceptor_accept, acceptor_prepare
 from paxos._codec cimport out_clear, out_free, value_check, value_copy
 from paxos._election cimport (
     election_has_quorum, election_master_heard, election_master_lost, election_prevote, election_prevote_reply,
-    election_promise, election_promise_value, election_report_arriving, election_start, election_tick, election_won,
+    election_promise, election_promise_value, election_report_arriving, election_start, election_tick, election_transferred,
+    election_won,
 )
 from paxos._learner cimport (
     learner_accept_arriving, learner_advance, learner_ask, learner_base, learner_heard, learner_install, learner_kept,
     learner_learned, learner_learned_arriving, learner_notice, learner_restore, learner_restore_base, learner_restore_value,
-    learner_serve, learner_tick,
+    learner_serve, learner_tick, learner_watermark,
+)
+from paxos._mastership cimport (
+    mastership_answered, mastership_best, mastership_bound, mastership_fit, mastership_grant, mastership_hand, mastership_now,
+    mastership_tell,
 )
 from paxos._membership cimport votes
 from paxos._proposer cimport (
@@ -38,9 +43,9 @@ from paxos._replica cimport (
 from paxos._types cimport (
     Accept, Accepted, Ballot, CHUNK_WINDOW, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT,
     FRAME_HEARTBEAT_REPLY, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY,
-    FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REJECT, Frame, Heartbeat, HeartbeatReply, Kept, Learn,
-    Membership, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, RECORD_ACCEPT, RECORD_BASE, RECORD_LEARN,
-    RECORD_PROMISE, RECORD_WATERMARK, RING, RecordAccept, RecordLearn, RecordPromise, RecordWatermark, Reject, Value,
+    FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REJECT, FRAME_TRANSFER, Frame, Heartbeat, HeartbeatReply, Kept, Learn,
+    LEASE_MAX, Membership, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, RECORD_ACCEPT, RECORD_BASE, RECORD_LEARN,
+    RECORD_PROMISE, RECORD_WATERMARK, RING, RecordAccept, RecordLearn, RecordPromise, RecordWatermark, Reject, Transfer, Value,
     ballot_compare, bit, is_quorum, value_unref, xzalloc,
 )
 
@@ -75,6 +80,8 @@ cdef Replica *replica_new(const Options *options, const Membership *members, uin
     r.origins = <Origin *>xzalloc(n * sizeof(Origin))
     r.answered = <uint64_t *>xzalloc(n * sizeof(uint64_t))
     r.asked_reads = <Asked *>xzalloc(n * sizeof(Asked))
+    r.granted_until = <int64_t *>xzalloc(n * sizeof(int64_t))
+    r.priority = <uint32_t *>xzalloc(n * sizeof(uint32_t))
     return r
 
 
@@ -105,7 +112,14 @@ cdef void replica_free(Replica *r) noexcept nogil:
     free(r.origins)
     free(r.answered)
     free(r.asked_reads)
+    free(r.granted_until)
+    free(r.priority)
     free(r)
+
+
+cdef void _now(Replica *r, int64_t now) noexcept nogil:
+    r.now = now
+    mastership_now(r)
 
 
 # ---- where the roles meet ----
@@ -114,6 +128,7 @@ cdef void _step_down(Replica *r) noexcept nogil:
     cdef Ballot none
     cdef bint was_master = r.role == ROLE_MASTER
     r.role = ROLE_FOLLOWER
+    r.hand_to = 0
     if was_master:
         proposer_step_down(r)
         reader_step_down(r)
@@ -164,8 +179,12 @@ cdef void _finish(Replica *r) noexcept nogil:
 # ---- steps ----
 
 cdef void replica_start(Replica *r, int64_t now) noexcept nogil:
-    r.now = now
+    _now(r, now)
     r.highest_round = r.promised.round
+    r.lease_logged = r.members.lease
+    # What was granted before is not known any more.
+    r.grant_lease = r.members.lease
+    r.grant_until = now + <int64_t>r.members.lease if r.members.lease else 0
     election_start(r)
 
 
@@ -200,7 +219,15 @@ cdef void _receive_heartbeat(Replica *r, uint32_t index, const Frame *frame, con
         reply.ballot = body.ballot
         # Who has no vote confirms nothing: what it has not promised might have been promised by its predecessor (rules 10, 20).
         reply.sent_at = body.sent_at if votes(r) else 0
+        reply.lease = mastership_grant(r, &body.ballot)
+        reply.priority = r.options.priority if r.may_lead else 0
         frame_end(r, NULL)
+
+
+cdef void _receive_heartbeat_reply(Replica *r, uint32_t index, const HeartbeatReply *body) noexcept nogil:
+    if r.role == ROLE_MASTER and ballot_compare(&body.ballot, &r.ballot) == 0:
+        mastership_answered(r, index, body)
+        reader_answered(r, index, body)
 
 
 cdef void _receive_reject(Replica *r, const Reject *body) noexcept nogil:
@@ -216,7 +243,7 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
     cdef uint32_t index
     cdef Value *value
     cdef const Prepare *prepare
-    r.now = now
+    _now(r, now)
     if member < 0 or <uint32_t>member == r.self:
         r.counters.refused_frames += 1
         return
@@ -238,7 +265,7 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
     elif frame.type == FRAME_HEARTBEAT:
         _receive_heartbeat(r, index, frame, <const Heartbeat *>data)
     elif frame.type == FRAME_HEARTBEAT_REPLY:
-        reader_answered(r, index, <const HeartbeatReply *>data)
+        _receive_heartbeat_reply(r, index, <const HeartbeatReply *>data)
     elif frame.type == FRAME_READ:
         reader_asked(r, index, <const Read *>data)
     elif frame.type == FRAME_READABLE:
@@ -261,6 +288,8 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         election_prevote_reply(r, index, <const PrevoteReply *>data)
     elif frame.type == FRAME_PREPARE:
         prepare = <const Prepare *>data
+        if mastership_bound(r, &prepare.ballot, &prepare.released):
+            return                  # (asked again until the lease has passed)
         if prepare.ballot.node != frame.sender or prepare.ballot.inc_hi != frame.inc_hi or prepare.ballot.inc_lo != frame.inc_lo:
             r.counters.refused_frames += 1
             return
@@ -274,6 +303,8 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         value_unref(value)
     elif frame.type == FRAME_PROMISE:
         election_promise(r, index, frame, <const Promise *>data)
+    elif frame.type == FRAME_TRANSFER:
+        election_transferred(r, index, <const Transfer *>data)
     elif frame.type == FRAME_REJECT:
         _receive_reject(r, <const Reject *>data)
     learner_heard(r, index, frame)
@@ -283,7 +314,7 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
 cdef void replica_arriving(Replica *r, int64_t now, const Frame *frame) noexcept nogil:
     cdef const uint8_t *data = <const uint8_t *>frame + sizeof(Frame)
     cdef int member = member_index(r, frame.sender)
-    r.now = now
+    _now(r, now)
     if member < 0 or <uint32_t>member == r.self:
         return
     if frame.type == FRAME_LEARNED:
@@ -297,12 +328,12 @@ cdef void replica_arriving(Replica *r, int64_t now, const Frame *frame) noexcept
 
 
 cdef void replica_submit(Replica *r, int64_t now, uint64_t seq, Value *chunk, int64_t deadline) noexcept nogil:
-    r.now = now
+    _now(r, now)
     proposer_submit(r, seq, chunk, deadline)
 
 
 cdef void replica_pump(Replica *r, int64_t now) noexcept nogil:
-    r.now = now
+    _now(r, now)
     proposer_pump(r)
     # One round for all reads that have come since the last one.
     if reader_due(r):
@@ -313,12 +344,12 @@ cdef void replica_pump(Replica *r, int64_t now) noexcept nogil:
 
 
 cdef void replica_read(Replica *r, int64_t now, uint64_t token) noexcept nogil:
-    r.now = now
+    _now(r, now)
     reader_ask(r, token)
 
 
 cdef void replica_durable(Replica *r, int64_t now, uint64_t logged) noexcept nogil:
-    r.now = now
+    _now(r, now)
     if logged > r.durable:
         r.durable = logged
     proposer_durable(r)
@@ -326,10 +357,16 @@ cdef void replica_durable(Replica *r, int64_t now, uint64_t logged) noexcept nog
 
 
 cdef void replica_tick(Replica *r, int64_t now) noexcept nogil:
-    r.now = now
+    _now(r, now)
     if r.role == ROLE_MASTER and now >= r.heartbeat_due and not election_has_quorum(r):
         _step_down(r)
         election_start(r)
+    if r.role == ROLE_MASTER and r.hand_to != 0 and now >= r.hand_until:
+        # Nobody has taken over. The lease of this ballot is gone for good: where there are leases, a new ballot is wanted.
+        r.hand_to = 0
+        if r.handed and r.members.lease != 0:
+            _step_down(r)
+            r.election_deadline = now
     election_tick(r)
     proposer_tick(r)
     learner_tick(r)
@@ -344,11 +381,13 @@ cdef int64_t replica_deadline(Replica *r) noexcept nogil:
         due = r.prepare_sent + r.options.resend
     if r.learning and r.learn_deadline < due:
         due = r.learn_deadline
+    if r.granting != 0:
+        due = min(due, r.granting + 1)
     return min(due, reader_deadline(r))
 
 
 cdef void replica_peer(Replica *r, int64_t now, uint32_t index, bint up) noexcept nogil:
-    r.now = now
+    _now(r, now)
     if not up:
         r.down |= bit(index)
         election_master_lost(r, index)
@@ -364,30 +403,50 @@ cdef void replica_peer(Replica *r, int64_t now, uint32_t index, bint up) noexcep
 
 
 cdef void replica_resign(Replica *r, int64_t now, bint may_lead) noexcept nogil:
-    r.now = now
+    _now(r, now)
     r.may_lead = may_lead
     if not may_lead and r.role != ROLE_FOLLOWER:
+        if r.role == ROLE_MASTER and r.master_settled and mastership_best(r) >= 0:
+            # At once, whatever is in flight: this node must not go on.
+            mastership_hand(r, <uint32_t>mastership_best(r))
+            mastership_tell(r)
         _step_down(r)
         r.election_deadline = now + r.options.election_max
     _finish(r)
 
 
+cdef bint replica_transfer(Replica *r, int64_t now, uint32_t node) noexcept nogil:
+    cdef int index
+    _now(r, now)
+    index = mastership_best(r) if node == 0 else member_index(r, node)
+    if r.role != ROLE_MASTER or not r.master_settled or index < 0 or not mastership_fit(r, <uint32_t>index):
+        return False
+    mastership_hand(r, <uint32_t>index)
+    return True
+
+
+cdef bint replica_lease(Replica *r, int64_t now, uint64_t lease) noexcept nogil:
+    _now(r, now)
+    if r.role != ROLE_MASTER or not r.master_settled or lease > LEASE_MAX:
+        return False
+    r.lease_wanted = lease + 1
+    return True
+
+
 cdef void replica_seal(Replica *r) noexcept nogil:
-    cdef RecordWatermark *record = <RecordWatermark *>record_add(r, RECORD_WATERMARK, 0, sizeof(RecordWatermark), NULL)
-    record.chosen = r.chosen
-    record.chain = r.chain
+    learner_watermark(r)
 
 
 cdef void replica_replace(Replica *r, int64_t now, uint32_t node, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil:
     cdef int index = member_index(r, node)
-    r.now = now
+    _now(r, now)
     if index >= 0:
         proposer_replace(r, <uint32_t>index, inc_hi, inc_lo)
     _finish(r)
 
 
 cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil:
-    r.now = now
+    _now(r, now)
     if instance <= r.chosen:
         return
     if r.role == ROLE_MASTER:
@@ -398,13 +457,13 @@ cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t c
 
 
 cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) noexcept nogil:
-    r.now = now
+    _now(r, now)
     if r.first_kept < first <= r.chosen:
         learner_base(r, first, chain)
 
 
 cdef bint replica_base_again(Replica *r, int64_t now) noexcept nogil:
-    r.now = now
+    _now(r, now)
     if r.first_kept == 0 or r.first_kept != r.chosen:
         return False
     learner_base(r, r.chosen, r.chain)

@@ -5,6 +5,7 @@ from paxos._types cimport HeartbeatReply, Read, Readable
 
 cdef void reader_ask(Replica *r, uint64_t token) noexcept nogil         # a read of this node
 cdef void reader_asked(Replica *r, uint32_t index, const Read *body) noexcept nogil
+# A heartbeat of the own ballot was answered.
 cdef void reader_answered(Replica *r, uint32_t index, const HeartbeatReply *body) noexcept nogil
 cdef void reader_readable(Replica *r, const Readable *body) noexcept nogil
 cdef void reader_elected(Replica *r) noexcept nogil

@@ -19,7 +19,7 @@ from libc.string cimport memset
 from paxos._codec cimport out_effect
 from paxos._replica cimport Asked, ROLE_MASTER, Replica, frame_begin, frame_end, remote_master
 from paxos._types cimport (
-    EFFECT_READABLE, Effect, FRAME_READ, FRAME_READABLE, HeartbeatReply, Read, Readable, ballot_compare, bit, is_quorum, life_of,
+    EFFECT_READABLE, Effect, FRAME_READ, FRAME_READABLE, HeartbeatReply, Read, Readable, bit, is_quorum, life_of,
 )
 
 
@@ -105,8 +105,6 @@ cdef void _answer(Replica *r) noexcept nogil:
 
 
 cdef void reader_answered(Replica *r, uint32_t index, const HeartbeatReply *body) noexcept nogil:
-    if r.role != ROLE_MASTER or ballot_compare(&body.ballot, &r.ballot) != 0:
-        return
     if body.sent_at > r.answered[index] and body.sent_at <= r.round:
         r.answered[index] = body.sent_at
         _answer(r)

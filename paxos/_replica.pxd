@@ -27,6 +27,7 @@ cdef struct Options:                # times in ns
     int64_t resend
     uint64_t queue_bytes            # bound of what waits in the proposer
     uint32_t max_frame
+    uint32_t priority               # a master hands over to a node with a higher one; 0: this node never leads
 
 cdef struct Slot:                   # one instance above the chosen watermark
     uint64_t instance
@@ -165,6 +166,24 @@ cdef struct Replica:
     Asked *asked_reads              # per member, the own index included
     uint64_t read_token             # a read of this node that waits; 0: none
     int64_t read_due                # when the master is to be asked, or asked again
+    # mastership: the master's side
+    int64_t *granted_until          # per member: until when it promises to nobody else, by this node's clock, drift taken off
+    uint32_t *priority              # per member: what its last answer said; 0: it must not lead
+    bint released                   # the lease of the own ballot was given up, for good
+    uint32_t hand_to                # index of the member that is to take over, +1; 0: none
+    bint handed                     # it has been told
+    int64_t hand_until
+    uint32_t prefer                 # index of a member with a higher priority that has been level since `prefer_since`, +1
+    int64_t prefer_since
+    uint64_t lease_wanted           # what the lease is to become, +1; 0: nothing
+    # ... and that of the others
+    Ballot grant                    # the ballot whose master this node has promised to promise to nobody else
+    int64_t grant_until
+    uint64_t grant_lease            # for how long
+    int64_t granting                # it was given at this moment, and counts from the next one on; 0: it does
+    Ballot released_by              # the ballot that gave its lease up for the own candidacy; round 0: none
+    uint64_t lease_logged           # the length of leases that the log is sure to tell of,
+    uint64_t lease_record           # ... when this record is durable
     Counters counters
 
 

@@ -7,13 +7,14 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport FRAME_OK, frame_check, out_clear
 from paxos._core cimport (
     replica_arriving, replica_base, replica_deadline, replica_durable, replica_free, replica_install, replica_new, replica_peer,
-    replica_pump, replica_read, replica_receive, replica_replace, replica_resign, replica_restore, replica_restore_base,
-    replica_seal, replica_start, replica_submit, replica_tick,
+    replica_lease, replica_pump, replica_read, replica_receive, replica_replace, replica_resign, replica_restore, replica_restore_base,
+    replica_seal, replica_start, replica_submit, replica_tick, replica_transfer,
 )
+from paxos._mastership cimport mastership_lease
 from paxos._replica cimport Options, Replica, Slot, frame_begin, frame_end, slot_of
 from paxos._types cimport (
     ALPHA, Ballot, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_INSTALLED, EFFECT_LOG,
-    EFFECT_MASTER, EFFECT_MEMBERSHIP, EFFECT_READ, EFFECT_READABLE, EFFECT_SEND, EFFECT_SETTLED, Effect, FRAME_LEARNED, Frame,
+    EFFECT_MASTER, EFFECT_MASTERSHIP, EFFECT_MEMBERSHIP, EFFECT_READ, EFFECT_READABLE, EFFECT_SEND, EFFECT_SETTLED, Effect, FRAME_LEARNED, Frame,
     Learned, MAX_MEMBERS, Membership, Outbox, PromiseValue, RING, VALUE_BATCH, Value, ValueHead, life_of, value_new,
 )
 
@@ -54,6 +55,8 @@ cdef list _effects(Outbox *out):
             result.append(("membership", e.code, e.instance))
         elif e.type == EFFECT_BEHIND:
             result.append(("behind", e.instance, e.code))
+        elif e.type == EFFECT_MASTERSHIP:
+            result.append(("mastership", e.code, e.instance, e.end))
         elif e.type == EFFECT_READABLE:
             result.append(("readable", e.instance, e.after))
         elif e.type == EFFECT_INSTALLED:
@@ -119,7 +122,7 @@ cdef class Core:
     ``("send", peers, after, frame)``, ``("log", number, type, instance, body)``, ``("chosen", instance, kind, count, value)``,
     ``("read", peers, first, end, max_bytes)``, ``("settled", seq, code)``, ``("master", node, round, settled)``,
     ``("diverged", instance, node)``, ``("membership", member, since)``, ``("behind", first_kept, node)``,
-    ``("installed", instance, chain)``, ``("readable", instance, token)``. ``peers`` is a bit mask over the members sorted by id; a frame may leave once record
+    ``("installed", instance, chain)``, ``("readable", instance, token)``, ``("mastership", node, version, lease)``. ``peers`` is a bit mask over the members sorted by id; a frame may leave once record
     number ``after`` is durable. Times are integers in nanoseconds. Not thread-safe.
     """
     cdef Replica *replica
@@ -127,7 +130,7 @@ cdef class Core:
     def __cinit__(self, uint32_t node, members, *, uint32_t group=0, uint64_t signature=1, uint32_t boot=1, uint64_t seed=1,
                   uint32_t window=8, uint32_t batch_bytes=1 << 20, uint32_t batch_values=4096,
                   int64_t heartbeat=50_000_000, int64_t election_min=300_000_000, int64_t election_max=600_000_000,
-                  int64_t resend=100_000_000, uint64_t queue_bytes=1 << 27, incarnation=None):
+                  int64_t resend=100_000_000, uint64_t queue_bytes=1 << 27, uint32_t priority=1, incarnation=None):
         cdef Options options
         cdef Membership m
         cdef uint32_t i
@@ -145,6 +148,7 @@ cdef class Core:
         options.batch_bytes, options.batch_values, options.queue_bytes = batch_bytes, batch_values, queue_bytes
         options.heartbeat, options.election_min, options.election_max = heartbeat, election_min, election_max
         options.resend = resend
+        options.priority = priority
         hi, lo = (m.members[found].inc_hi, m.members[found].inc_lo) if incarnation is None else incarnation
         self.replica = replica_new(&options, &m, signature, hi, lo, boot, seed)
 
@@ -219,6 +223,16 @@ cdef class Core:
         replica_peer(self.replica, now, index, up)
         return _effects(&self.replica.out)
 
+    def transfer(self, int64_t now, uint32_t node=0):
+        """Hands the mastership over; (whether it begins to, effects)."""
+        begun = replica_transfer(self.replica, now, node)
+        return bool(begun), _effects(&self.replica.out)
+
+    def lease(self, int64_t now, uint64_t lease):
+        """Has the length of leases chosen; (whether this node is the master, effects)."""
+        begun = replica_lease(self.replica, now, lease)
+        return bool(begun), _effects(&self.replica.out)
+
     def resign(self, int64_t now, bint may_lead):
         replica_resign(self.replica, now, may_lead)
         return _effects(&self.replica.out)
@@ -266,5 +280,6 @@ cdef class Core:
             "first_kept": r.first_kept, "outsider": bool(r.outsider), "version": r.members.version,
             "members": [(r.members.members[i].node, r.members.members[i].inc_hi, r.members.members[i].inc_lo, r.members.since[i])
                         for i in range(r.members.count)],
+            "mastership": (r.members.master, r.members.mastership, r.members.lease), "lease_until": mastership_lease(r),
             "elections": r.counters.elections, "refused": r.counters.refused_frames, "chosen_values": r.counters.chosen_values,
         }

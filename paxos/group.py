@@ -23,6 +23,7 @@ from paxos._engine import (
     EVENT_FORMED,
     EVENT_LOG,
     EVENT_MASTER,
+    EVENT_MASTERSHIP,
     EVENT_MEMBERSHIP,
     EVENT_READABLE,
     EVENT_SETTLED,
@@ -43,6 +44,7 @@ from paxos.errors import (
     StateMachineFailed,
     ValueTooLarge,
 )
+from paxos.mastership import LEASE_MAX, Master, Mastership
 from paxos.reads import Reads
 from paxos.reconcile import MESSAGES, Reconcile
 from paxos.statemachine import StateMachine, StateMachineFactory
@@ -228,6 +230,8 @@ class Group:
         self.strict = False  # whether a failure with checkpoints may end the applying thread: in simulations
         self.master_id = 0
         self.settled = False
+        self.mastership = Mastership()
+        self.node_id = engine.status()["node_id"]
         self.on_ready: Callable[[], None] | None = None
         self._keeper: Keeper | None = None
         self._background: Background | None = None
@@ -263,6 +267,7 @@ class Group:
         keeper.restored = self._restored
         keeper.failed = lambda error: self._fail(self.applied + 1, error)
         status = self._engine.status()
+        self.mastership.chosen(Master(*status["mastership"]), status["lease_ns"])
         if status["quarantined"] is not None:
             self._alarms.sound(
                 "log-set-aside",
@@ -409,6 +414,8 @@ class Group:
                 )  # fmt: skip
                 if self._reconcile is not None:
                     self._reconcile.compare()
+            elif event[0] == EVENT_MASTERSHIP:
+                self.mastership.chosen(Master(event[2], event[3]), event[4])
             elif event[0] == EVENT_READABLE:
                 self.reads.readable(event[2], event[3])
             elif event[0] == EVENT_CHAIN and self._reconcile is not None:
@@ -591,6 +598,7 @@ class Group:
             logger.info("master is node %d", master_id) if master_id else logger.info("no master is known")
         self.master_id = master_id
         self.settled = settled
+        self.mastership.heard(master_id if settled else 0)
         if settled:
             status = self._engine.status()
             # A master that has taken over since this process began knows all that was chosen before. Of another node's
@@ -610,6 +618,39 @@ class Group:
                     "it belongs to another cluster, or the cluster has lost its log"
                 ),
             )
+
+    def hand_over(self, node_id: int, completion: Completion) -> None:
+        """Hands the mastership over; ``completion`` is settled with the new master. On any thread."""
+        self._as_master("hand over")
+        if node_id == self.node_id or (node_id and node_id not in self._engine.status()["peers"]):
+            others = sorted(self._engine.status()["peers"])
+            raise ConfigError(f"node_id={node_id}: the mastership can be handed over to the nodes {others}")
+
+
+        def wanted(mastership: Mastership) -> Master | None:
+            now = mastership.now
+            there = now is not None and now.node_id != self.node_id and node_id in (0, now.node_id)
+            return now if there else None
+
+        self.mastership.wait(completion, wanted)
+        self._engine.transfer(node_id)
+
+    def set_lease(self, seconds: float, completion: Completion) -> None:
+        """Has the length of leases chosen; ``completion`` is settled when it is. On any thread."""
+        self._as_master("change the lease")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LEASE_MAX:
+            raise ConfigError(f"a lease of {seconds!r} s: give a number of seconds from 0 (none) to {LEASE_MAX}")
+        lease = int(seconds * 1e9)
+        self.mastership.wait(completion, lambda m: () if m.lease_ns == lease else None)
+        self._engine.set_lease(lease)
+
+    def _as_master(self, do: str) -> None:
+        if self.closed:
+            raise NodeClosed("the node has been closed")
+        master = self.mastership.now
+        if master is None or master.node_id != self.node_id:
+            there = f"node {master.node_id} is: call it there" if master else "none is known; try again later"
+            raise NotAvailable(f"this node cannot {do}, for it is not the master; {there}")
 
     def checkpoint(self, completion: Completion) -> None:
         """Has a checkpoint made, at the next turn of the applying thread. On any thread."""
@@ -647,6 +688,7 @@ class Group:
         self.stop()
         if self._keeper is not None:
             self._keeper.abandon()
+        self.mastership.end()
         while self._wanted:
             complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
         self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))

@@ -23,9 +23,9 @@ from paxos.statemachine import StateMachine
 __all__ = ["CONSISTENCIES", "Consistency", "Reads"]
 
 #: What a read promises; see :meth:`paxos.Node.read`.
-Consistency: TypeAlias = Literal["linearizable", "stale"]
+Consistency: TypeAlias = Literal["linearizable", "lease", "stale"]
 
-CONSISTENCIES = ("linearizable", "stale")
+CONSISTENCIES = ("linearizable", "lease", "stale")
 MAX_WAITING = 65536  # calls; more are refused
 
 
@@ -101,7 +101,8 @@ class Reads:
         stale = consistency == "stale" and (
             max_staleness is None or (self._fresh_at is not None and now - self._fresh_at <= max_staleness * 1e9)
         )
-        if stale and at_once and not self._now:
+        leased = self._engine.lease() if consistency == "lease" else -1
+        if at_once and not self._now and (stale or 0 <= leased <= self._known()):
             self._answer(read)
             return
         with self._lock:
@@ -110,13 +111,15 @@ class Reads:
             self._waiting += 1
             if stale:
                 self._now.append(read)
+            elif leased >= 0:
+                self._ready.append((now, leased, deque((read,))))
             else:
                 self._new.append(read)
                 if not self._asked:
                     self._ask()
-        if stale:
+        if stale or leased >= 0:
             self._engine.poke()
-        elif self._timer_at is None or read.deadline < self._timer_at:
+        if not stale and (self._timer_at is None or read.deadline < self._timer_at):
             self._expire_at(read.deadline)
 
     def _ask(self) -> None:

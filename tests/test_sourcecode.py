@@ -24,6 +24,7 @@ CORE_LAYERS: list[set[str]] = [
     {"_codec"},
     {"_replica"},
     {"_membership"},
+    {"_mastership"},
     {"_acceptor", "_proposer", "_learner", "_election", "_reader", "_formation"},
     {"_core"},
     {"_stepping"},
