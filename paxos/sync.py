@@ -14,11 +14,12 @@ from typing import Any, Self, Unpack
 from paxos._engine import Engine
 from paxos.config import NodeOptions, Options
 from paxos.errors import NodeClosed, NotAvailable
-from paxos.group import Group, NodeStatus
+from paxos.group import Group
 from paxos.mastership import Master, lease_not_chosen, not_taken_over
 from paxos.node import open_group
 from paxos.reads import Consistency
 from paxos.statemachine import StateMachineFactory
+from paxos.status import NodeStatus
 
 __all__ = ["SyncNode"]
 
