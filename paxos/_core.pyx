@@ -362,11 +362,13 @@ cdef void replica_tick(Replica *r, int64_t now) noexcept nogil:
         _step_down(r)
         election_start(r)
     if r.role == ROLE_MASTER and r.hand_to != 0 and now >= r.hand_until:
-        # Nobody has taken over. The lease of this ballot is gone for good: where there are leases, a new ballot is wanted.
-        r.hand_to = 0
-        if r.handed and r.members.lease != 0:
+        # Nobody has taken over. If one was told to, the lease of this ballot is gone for good, and a new ballot is wanted.
+        if not r.handed:
+            r.released = False
+        elif r.members.lease != 0:
             _step_down(r)
             r.election_deadline = now
+        r.hand_to = 0
     election_tick(r)
     proposer_tick(r)
     learner_tick(r)

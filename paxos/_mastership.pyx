@@ -54,6 +54,9 @@ cdef void mastership_chosen(Replica *r, uint64_t instance, const Value *value) n
     if body.takeover:
         r.members.mastership += 1
         r.members.master = body.node
+    if body.lease != r.members.lease:
+        # A granter that starts again knows the new length only. The holder is the first to know it, and counts on nothing older.
+        memset(r.granted_until, 0, r.members.count * sizeof(int64_t))
     r.members.lease = body.lease
     e = out_effect(&r.out, EFFECT_MASTERSHIP)
     e.code = r.members.master
