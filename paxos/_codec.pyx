@@ -14,11 +14,11 @@ from paxos._types cimport (
     Accept, Accepted, Ballot, ChunkHead, Effect, EFFECT_SEND, FORMAT_VERSION, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORM,
     FRAME_FORM_OK, FRAME_FORMED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, FRAME_HEARTBEAT_REPLY, FRAME_HELLO,
     FRAME_CARRY, FRAME_JOIN, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE,
-    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REFUSE, FRAME_REJECT, FRAME_TRANSFER, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MembershipHead, MembershipRow, RecordBase,
+    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REFUSE, FRAME_REJECT, FRAME_RELIEVE, FRAME_TRANSFER, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MembershipHead, MembershipRow, RecordBase,
     VALUE_CHANGE, Forward, ForwardRefused, Frame, Heartbeat, HeartbeatReply, Learn,
     Learned, LEASE_MAX, MAX_MEMBERS, Outbox, Piece, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, Record, RecordAccept,
     RecordIdentity, RecordLearn, RecordPromise, RecordWatermark, RecordWrite, Reject, SETTLE_NOT_AVAILABLE,
-    SETTLE_OVERLOADED, Mastership, Transfer, VALUE_BATCH, VALUE_MASTER, VALUE_NOOP, Value,
+    SETTLE_OVERLOADED, Mastership, Relieve, Transfer, VALUE_BATCH, VALUE_MASTER, VALUE_NOOP, Value,
     ValueHead, value_new, value_unref, xrealloc,
 )
 
@@ -56,10 +56,10 @@ if _extend(0, b"123456789", 9) != 0xE3069283:
 
 _SIZES = {
     "Ballot": (sizeof(Ballot), 32), "Frame": (sizeof(Frame), 64), "ValueHead": (sizeof(ValueHead), 16),
-    "ChunkHead": (sizeof(ChunkHead), 32), "Piece": (sizeof(Piece), 16), "Prevote": (sizeof(Prevote), 32), "PrevoteReply": (sizeof(PrevoteReply), 72),
+    "ChunkHead": (sizeof(ChunkHead), 32), "Piece": (sizeof(Piece), 16), "Prevote": (sizeof(Prevote), 40), "PrevoteReply": (sizeof(PrevoteReply), 72),
     "Prepare": (sizeof(Prepare), 80), "PromiseValue": (sizeof(PromiseValue), 96), "Promise": (sizeof(Promise), 48),
     "Reject": (sizeof(Reject), 64), "Accept": (sizeof(Accept), 64), "Accepted": (sizeof(Accepted), 48),
-    "Heartbeat": (sizeof(Heartbeat), 56), "HeartbeatReply": (sizeof(HeartbeatReply), 56), "Transfer": (sizeof(Transfer), 32),
+    "Heartbeat": (sizeof(Heartbeat), 56), "HeartbeatReply": (sizeof(HeartbeatReply), 56), "Transfer": (sizeof(Transfer), 32), "Relieve": (sizeof(Relieve), 40),
     "Read": (sizeof(Read), 16), "Readable": (sizeof(Readable), 24), "Learn": (sizeof(Learn), 24),
     "Learned": (sizeof(Learned), 16), "Forward": (sizeof(Forward), 40), "ForwardRefused": (sizeof(ForwardRefused), 48),
     "Record": (sizeof(Record), 32), "RecordPromise": (sizeof(RecordPromise), 32), "RecordAccept": (sizeof(RecordAccept), 64),
@@ -124,6 +124,8 @@ cdef size_t _body_minimum(uint8_t type) noexcept nogil:
         return sizeof(HeartbeatReply)
     if type == FRAME_TRANSFER:
         return sizeof(Transfer)
+    if type == FRAME_RELIEVE:
+        return sizeof(Relieve)
     if type == FRAME_READ:
         return sizeof(Read)
     if type == FRAME_READABLE:

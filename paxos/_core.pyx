@@ -13,7 +13,7 @@ from paxos._acceptor cimport acceptor_accept, acceptor_prepare
 from paxos._codec cimport out_clear, out_free, value_check, value_copy
 from paxos._election cimport (
     election_has_quorum, election_master_heard, election_master_lost, election_prevote, election_prevote_reply,
-    election_promise, election_promise_value, election_report_arriving, election_start, election_tick, election_transferred,
+    election_promise, election_promise_value, election_relieved, election_report_arriving, election_start, election_tick, election_transferred,
     election_won,
 )
 from paxos._learner cimport (
@@ -43,9 +43,9 @@ from paxos._replica cimport (
 from paxos._types cimport (
     Accept, Accepted, Ballot, CHUNK_WINDOW, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT,
     FRAME_HEARTBEAT_REPLY, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY,
-    FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REJECT, FRAME_TRANSFER, Frame, Heartbeat, HeartbeatReply, Kept, Learn,
+    FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REJECT, FRAME_RELIEVE, FRAME_TRANSFER, Frame, Heartbeat, HeartbeatReply, Kept, Learn,
     LEASE_MAX, Membership, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, RECORD_ACCEPT, RECORD_BASE, RECORD_LEARN,
-    RECORD_PROMISE, RECORD_WATERMARK, RING, RecordAccept, RecordLearn, RecordPromise, RecordWatermark, Reject, Transfer, Value,
+    RECORD_PROMISE, RECORD_WATERMARK, RING, RecordAccept, RecordLearn, RecordPromise, RecordWatermark, Reject, Relieve, Transfer, Value,
     ballot_compare, bit, is_quorum, value_unref, xzalloc,
 )
 
@@ -303,6 +303,9 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         value_unref(value)
     elif frame.type == FRAME_PROMISE:
         election_promise(r, index, frame, <const Promise *>data)
+    elif frame.type == FRAME_RELIEVE:
+        if election_relieved(r, index, <const Relieve *>data):
+            mastership_hand(r, index)
     elif frame.type == FRAME_TRANSFER:
         election_transferred(r, index, <const Transfer *>data)
     elif frame.type == FRAME_REJECT:

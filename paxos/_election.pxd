@@ -1,7 +1,7 @@
 # cython: language_level=3
 from libc.stdint cimport uint32_t
 from paxos._replica cimport Replica
-from paxos._types cimport Ballot, Frame, Prevote, PrevoteReply, Promise, PromiseValue, Transfer, Value
+from paxos._types cimport Ballot, Frame, Prevote, PrevoteReply, Promise, PromiseValue, Relieve, Transfer, Value
 
 cdef void election_start(Replica *r) noexcept nogil
 cdef void election_tick(Replica *r) noexcept nogil
@@ -16,4 +16,6 @@ cdef void election_report_arriving(Replica *r, const Ballot *ballot, uint32_t si
 cdef bint election_won(Replica *r) noexcept nogil
 cdef void election_master_heard(Replica *r, const Ballot *ballot) noexcept nogil
 cdef void election_master_lost(Replica *r, uint32_t index) noexcept nogil
-cdef bint election_has_quorum(Replica *r) noexcept nogil        # a master's view: heard from a quorum lately
+cdef uint32_t election_heard(const Replica *r) noexcept nogil      # members heard from lately, and the own
+cdef bint election_has_quorum(const Replica *r) noexcept nogil     # a master's view: that is a quorum
+cdef bint election_relieved(const Replica *r, uint32_t index, const Relieve *body) noexcept nogil

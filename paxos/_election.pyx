@@ -13,16 +13,20 @@ candidate learns first and asks again from there (rule 3), with a new attempt nu
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from paxos._mastership cimport mastership_bound
+from paxos._mastership cimport mastership_bound, mastership_fit
 from paxos._membership cimport votes
 from paxos._replica cimport (
     ROLE_ASKING, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, draw, frame_begin, frame_end, in_ring, others,
-    patience, record_add, set_master, slot_of, slot_take,
+    patience, record_add, remote_master, set_master, slot_of, slot_take,
 )
 from paxos._types cimport (
-    Ballot, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, Frame, Prepare, Prevote, PrevoteReply, Promise, PromiseValue,
-    RECORD_PROMISE, RING, RecordPromise, Transfer, Value, ballot_compare, bit, is_quorum, value_ref, value_unref,
+    Ballot, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_RELIEVE, Frame, Prepare, Prevote, PrevoteReply, Promise, PromiseValue,
+    RECORD_PROMISE, RING, RecordPromise, Relieve, Transfer, Value, ballot_compare, bit, is_quorum, popcount, value_ref, value_unref,
 )
+
+
+cdef enum:
+    FORCED_MAX = 5                  # 64 times the longest election timeout
 
 
 cdef void _set_deadline(Replica *r) noexcept nogil:
@@ -49,6 +53,8 @@ cdef void _forget_master(Replica *r) noexcept nogil:
 
 cdef void _ask(Replica *r) noexcept nogil:
     cdef Prevote *body
+    # The others have answered, and not agreed: they hear a master that this node does not hear.
+    cdef bint cut_off = r.role == ROLE_ASKING and is_quorum(&r.members, r.promises) and r.pending_first < r.pending_end
     _forget_master(r)
     r.role = ROLE_ASKING
     r.granted = bit(r.self)
@@ -60,6 +66,7 @@ cdef void _ask(Replica *r) noexcept nogil:
     _set_deadline(r)
     body = <Prevote *>frame_begin(r, FRAME_PREVOTE, others(r), 0, sizeof(Prevote))
     body.ballot = r.asked
+    body.cut_off = cut_off
     frame_end(r, NULL)
 
 
@@ -141,6 +148,7 @@ cdef void election_prevote(Replica *r, uint32_t index, const Frame *frame, const
     cdef bint hears_master = r.role == ROLE_MASTER or (
         r.master != 0 and r.heard_master + r.options.election_min > r.now) or (
         r.role == ROLE_PREPARING and r.now < r.report_until)
+    cdef Relieve *relieve
     cdef Ballot none
     if not votes(r):
         return
@@ -152,6 +160,13 @@ cdef void election_prevote(Replica *r, uint32_t index, const Frame *frame, const
     # Who would have to fetch a checkpoint first is no candidate: until it has, nothing could be proposed.
     reply.granted = not hears_master and frame.chosen >= r.first_kept
     frame_end(r, NULL)
+    if body.cut_off and r.role == ROLE_FOLLOWER and remote_master(r) >= 0:
+        # This node hears both. The master may be better off where it can be heard by more: that moves it once, while he who is cut
+        # off would raise his ballot against it again and again.
+        relieve = <Relieve *>frame_begin(r, FRAME_RELIEVE, bit(<uint32_t>remote_master(r)), 0, sizeof(Relieve))
+        relieve.ballot = r.master_ballot
+        relieve.heard = election_heard(r)
+        frame_end(r, NULL)
 
 
 cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply *body) noexcept nogil:
@@ -166,8 +181,11 @@ cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply 
     # Who reaches a majority but not the master proposes, that is elects, by himself (design rule 6).
     if is_quorum(&r.members, r.granted) or (
             is_quorum(&r.members, r.promises) and r.pending_first < r.pending_end
-            and r.now - r.heard_master >= r.options.election_max):
+            and r.now - r.heard_master >= r.options.election_max << (r.forced + 1)):
         if not _bound(r):
+            if not is_quorum(&r.members, r.granted):
+                r.forced = min(r.forced + 1, <uint32_t>FORCED_MAX)
+                r.forced_at = r.now
             _raise(r)
 
 
@@ -233,6 +251,8 @@ cdef bint election_won(Replica *r) noexcept nogil:
 
 cdef void election_master_heard(Replica *r, const Ballot *ballot) noexcept nogil:
     r.heard_master = r.now
+    if r.forced and r.now - r.forced_at >= r.options.election_max << (FORCED_MAX + 2):
+        r.forced = 0
     if ballot.round > r.highest_round:
         r.highest_round = ballot.round
     _set_deadline(r)
@@ -245,9 +265,24 @@ cdef void election_master_lost(Replica *r, uint32_t index) noexcept nogil:
         r.election_deadline = r.now + draw(r, r.options.heartbeat // 5, r.options.heartbeat)
 
 
-cdef bint election_has_quorum(Replica *r) noexcept nogil:
+cdef uint32_t election_heard(const Replica *r) noexcept nogil:
     cdef uint32_t i, mask = bit(r.self)
     for i in range(r.members.count):
         if i != r.self and r.heard[i] != 0 and r.now - r.heard[i] < r.options.election_max:
             mask |= bit(i)
-    return is_quorum(&r.members, mask)
+    return mask
+
+
+cdef bint election_has_quorum(const Replica *r) noexcept nogil:
+    return is_quorum(&r.members, election_heard(r))
+
+
+cdef bint election_relieved(const Replica *r, uint32_t index, const Relieve *body) noexcept nogil:
+    """Whether that member had better be master: it hears more, or as many and is the one of two who may (so that this ends)."""
+    cdef int his, mine
+    if (r.role != ROLE_MASTER or not r.master_settled or r.hand_to != 0 or ballot_compare(&body.ballot, &r.ballot) != 0
+            or not mastership_fit(r, index)):
+        return False
+    his = popcount(body.heard & (bit(r.members.count) - 1))
+    mine = popcount(election_heard(r))
+    return his > mine or (his == mine and index > r.self)

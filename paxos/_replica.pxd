@@ -125,6 +125,8 @@ cdef struct Replica:
     Ballot asked                    # what the others were asked to agree to
     uint32_t granted
     uint32_t promises               # members whose promise for this attempt is complete
+    uint32_t forced                 # ballots raised against others that hear a master, lately; each next one takes twice as long
+    int64_t forced_at
     uint32_t attempt
     uint64_t prepare_from
     int64_t prepare_sent

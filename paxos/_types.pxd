@@ -70,7 +70,7 @@ cdef extern from *:
     typedef struct { uint32_t size, count, origin, boot; uint64_t seq; uint32_t machine, life; } px_chunk_head;  /* 32; size: bytes behind */
 
     typedef struct { uint64_t transfer; uint32_t total, offset; } px_piece;                       /* 16; bytes of a frame follow */
-    typedef struct { px_ballot ballot; } px_prevote;
+    typedef struct { px_ballot ballot; uint32_t cut_off, zero; } px_prevote;
     typedef struct { px_ballot ballot, promised; uint32_t granted, zero; } px_prevote_reply;
     typedef struct { px_ballot ballot, released; uint64_t from; uint32_t attempt, zero; } px_prepare;
     typedef struct { px_ballot ballot, accepted; uint64_t instance; uint32_t attempt, zero; px_value_head value; } px_promise_value;
@@ -81,6 +81,7 @@ cdef extern from *:
     typedef struct { px_ballot ballot; uint64_t own_from, settled, sent_at; } px_heartbeat;
     typedef struct { px_ballot ballot; uint64_t sent_at, lease; uint32_t priority, zero; } px_heartbeat_reply; /* sent_at 0: no vote */
     typedef struct { px_ballot ballot; } px_transfer;
+    typedef struct { px_ballot ballot; uint32_t heard, zero; } px_relieve;                        /* heard: bits of members */
     typedef struct { uint64_t token; uint32_t boot, life; } px_read;         /* boot, life: as in a chunk */
     typedef struct { px_read read; uint64_t index; } px_readable;            /* 24 */
     typedef struct { uint64_t first, end; uint32_t max_bytes, zero; } px_learn;
@@ -163,6 +164,8 @@ cdef extern from *:
         uint32_t offset
     ctypedef struct Prevote "px_prevote":
         Ballot ballot
+        uint32_t cut_off            # it reaches a quorum, but not the master, and has something to propose
+        uint32_t zero
     ctypedef struct PrevoteReply "px_prevote_reply":
         Ballot ballot
         Ballot promised
@@ -211,6 +214,10 @@ cdef extern from *:
         uint32_t zero
     ctypedef struct Transfer "px_transfer":
         Ballot ballot
+    ctypedef struct Relieve "px_relieve":
+        Ballot ballot
+        uint32_t heard
+        uint32_t zero
     ctypedef struct Read "px_read":
         uint64_t token
         uint32_t boot
@@ -370,6 +377,7 @@ cdef enum FrameType:
     FRAME_READ = 32                 # to the master: from where on may be read here?
     FRAME_READABLE = 33
     FRAME_TRANSFER = 34             # from the master: take over
+    FRAME_RELIEVE = 35              # to the master: somebody does not hear you, and I hear so many
 
 cdef enum RecordType:
     RECORD_WRITE = 1                # first record of every write: how far the log was durable when it was issued

@@ -11,7 +11,7 @@ HELLO, REFUSE, FORM, FORM_OK, FORMED, PIECE = range(1, 7)
 PREVOTE, PREVOTE_REPLY, PREPARE, PROMISE_VALUE, PROMISE, REJECT, ACCEPT, ACCEPTED = range(16, 24)
 HEARTBEAT, HEARTBEAT_REPLY, LEARN, LEARNED, FORWARD, FORWARD_REFUSED = range(24, 30)
 KEPT = 30
-READ, READABLE, TRANSFER = 32, 33, 34
+READ, READABLE, TRANSFER, RELIEVE = 32, 33, 34, 35
 RECORD_FORMATION, RECORD_FORMED, RECORD_PROMISE, RECORD_ACCEPT, RECORD_LEARN, RECORD_WATERMARK, RECORD_BASE = range(
     3, 10
 )
@@ -28,7 +28,7 @@ NAMES = {
     PREVOTE_REPLY: "prevote_reply", PREPARE: "prepare", PROMISE_VALUE: "promise_value", PROMISE: "promise",
     REJECT: "reject", ACCEPT: "accept", ACCEPTED: "accepted", HEARTBEAT: "heartbeat", HEARTBEAT_REPLY: "heartbeat_reply",
     LEARN: "learn", LEARNED: "learned", FORWARD: "forward", FORWARD_REFUSED: "forward_refused",
-    KEPT: "kept", READ: "read", READABLE: "readable", TRANSFER: "transfer",
+    KEPT: "kept", READ: "read", READABLE: "readable", TRANSFER: "transfer", RELIEVE: "relieve",
 }  # fmt: skip
 
 # Fixed fields of each body; "B" stands for a ballot, "V" for a value head. What follows them is kept as bytes.
@@ -37,7 +37,7 @@ LAYOUTS: dict[int, list[tuple[str, str]]] = {
     REFUSE: [("reason", "I"), ("zero", "I")],
     FORM: [("sig_hi", "Q"), ("sig_lo", "Q"), ("alpha", "I"), ("count", "I")],
     PIECE: [("transfer", "Q"), ("total", "I"), ("offset", "I")],
-    PREVOTE: [("ballot", "B")],
+    PREVOTE: [("ballot", "B"), ("cut_off", "I"), ("zero", "I")],
     PREVOTE_REPLY: [("ballot", "B"), ("promised", "B"), ("granted", "I"), ("zero", "I")],
     PREPARE: [("ballot", "B"), ("released", "B"), ("first", "Q"), ("attempt", "I"), ("zero", "I")],
     PROMISE_VALUE: [("ballot", "B"), ("accepted", "B"), ("instance", "Q"), ("attempt", "I"), ("zero", "I"), ("value", "V")],
@@ -53,6 +53,7 @@ LAYOUTS: dict[int, list[tuple[str, str]]] = {
     FORWARD_REFUSED: [("ballot", "B"), ("boot", "I"), ("reason", "I"), ("count", "I"), ("life", "I")],
     KEPT: [("asked", "Q"), ("first_kept", "Q")],
     TRANSFER: [("ballot", "B")],
+    RELIEVE: [("ballot", "B"), ("heard", "I"), ("zero", "I")],
     READ: [("token", "Q"), ("boot", "I"), ("life", "I")],
     READABLE: [("token", "Q"), ("boot", "I"), ("life", "I"), ("index", "Q")],
 }  # fmt: skip
