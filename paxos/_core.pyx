@@ -341,7 +341,8 @@ cdef void replica_pump(Replica *r, int64_t now) noexcept nogil:
     # One round for all reads that have come since the last one.
     if reader_due(r):
         proposer_heartbeat(r, (bit(r.members.count) - 1) & ~bit(r.self), True)
-        r.counters.read_rounds += 1
+        if r.members.count > 1:
+            r.counters.read_rounds += 1
         reader_begin(r)
     reader_pump(r)
 

@@ -324,6 +324,8 @@ cdef void proposer_resend(Replica *r, uint32_t to, int64_t age) noexcept nogil:
 
 cdef void proposer_heartbeat(Replica *r, uint32_t to, bint wants_reply) noexcept nogil:
     cdef Heartbeat *body
+    if wants_reply:
+        r.round = max(<uint64_t>r.now, r.round + 1)
     if to == 0:
         return
     body = <Heartbeat *>frame_begin(r, FRAME_HEARTBEAT, to, r.promise_record, sizeof(Heartbeat))
@@ -331,7 +333,6 @@ cdef void proposer_heartbeat(Replica *r, uint32_t to, bint wants_reply) noexcept
     body.own_from = r.own_from
     body.settled = r.takeover_end + 1 if r.master_settled else 0
     if wants_reply:
-        r.round = max(<uint64_t>r.now, r.round + 1)
         body.sent_at = r.round
     frame_end(r, NULL)
 

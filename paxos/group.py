@@ -148,6 +148,7 @@ class Group:
         self.reads = Reads(engine, self._machines, lambda: self.applied + 1, self._cannot_read)
         self._events: deque[_Event] = deque()  # taken from the engine, not handled yet
         self.applied = min(self._last.values())
+        self._claimed = max(self._last.values())  # what the state machines say they have had
         self.checksum = 0
         self._chained = False  # whether that is the chain checksum behind `applied`, and not just unknown
         self.error: BaseException | None = None
@@ -343,12 +344,15 @@ class Group:
             elif event[0] == EVENT_MASTERSHIP:
                 self.mastership.chosen(Master(event[2], event[3]), event[4])
             elif event[0] == EVENT_READABLE:
+                if event[2] <= self._claimed:
+                    self._ahead(event[2])  # a quorum has confirmed it since this process began
                 self.reads.readable(event[2], event[3])
             elif event[0] == EVENT_CHAIN and self._reconcile is not None:
                 self._reconcile.known(event[2], event[3])
         self.reads.answer()
         if self._background is not None:
             self._guarded(self._background.deliver)
+            self.reads.answer()  # a checkpoint may have been restored just now
         if self._wanted:
             self._guarded(self._make_wanted)
         if self._keeper is not None:

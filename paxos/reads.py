@@ -27,6 +27,8 @@ Consistency: TypeAlias = Literal["linearizable", "lease", "stale"]
 
 CONSISTENCIES = ("linearizable", "lease", "stale")
 MAX_WAITING = 65536  # calls; more are refused
+ANSWERED_AT_ONCE = 2048  # calls, before the event loop gets its turn
+TIMER_SLACK = 50_000_000  # ns that a read may wait longer than it said, so that not each has a timer of its own
 
 
 class _Read:
@@ -93,34 +95,36 @@ class Reads:
             raise ConfigError(f"consistency={consistency!r}: there are {', '.join(map(repr, CONSISTENCIES))}")
         if max_staleness is not None and (consistency != "stale" or not max_staleness >= 0):
             raise ConfigError(f"max_staleness={max_staleness!r} is a time in seconds, for consistency='stale' only")
-        error = self._refusal(machine)
-        if error is not None:
-            raise error
         now = self._engine.now()
         read = _Read(completion, queries, single, machine, now + int(min(timeout * 1e9, 10**17)))
         stale = consistency == "stale" and (
             max_staleness is None or (self._fresh_at is not None and now - self._fresh_at <= max_staleness * 1e9)
         )
-        leased = self._engine.lease() if consistency == "lease" else -1
-        if at_once and not self._now and (stale or 0 <= leased <= self._known()):
+        with self._lock:  # what is taken before `end` is settled there, what comes later is refused
+            error = self._refusal(machine)
+            if error is not None:
+                raise error
+            # (In this order: a lease that ends behind this line covers what was chosen before it.)
+            leased = self._engine.lease() if consistency == "lease" else -1
+            at_once = at_once and not self._now and (stale or 0 <= leased <= self._known())
+            if not at_once:
+                if self._waiting >= MAX_WAITING:
+                    raise Overloaded(f"{self._waiting} reads are waiting already: try again later")
+                self._waiting += 1
+                if stale:
+                    self._now.append(read)
+                elif leased >= 0:
+                    self._ready.append((now, leased, deque((read,))))
+                else:
+                    self._new.append(read)
+                    if not self._asked:
+                        self._ask()
+                if not stale and (self._timer_at is None or read.deadline + TIMER_SLACK < self._timer_at):
+                    self._expire_at(read.deadline)
+        if at_once:
             self._answer(read)
-            return
-        with self._lock:
-            if self._waiting >= MAX_WAITING:
-                raise Overloaded(f"{self._waiting} reads are waiting already: try again later")
-            self._waiting += 1
-            if stale:
-                self._now.append(read)
-            elif leased >= 0:
-                self._ready.append((now, leased, deque((read,))))
-            else:
-                self._new.append(read)
-                if not self._asked:
-                    self._ask()
-        if stale or leased >= 0:
+        elif stale or leased >= 0:
             self._engine.poke()
-        if not stale and (self._timer_at is None or read.deadline < self._timer_at):
-            self._expire_at(read.deadline)
 
     def _ask(self) -> None:
         """(With the lock.)"""
@@ -146,15 +150,20 @@ class Reads:
                 self._ask()
 
     def answer(self) -> None:
-        """Answers what can be answered from the state as it is now. Not within ``apply``."""
-        while self._now:
+        """Answers what can be answered from the state as it is now, or a part of it. Not within ``apply``."""
+        last = self.answered + ANSWERED_AT_ONCE
+        while self._now and self.answered < last:
             self._take(self._now)
         while self._ready and self._ready[0][1] <= self._known():
             asked_at, _, reads = self._ready[0]
-            while reads:
+            while reads and self.answered < last:
                 self._take(reads)
+            if reads:
+                break
             self._ready.popleft()
             self._fresh_at = asked_at
+        if self.answered >= last:
+            self._engine.poke()
 
     def _take(self, reads: deque[_Read]) -> None:
         # One by one: an exception that leaves here (Ctrl-C, say) must not take those behind it along.
@@ -168,6 +177,11 @@ class Reads:
     def _answer(self, read: _Read) -> None:
         if read.completion.done():
             return
+        stopped = self._refusal(read.machine)
+        if stopped is not None:
+            complete_with(read.completion, stopped)
+            return
+        result: object
         try:
             answers = self._machines[read.machine].read_batch(read.queries)
             if len(answers) != len(read.queries):
@@ -175,24 +189,29 @@ class Reads:
                     f"{type(self._machines[read.machine]).__name__}.read_batch returned {len(answers)} answers to "
                     f"{len(read.queries)} queries"
                 )
+            result = answers[0] if read.single else list(answers)
         except BaseException as error:
             # The caller's own query is at fault, or read() is: nothing was changed, so the node goes on.
             complete_with(read.completion, error)
             if not isinstance(error, Exception):
+                self._engine.poke()  # for those behind it
                 raise
             return
         self.answered += len(answers)
-        complete(read.completion, answers[0] if read.single else list(answers))
+        complete(read.completion, result)
 
     # -- time
 
     def _expire_at(self, deadline: int) -> None:
+        """(With the lock.)"""
         self._timer_at = deadline
         if self.later is not None:
-            self.later(max(deadline - self._engine.now(), 0) / 1e9, self._expire)
+            self.later(max(deadline - self._engine.now(), 0) / 1e9, lambda: self._expire(deadline))
 
-    def _expire(self) -> None:
+    def _expire(self, timer: int) -> None:
         """Ends those whose time is up, and sets the clock for the next."""
+        if timer != self._timer_at:
+            return  # an earlier one was set since; it looks after all
         now = self._engine.now()
         late: list[_Read] = []
 
@@ -208,12 +227,13 @@ class Reads:
                     self._ask()
             else:
                 self._asked = asked
-            self._ready = deque((at, index, deque(living(list(reads)))) for at, index, reads in self._ready)
+            ready = [(at, index, deque(living(list(reads)))) for at, index, reads in self._ready]
+            self._ready = deque(entry for entry in ready if entry[2])
             self._waiting -= len(late)
             left = [*self._new, *self._asked, *(read for _, _, reads in self._ready for read in reads)]
-        self._timer_at = None
-        if left:
-            self._expire_at(min(read.deadline for read in left))
+            self._timer_at = None
+            if left:
+                self._expire_at(min(read.deadline for read in left))
         for read in late:
             complete_with(
                 read.completion,

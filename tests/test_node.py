@@ -17,6 +17,13 @@ from paxos.node import open_group
 SMALL = {"segment_bytes": 4 << 20, "max_value": 1 << 20}
 
 
+class Register(Journal):
+    """Tells how many values it has, or which is at a place; what may be read is a number or None."""
+
+    def read(self, query: int | None) -> object:
+        return len(self.values) if query is None else self.values[query]
+
+
 class Keeper:
     """Makes journals and keeps them within reach of the test."""
 
@@ -357,4 +364,202 @@ def test_wait_ready_says_when_there_is_no_master(tmp_path: Path) -> None:
         with pytest.raises(paxos.NodeClosed):
             await node.wait_ready(0.05)
 
+    asyncio.run(main())
+
+
+# ---- reads ----
+
+
+def test_every_node_reads_what_was_acknowledged_anywhere(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, machine=Register) as nodes:
+            for turn in range(30):
+                await nodes[turn % 3 + 1].propose(b"%d" % turn, timeout=DEADLINE)
+                reads = [node.read(turn, timeout=DEADLINE) for node in nodes.values()]
+                assert await asyncio.gather(*reads) == [b"%d" % turn] * 3
+            for node in nodes.values():
+                assert await node.read_many([None, 0, 29], timeout=DEADLINE) == [30, b"0", b"29"]
+                assert await node.read_many([], timeout=DEADLINE) == []
+                with pytest.raises(IndexError):
+                    await node.read(30, timeout=DEADLINE)
+            assert [node.status().reads for node in nodes.values()] == [33] * 3
+
+    asyncio.run(main())
+
+
+def test_reads_cost_no_log_write_and_share_their_rounds(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, machine=Register) as nodes:
+            await master_of(nodes).propose(b"x", timeout=DEADLINE)
+            await until(lambda: len({n.status().applied for n in nodes.values()}) == 1, "all nodes level")
+            before = {i: n.status() for i, n in nodes.items()}
+            for _ in range(10):
+                reads = [node.read(0, timeout=DEADLINE) for node in nodes.values() for _ in range(100)]
+                assert await asyncio.gather(*reads) == [b"x"] * 300
+            after = {i: n.status() for i, n in nodes.items()}
+            for i in nodes:
+                assert after[i].reads - before[i].reads == 1000
+                assert after[i].log_records == before[i].log_records
+                assert after[i].chosen == before[i].chosen
+            # At each node the first read of a turn asks at once, and those behind it together.
+            assert 0 < sum(after[i].read_rounds - before[i].read_rounds for i in nodes) <= 10 * 3 * 2
+
+    asyncio.run(main())
+
+
+def test_a_cluster_of_one_reads(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, 1, machine=Register) as nodes:
+            await nodes[1].propose(b"x", timeout=DEADLINE)
+            assert await nodes[1].read(0, timeout=DEADLINE) == b"x"
+            assert nodes[1].status().read_rounds == 0, "there is nobody to ask"
+
+    asyncio.run(main())
+
+
+def test_reads_after_the_master_is_gone_and_without_a_quorum(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with cluster(tmp_path, machine=Register) as nodes:
+            master = master_of(nodes)
+            await master.propose(b"x", timeout=DEADLINE)
+            gone = master.status().node_id
+            left = [node for i, node in nodes.items() if i != gone]
+            await master.close()
+            # Asked while there is no master: they wait for the next.
+            assert await asyncio.gather(*(node.read(0, timeout=DEADLINE) for node in left)) == [b"x"] * 2
+            await left[0].close()
+            alone = left[1]
+            with pytest.raises(paxos.NotAvailable, match="nothing was read"):
+                await alone.read(0, timeout=0.3)
+            assert await alone.read(0, consistency="stale") == b"x"
+            assert await alone.read_many([0, None], consistency="stale") == [b"x", 1]
+            assert await alone.read(0, consistency="stale", max_staleness=3600) == b"x"
+            with pytest.raises(paxos.NotAvailable):
+                await alone.read(0, consistency="stale", max_staleness=0, timeout=0.1)
+
+    asyncio.run(main())
+
+
+def test_reads_before_there_is_a_cluster_wait_for_it(tmp_path: Path) -> None:
+    addresses = book()
+
+    async def open_(i: int) -> paxos.Node:
+        return await paxos.Node.open(tmp_path / str(i), node_id=i, cluster=addresses, state_machine=Register, **SMALL)
+
+    async def main() -> None:
+        nodes = [await open_(1)]
+        try:
+            early = nodes[0].read(None, timeout=DEADLINE)
+            with pytest.raises(paxos.NotAvailable):
+                await nodes[0].read(None, timeout=0.05)
+            nodes += [await open_(2), await open_(3)]
+            assert await early == 0
+        finally:
+            for node in nodes:
+                await node.close()
+
+    asyncio.run(main())
+
+
+def test_reads_that_cannot_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Poisoned(Register):
+        def apply_batch(self, instance: int, values: Sequence[bytes]) -> Sequence[object]:
+            if b"poison" in values:
+                raise ValueError("cannot digest this")
+            return super().apply_batch(instance, values)
+
+    async def main() -> None:
+        async with cluster(tmp_path, 1, machine={1: Poisoned, 7: Journal}) as nodes:
+            node = nodes[1]
+            with pytest.raises(paxos.ConfigError, match="'linearizable', 'stale'"):
+                node.read(0, consistency="strong", machine=1)  # type: ignore[arg-type]
+            with pytest.raises(paxos.ConfigError, match="for consistency='stale' only"):
+                node.read(0, max_staleness=1.0, machine=1)
+            with pytest.raises(paxos.ConfigError, match="no state machine 0"):
+                node.read(0)
+            with pytest.raises(NotImplementedError, match=r"Journal has no read\(\)"):
+                await node.read(0, machine=7, timeout=DEADLINE)
+            assert await node.read(None, machine=1, timeout=DEADLINE) == 0
+            with pytest.raises(paxos.StateMachineFailed):
+                await node.propose(b"poison", machine=1, timeout=DEADLINE)
+            for consistency in ("linearizable", "stale"):
+                with pytest.raises(paxos.NotAvailable, match="read at another node"):
+                    node.read(None, consistency=consistency, machine=1)  # type: ignore[arg-type]
+        with pytest.raises(paxos.NodeClosed):
+            node.read(None, machine=1)
+
+    caplog.set_level(logging.CRITICAL + 1, "paxos")
+    asyncio.run(main())
+
+
+def test_close_ends_reads_that_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        node = await paxos.Node.open(tmp_path / "1", node_id=1, cluster=book(3), state_machine=Register, **SMALL)
+        waiting = [node.read(None, timeout=DEADLINE), node.read_many([0], timeout=DEADLINE)]
+        await node.close()
+        for read in waiting:
+            with pytest.raises(paxos.NodeClosed):
+                await read
+
+    asyncio.run(main())
+
+
+def test_a_read_from_within_apply_waits_for_the_end_of_the_instance(tmp_path: Path) -> None:
+    """A state machine with the node at hand: half of an instance is no state that the cluster was ever in."""
+    node: paxos.Node
+    reads: list[asyncio.Future[Any]] = []
+
+    class Curious(Register):
+        def apply_batch(self, instance: int, values: Sequence[bytes]) -> Sequence[object]:
+            results = super().apply_batch(instance, values)
+            if values:
+                reads.append(node.read(None, consistency="stale"))
+                assert not reads[-1].done()
+                self.values += [b"and more"]
+            return results
+
+    async def main() -> None:
+        nonlocal node
+        async with cluster(tmp_path, 1, machine=Curious) as nodes:
+            node = nodes[1]
+            await node.propose(b"x", timeout=DEADLINE)
+            assert await reads[0] == 2
+            read = node.read(None, consistency="stale")
+            assert read.done(), "elsewhere it is answered at once"
+            assert await read == 2
+
+    asyncio.run(main())
+
+
+def test_a_follower_whose_state_machine_is_ahead_of_the_cluster_finds_out_by_a_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a quorum confirms after the start of the process is all that was chosen before: who claims more belongs elsewhere."""
+    ahead = -1
+
+    class Ahead(Register):
+        def __init__(self) -> None:
+            super().__init__()
+            self.ahead = ahead
+
+        def last_applied(self) -> int:
+            return self.ahead
+
+    async def main() -> None:
+        nonlocal ahead
+        addresses = book()
+        async with cluster(tmp_path, addresses=addresses, machine=Ahead) as nodes:
+            await nodes[1].propose(b"x", timeout=DEADLINE)
+            follower = next(i for i, node in nodes.items() if not node.is_master())
+            await nodes[follower].close()
+            ahead = 1000
+            nodes[follower] = node = await paxos.Node.open(
+                tmp_path / str(follower), node_id=follower, cluster=addresses, state_machine=Ahead, max_value=1 << 20,
+                segment_bytes=16 << 20,
+            )  # fmt: skip
+            with pytest.raises(paxos.NotAvailable, match="applied instance 1000"):
+                await node.read(None, timeout=DEADLINE)
+            assert "belongs to another cluster" in (node.status().state_machine_error or "")
+
+    caplog.set_level(logging.CRITICAL + 1, "paxos")
     asyncio.run(main())
