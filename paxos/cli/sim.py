@@ -95,7 +95,8 @@ def list_mutants(as_json: bool) -> None:
     for column in ("name", "rule", "in", "hunted by"):
         table.add_column(column)
     for mutant in mutants.MUTANTS:
-        table.add_row(mutant.name, mutant.rule, mutant.file, mutant.hunt)
+        hunt = "a test" if mutant.hunt.startswith("test ") else mutant.hunt
+        table.add_row(mutant.name, mutant.rule, mutant.file, hunt)
     Console().print(table)
 
 

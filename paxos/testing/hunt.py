@@ -1,5 +1,6 @@
 """``python -m paxos.testing.hunt cluster|log FIRST END`` plays seeds until one fails, in this process; ``... explore SCOPE 0 0``
-explores. One line on stdout says what came of it; exit status CAUGHT: something was found.
+explores; ``... test FILE::NAME 0 0`` runs one of the project's own tests. One line on stdout says what came of it; exit status
+CAUGHT: something was found.
 
 What hunts a mutant: run with the mutated package on PYTHONPATH.
 """
@@ -7,8 +8,10 @@ What hunts a mutant: run with the mutated package on PYTHONPATH.
 from __future__ import annotations
 
 import faulthandler
+import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 __all__ = ["CAUGHT", "main"]
 
@@ -27,6 +30,17 @@ def _log(seed: int) -> str | None:
     return run(seed).violation
 
 
+def _test(name: str) -> int:
+    tests = Path(__file__).resolve().parent.parent.parent / "tests"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests / name)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if run.returncode not in (0, 1):  # neither passed nor failed
+        print(run.stdout, file=sys.stderr)
+        return 1
+    print(f"{name}: {'fails' if run.returncode else 'nothing found'}", flush=True)
+    return CAUGHT if run.returncode else 0
+
+
 def main(arguments: Sequence[str]) -> int:
     """See the module."""
     faulthandler.enable()
@@ -37,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
         result = explore(SCOPES[scope[0]])
         print(f"{result.states:,} states of scope {scope[0]}: {result.violation or 'nothing found'}", flush=True)
         return CAUGHT if result.violation is not None else 0
+    if kind == "test":
+        return _test(scope[0])
     play = {"cluster": _cluster, "log": _log}[kind]
     for number, seed in enumerate(range(int(first), int(end)), 1):
         violation = play(seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from paxos.testing.mutant import Mutant
+from paxos.testing.mutants_reads import READING
 from paxos.testing.mutants_running import RUNNING
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -671,4 +672,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     # -- while it runs
     *RUNNING,
+    # -- rule 20: reads
+    *READING,
 )
