@@ -28,6 +28,7 @@ from paxos.errors import (
 )
 from paxos.mastership import Master
 from paxos.node import Node
+from paxos.reads import Consistency
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
 from paxos.status import NodeStatus
 from paxos.sync import SyncNode
@@ -38,6 +39,7 @@ __all__ = [
     "Alarm",
     "CheckpointFailed",
     "ConfigError",
+    "Consistency",
     "DamagedCheckpoint",
     "DamagedLog",
     "DirectoryInUse",

@@ -30,6 +30,8 @@ class FakeStatus:
     votes: bool = True
     disk_full: bool = False
     elections: int = 1
+    reads: int = 60
+    read_rounds: int = 6
     pending: int = 0
     peers: Mapping[int, bool] = field(default_factory=lambda: {2: True, 3: False})
     state_machine_error: str | None = None
@@ -43,6 +45,7 @@ class FakeNode:
         self.machine = KvStateMachine()
         self.error: Exception | None = None
         self.calls: list[list[bytes]] = []
+        self.reads: list[tuple[str, list[bytes]]] = []
         self.held: list[asyncio.Future[None]] = []
         self.hold = False
 
@@ -58,9 +61,6 @@ class FakeNode:
     def status(self) -> FakeStatus:
         return FakeStatus(chosen=len(self.calls), applied=len(self.calls), commits=sum(map(len, self.calls)))
 
-    async def propose(self, value: bytes, *, timeout: float = 5.0) -> object:
-        return (await self.propose_many([value], timeout=timeout))[0]
-
     async def propose_many(self, values: Sequence[bytes], *, timeout: float = 5.0) -> Sequence[object]:
         self.calls.append(list(values))
         instance = len(self.calls) - 1
@@ -71,6 +71,18 @@ class FakeNode:
         if self.error is not None:
             raise self.error
         return self.machine.apply_batch(instance, values)
+
+    async def read_many(
+        self, queries: Sequence[bytes], *, consistency: str = "linearizable", timeout: float = 5.0
+    ) -> Sequence[object]:
+        self.reads.append((consistency, list(queries)))
+        if self.hold:
+            gate = asyncio.get_running_loop().create_future()
+            self.held.append(gate)
+            await gate
+        if self.error is not None:
+            raise self.error
+        return self.machine.read_batch(queries)
 
     def release(self) -> None:
         """Let everything that is held go on, and hold no more."""

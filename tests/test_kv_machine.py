@@ -189,3 +189,48 @@ def test_numbers_come_back(one: int, two: int, key: bytes) -> None:
     assert v.decode_incrby(v.encode_incrby(key, one)) == (key, one)
     assert v.decode_lrange(v.encode_lrange(key, one, two)) == (key, one, two)
     assert parse_int64(b"%d" % one) == one
+
+
+def test_reads_are_what_the_log_would_answer_and_change_nothing() -> None:
+    machine = KvStateMachine()
+    machine.apply_batch(
+        0, [v.encode_set(b"k", b"1", 0), v.encode_many(v.OP_RPUSH, [b"l", b"a", b"b"]), v.encode_append(b"k", b"2")]
+    )
+    queries = [
+        v.encode_key(v.OP_GET, b"k"),
+        v.encode_key(v.OP_GET, b"l"),
+        v.encode_key(v.OP_STRLEN, b"k"),
+        v.encode_key(v.OP_LLEN, b"l"),
+        v.encode_lrange(b"l", 0, -1),
+        v.encode_many(v.OP_MGET, [b"k", b"l"]),
+        v.encode_many(v.OP_EXISTS, [b"k", b"l", b"m"]),
+        v.encode_bare(v.OP_DBSIZE),
+    ]
+    answers = machine.read_batch(queries)
+    assert answers == [b"12", WRONGTYPE, 2, 2, [b"a", b"b"], [b"12", None], 2, 2]
+    assert [machine.read(query) for query in queries] == answers
+    assert machine.last_applied() == 0
+    assert machine.apply_batch(1, queries) == answers
+    # What has been answered stays as it was.
+    machine.apply_batch(2, [v.encode_append(b"k", b"3"), v.encode_many(v.OP_RPUSH, [b"l", b"c"])])
+    assert answers == [b"12", WRONGTYPE, 2, 2, [b"a", b"b"], [b"12", None], 2, 2]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"",
+        b"\x01",
+        v.encode_set(b"k", b"1", 0),
+        v.encode_bare(v.OP_FLUSHDB),
+        b"\x02\x01k",
+        b"\x01\xffk",
+        b"\x01\x0b\xff",
+    ],
+)
+def test_what_does_not_only_read_is_not_read(query: bytes) -> None:
+    machine = KvStateMachine()
+    machine.apply_batch(0, [v.encode_set(b"k", b"1", 0)])
+    with pytest.raises(ValueError, match=r"only reads|shorter"):
+        machine.read(query)
+    assert len(machine) == 1

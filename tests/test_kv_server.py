@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import hiredis
 import pytest
@@ -14,7 +15,7 @@ import redis.asyncio
 import paxos
 from kv_fakes import FakeNode
 from paxos.kv import KvServer, Map, replies, server
-from paxos.kv.values import OP_GET, encode_key
+from paxos.kv.values import OP_DBSIZE, OP_GET, encode_append, encode_bare, encode_key
 
 DEADLINE = 20.0
 
@@ -43,7 +44,7 @@ class Wire:
 
 
 def with_server(
-    body: Callable[[FakeNode, KvServer, Callable[[], Awaitable[Wire]]], Awaitable[None]], **options: int
+    body: Callable[[FakeNode, KvServer, Callable[[], Awaitable[Wire]]], Awaitable[None]], **options: Any
 ) -> None:
     async def main() -> None:
         node = FakeNode()
@@ -87,6 +88,126 @@ def test_replies_come_in_order_with_local_ones_between() -> None:
         node.release()
         unknown = ("error", "ERR unknown command 'NOSUCH', with args beginning with: 'x'")
         assert await wire.replies(8) == [b"OK", b"b", 2, unknown, b"2", b"PONG", 3, b"c"]
+
+    with_server(body)
+
+
+def test_what_only_reads_is_not_put_into_the_log() -> None:
+    async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
+        wire = await connect()
+        wire.send("SET k 12345", "RPUSH l a b c")
+        assert await wire.replies(2) == [b"OK", 3]
+        for command, reply in {
+            "GET k": b"12345", "EXISTS k l k no": 3, "STRLEN k": 5, "LRANGE l 1 -1": [b"b", b"c"], "LLEN l": 3,
+            "MGET k no l": [b"12345", None, None], "DBSIZE": 2,
+        }.items():  # fmt: skip
+            wire.send(command)
+            assert await wire.reply() == reply
+        wire.send("GET l", "LLEN k")
+        assert (
+            await wire.replies(2)
+            == [("error", "WRONGTYPE Operation against a key holding the wrong kind of value")] * 2
+        )
+        assert len(node.calls) == 1
+        assert [len(queries) for _, queries in node.reads] == [1] * 7 + [2]
+        assert {consistency for consistency, _ in node.reads} == {"linearizable"}
+        assert (node.reads[0][1], node.reads[6][1]) == ([encode_key(OP_GET, b"k")], [encode_bare(OP_DBSIZE)])
+        for change in ("SET k v GET", "DEL k", "APPEND k v", "INCR n", "FLUSHDB"):
+            wire.send(change)
+            await wire.reply()
+        assert (len(node.calls), len(node.reads)) == (6, 8)
+
+    with_server(body)
+
+
+def test_reads_and_writes_of_a_connection_keep_their_order() -> None:
+    """A read behind a write sees it, a write behind a read is not seen; a read waits for the write before it, and so on."""
+
+    async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
+        wire = await connect()
+        wire.send("SET k 1", "GET k", "SET k 2", "MGET k", "ECHO x", "GET k")
+        assert await wire.replies(6) == [b"OK", b"1", b"OK", [b"2"], b"x", b"2"]
+        assert ([len(call) for call in node.calls], node.reads) == ([5], []), "one trip for a pipeline with both"
+        node.hold = True
+        wire.send("SET k 3")
+        await until(lambda: len(node.held) == 1)
+        wire.send("GET k", "GET k")
+        await until(lambda: kv.commands == 9)
+        assert node.reads == [], "the write before it is under way"
+        node.held.pop().set_result(None)
+        await until(lambda: len(node.held) == 1)
+        assert [len(queries) for _, queries in node.reads] == [2]
+        wire.send("SET k 4")
+        await until(lambda: kv.commands == 10)
+        assert len(node.calls) == 2, "the read before it is under way"
+        node.release()
+        assert await wire.replies(4) == [b"OK", b"3", b"3", b"OK"]
+
+    with_server(body)
+
+
+def test_connections_share_one_call_for_their_reads_and_one_for_their_writes() -> None:
+    async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
+        wires = [await connect() for _ in range(20)]
+        await until(lambda: len(kv.connections) == 20)
+        for number, wire in enumerate(wires):
+            for connection in kv.connections:
+                if connection.session.address == "{}:{}".format(*wire.writer.get_extra_info("sockname")):
+                    words = ("SET", "k", f"v{number}") if number % 2 else ("STRLEN", f"k{number}")
+                    connection.data_received(hiredis.pack_command(words))
+        assert [await wire.reply() for wire in wires] == [0, b"OK"] * 10
+        assert [len(call) for call in node.calls] == [10]
+        assert [len(queries) for _, queries in node.reads] == [10]
+
+    with_server(body)
+
+
+def test_stale_reads_are_asked_for_as_such() -> None:
+    async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
+        wire = await connect()
+        wire.send("GET k")
+        assert await wire.reply() is None
+        assert node.reads == [("stale", [encode_key(OP_GET, b"k")])]
+
+    with_server(body, reads="stale")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (paxos.NotAvailable("no master has confirmed it"), "UNAVAILABLE no master has confirmed it"),
+        (paxos.Overloaded("too many"), "UNAVAILABLE too many"),
+        (paxos.NodeClosed("closed"), "UNAVAILABLE closed"),
+        (RuntimeError("a bug"), "ERR internal error: RuntimeError"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_errors_of_reads(error: Exception, text: str, count: int) -> None:
+    """Never UNKNOWN: a read that failed has changed nothing."""
+
+    async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
+        wire = await connect()
+        node.error = error
+        wire.send(*["GET k"] * count, "PING")
+        assert await wire.replies(count + 1) == [("error", text)] * count + [b"PONG"]
+        node.error = None
+        wire.send("DBSIZE")
+        assert await wire.reply() == 0
+
+    with_server(body)
+
+
+def test_close_answers_reads_that_are_under_way() -> None:
+    async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
+        wire = await connect()
+        node.hold = True
+        wire.send("GET k")
+        await until(lambda: bool(node.held))
+        closing = asyncio.create_task(kv.close(grace=DEADLINE))
+        await asyncio.sleep(0)
+        node.release()
+        assert await wire.reply() is None
+        await closing
 
     with_server(body)
 
@@ -271,14 +392,14 @@ def test_a_checkpoint_has_its_turn_among_the_commands() -> None:
     async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
         wire = await connect()
         node.hold = True
-        wire.send("SET k v", "PAXOS.CHECKPOINT", "GET k", "PING", "paxos.checkpoint", "ECHO end")
+        wire.send("SET k v", "PAXOS.CHECKPOINT", "APPEND k w", "PING", "paxos.checkpoint", "ECHO end")
         await until(lambda: bool(node.held))
         assert len(node.calls) == 1
         node.held.pop().set_result(None)
         await until(lambda: bool(node.held))  # the checkpoint is under way
         assert len(node.calls) == 1, "what is behind it waits"
         node.release()
-        assert await wire.replies(6) == [b"OK", 1, b"v", b"PONG", 2, b"end"]
+        assert await wire.replies(6) == [b"OK", 1, 2, b"PONG", 2, b"end"]
 
     with_server(body)
 
@@ -376,6 +497,7 @@ def test_redis_py_is_a_client_unchanged(protocol: int) -> None:
             only = await client.info("paxos")
             kept = ("paxos_checkpoint", "paxos_first_kept", "paxos_log_segments", "paxos_votes")
             assert [only[name] for name in kept] == [50, 40, 3, 1]
+            assert (only["paxos_reads"], only["paxos_read_rounds"]) == (60, 6)
             assert only["paxos_alarms"] == {"disk-full": 2, "log-damaged": 1}
             assert "redis_mode" not in only
             assert (only["paxos_node_id"], only["paxos_master_id"], only["paxos_checksum"]) == (1, 1, 12345)
@@ -412,12 +534,12 @@ def test_a_result_without_reply_does_not_end_the_connection() -> None:
     async def body(node: FakeNode, kv: KvServer, connect: Callable[[], Awaitable[Wire]]) -> None:
         wire = await connect()
         node.error = paxos.PartialOutcome("odd", [1.5, b"x"])
-        wire.send("GET a", "GET b")
+        wire.send("APPEND a x", "APPEND b x")
         first, second = await wire.replies(2)
         assert isinstance(first, tuple)
         assert first[1].startswith("UNKNOWN")
         assert second == b"x"
-        assert node.calls == [[encode_key(OP_GET, b"a"), encode_key(OP_GET, b"b")]]
+        assert node.calls == [[encode_append(b"a", b"x"), encode_append(b"b", b"x")]]
 
     with_server(body)
     assert server.error_reply(paxos.OutcomeUnknown()).text == "UNKNOWN OutcomeUnknown"

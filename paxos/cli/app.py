@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from paxos import PaxosError
+from paxos import Consistency, PaxosError
 
 from .params import address_option, cluster_option
 
@@ -66,6 +66,14 @@ Example, on each of three machines with its own --id:
 @click.option("--timeout", type=click.FloatRange(min=0.001), default=5.0, show_default=True,
               help="Seconds until a command is answered with an error.")  # fmt: skip
 @click.option("--window", type=click.IntRange(1, 64), default=8, show_default=True, help="Instances in flight.")
+@click.option(
+    "--reads",
+    type=click.Choice(["linearizable", "stale"]),
+    default="linearizable",
+    show_default=True,
+    help="What GET and its like show: all that was acknowledged anywhere, for a round of messages to a majority; or stale, "
+    "what this node has at the moment, for nothing. Neither costs a log write.",
+)
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @loop_option
 @click.option("--until-stdin-ends", is_flag=True, hidden=True)
@@ -76,6 +84,7 @@ def serve(
     resp: tuple[str, int],
     timeout: float,
     window: int,
+    reads: Consistency,
     log_level: str,
     loop: str,
     until_stdin_ends: bool,
@@ -93,7 +102,7 @@ def serve(
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    options = module.ServeOptions(node_id, cluster, data, resp, timeout, window, until_stdin_ends)
+    options = module.ServeOptions(node_id, cluster, data, resp, timeout, window, reads, until_stdin_ends)
     loops.run(module.serve(options), loop)
 
 

@@ -34,6 +34,7 @@ class ServeOptions:
     resp: tuple[str, int]
     timeout: float
     window: int
+    reads: paxos.Consistency
     until_stdin_ends: bool
 
 
@@ -102,7 +103,7 @@ async def serve(options: ServeOptions) -> None:
 
 
 async def _serve(node: paxos.Node, options: ServeOptions, sock: socket.socket, stop: asyncio.Event) -> None:
-    server = KvServer(node, timeout=options.timeout)
+    server = KvServer(node, timeout=options.timeout, reads=options.reads)
     await server.start(sock=sock)
     watcher = asyncio.create_task(_watch(node, options))
     try:

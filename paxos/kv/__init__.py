@@ -1,7 +1,7 @@
 """A replicated key-value service that speaks the Redis protocol, built on the public API of :mod:`paxos` alone.
 
-Any Redis client is a client of it. Every command that touches data, reads included, goes through the log, so what a
-client sees is linearizable, whichever node it talks to::
+Any Redis client is a client of it. Commands that change data go through the log; those that only read cost no log write.
+What a client sees is linearizable, whichever node it talks to (unless ``reads="stale"`` was asked for)::
 
     node = await paxos.Node.open("data/1", node_id=1, cluster=..., state_machine=KvStateMachine)
     server = KvServer(node)

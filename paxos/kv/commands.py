@@ -1,8 +1,8 @@
-"""Commands: from a client's words to a value for the log, or to an answer that needs no log.
+"""Commands: from a client's words to a value for the log, a query in the same form, or an answer that needs neither.
 
 A handler is called with the session (the connection's own settings) and the words, and returns ``bytes``, the value to
-propose, a :class:`Local` reply, or :class:`Work` of this node whose outcome is the reply. What can be refused without looking
-at the data is refused here, before it costs a log write.
+propose (or to read, where its operation is one of ``values.READ_ONLY``), a :class:`Local` reply, or :class:`Work` of this
+node whose outcome is the reply. What can be refused without looking at the data is refused here, before it costs a log write.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ _CONFIG: Final = {
 
 
 def dispatch(session: Session, words: Words) -> bytes | Local | Work:
-    """The value to propose for a command, its local reply, or what this node has to do for it. ``words`` is not empty."""
+    """The value to propose or read for a command, its local reply, or what this node has to do for it. ``words`` is not empty."""
     entry = _COMMANDS.get(words[0])
     if entry is None:
         entry = _COMMANDS.get(words[0].upper())

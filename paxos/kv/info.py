@@ -51,6 +51,10 @@ class StatusView(Protocol):
     @property
     def elections(self) -> int: ...
     @property
+    def reads(self) -> int: ...
+    @property
+    def read_rounds(self) -> int: ...
+    @property
     def pending(self) -> int: ...
     @property
     def peers(self) -> Mapping[int, bool]: ...
@@ -95,6 +99,8 @@ def info_text(status: StatusView, sections: list[str], clients: int, uptime: flo
             "paxos_disk_full": int(status.disk_full),
             "paxos_checksum": status.checksum,
             "paxos_elections": status.elections,
+            "paxos_reads": status.reads,
+            "paxos_read_rounds": status.read_rounds,
             "paxos_pending": status.pending,
             "paxos_peers": ",".join(f"{peer}={'up' if up else 'down'}" for peer, up in sorted(status.peers.items())),
             "paxos_state_machine_error": _one_line(status.state_machine_error),

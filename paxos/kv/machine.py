@@ -1,4 +1,5 @@
-"""The replicated state of the service: a dictionary, changed only by :meth:`KvStateMachine.apply_batch`.
+"""The replicated state of the service: a dictionary, changed only by :meth:`KvStateMachine.apply_batch`, read by
+:meth:`KvStateMachine.read_batch`.
 
 Deterministic: no clock, no randomness, no iteration over unordered sets; every check that depends on the state (type of
 a key, a number that overflows) is made here, in the order of the log, and its error is a result like any other.
@@ -110,6 +111,24 @@ class KvStateMachine(StateMachine):
             except v.MalformedValue:
                 results.append(MALFORMED)
         self._applied = instance
+        return results
+
+    def read(self, query: bytes) -> object:
+        """Answer one command that only reads; see :meth:`read_batch`."""
+        return self.read_batch((query,))[0]
+
+    def read_batch(self, queries: Sequence[bytes]) -> Sequence[object]:
+        """Answer commands that only read (``values.READ_ONLY``), in the form that they have in the log; one reply each.
+
+        Raises ``ValueError`` for anything else.
+        """
+        table = self._table
+        results: list[object] = []
+        for query in queries:
+            operation = table[query[1]] if len(query) > 1 and query[1] in v.READ_ONLY else None
+            if operation is None or query[0] != v.VERSION:
+                raise ValueError(f"{query[:40]!r} is no command that only reads")
+            results.append(operation(query))
         return results
 
     # One method for each operation. The value has been checked to hold version and operation.

@@ -1,9 +1,13 @@
-"""The server: connections, and the proposals they share.
+"""The server: connections, and the calls into the node that they share.
 
 A connection keeps its commands in order and has one batch under way at a time; what arrives meanwhile is its next
 batch. So pipelined commands of one connection take effect in the order sent, and a busy connection batches by itself.
-The batches of all connections that became ready in one turn of the event loop are proposed together
-(:class:`_Proposer`): one call into the node a turn, not one a command.
+The batches of all connections that became ready in one turn of the event loop are handed to the node together
+(:class:`_Proposer`, :class:`_Reader`): one call into the node a turn, not one a command.
+
+A batch that only reads is read, and costs no log write. Where a pipeline has both, what it reads goes into the log between
+its writes: they cost their log write in any case, and a pipeline that was cut at every change from one to the other would pay
+a round trip for each piece.
 
 Everything belongs to one event loop; nothing here is thread-safe.
 """
@@ -16,14 +20,15 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
-from paxos import OutcomeUnknown, PartialOutcome, PaxosError, Refused, ValueTooLarge
+from paxos import Consistency, OutcomeUnknown, PartialOutcome, PaxosError, Refused, ValueTooLarge
 
 from .commands import Local, Session, Work, dispatch
 from .info import StatusView, info_text
 from .replies import ErrorReply, Reply, encode
 from .requests import ProtocolError, RequestReader
+from .values import READ_ONLY
 
 logger = logging.getLogger("paxos.kv")
 
@@ -43,8 +48,10 @@ _WRITE_BYTES: Final = 256 * 1024
 class ProposingNode(Protocol):
     """What the server needs of :class:`paxos.Node`."""
 
-    def propose(self, value: bytes, *, timeout: float = ...) -> Awaitable[object]: ...
     def propose_many(self, values: Sequence[bytes], *, timeout: float = ...) -> Awaitable[Sequence[object]]: ...
+    def read_many(
+        self, queries: Sequence[bytes], *, consistency: Consistency = ..., timeout: float = ...
+    ) -> Awaitable[Sequence[object]]: ...
     def status(self) -> StatusView: ...
     def checkpoint(self) -> Awaitable[int]: ...
 
@@ -63,11 +70,18 @@ class KvServer:
     """A Redis-protocol server in front of one node.
 
     ``timeout``: seconds a command may take before it is answered with an error. ``max_value``: bytes of one command;
-    larger ones end the connection that sends them. ``max_clients``: connections at once.
+    larger ones end the connection that sends them. ``max_clients``: connections at once. ``reads``: what a command that only
+    reads promises.
     """
 
     def __init__(
-        self, node: ProposingNode, *, timeout: float = 5.0, max_value: int = MAX_VALUE, max_clients: int = 10_000
+        self,
+        node: ProposingNode,
+        *,
+        timeout: float = 5.0,
+        max_value: int = MAX_VALUE,
+        max_clients: int = 10_000,
+        reads: Consistency = "linearizable",
     ) -> None:
         self.node = node
         self.timeout = timeout
@@ -76,6 +90,7 @@ class KvServer:
         self.connections: set[_Connection] = set()
         self.commands = 0
         self.proposer = _Proposer(node, timeout)
+        self.reader = _Reader(node, timeout, reads)
         self.working: set[asyncio.Task[None]] = set()
         self._started = time.monotonic()
         self._last_client = 0
@@ -103,8 +118,9 @@ class KvServer:
             self._server.close()
         for connection in list(self.connections):
             connection.finish()
-        if self.proposer.under_way or self.working:
-            await asyncio.wait([*self.proposer.under_way, *self.working], timeout=grace)
+        under_way: list[asyncio.Future[Any]] = [*self.proposer.under_way, *self.reader.under_way, *self.working]
+        if under_way:
+            await asyncio.wait(under_way, timeout=grace)
             # The replies are written by callbacks that run after this task was made ready.
             await asyncio.sleep(0)
         for connection in list(self.connections):
@@ -127,7 +143,6 @@ class KvServer:
         """The sessions of all connections, oldest first."""
         return sorted((connection.session for connection in self.connections), key=lambda s: s.client_id)
 
-
     def work(self, connection: _Connection, work: Work) -> None:
         """Does it, and hands what comes of it to the connection."""
         task = asyncio.get_running_loop().create_task(self._work(connection, work))
@@ -146,14 +161,20 @@ class KvServer:
         connection.complete([reply])
 
 
-class _Proposer:
-    """Gathers the batches of one turn of the event loop, proposes them together, and hands the outcomes back."""
+class _Calls:
+    """Gathers the batches of one turn of the event loop, hands them to the node together, and the outcomes back."""
 
-    def __init__(self, node: ProposingNode, timeout: float) -> None:
-        self._node = node
-        self._timeout = timeout
+    def __init__(self) -> None:
         self._waiting: list[tuple[_Connection, list[bytes]]] = []
-        self.under_way: set[asyncio.Future[Sequence[object]] | asyncio.Future[object]] = set()
+        self.under_way: set[asyncio.Future[Sequence[object]]] = set()
+
+    def _start(self, values: list[bytes]) -> Awaitable[Sequence[object]]:
+        """One outcome for each value, or a ``PaxosError``."""
+        raise NotImplementedError
+
+    def _doubt(self, words: str) -> object:
+        """The outcome of a value where the node has not done what it should."""
+        raise NotImplementedError
 
     def submit(self, connection: _Connection, values: list[bytes]) -> None:
         if not self._waiting:
@@ -169,61 +190,44 @@ class _Proposer:
             own_size = sum(map(len, own))
             # A small command does not wait for somebody else's large one.
             if group and (size + own_size > _BATCH_BYTES or len(values) + len(own) > _BATCH_VALUES):
-                self._propose(group, values)
+                self._call(group, values)
                 group, values, size = [], [], 0
             group.append((connection, len(own)))
             values += own
             size += own_size
-        self._propose(group, values)
+        self._call(group, values)
 
-    def _propose(self, group: list[tuple[_Connection, int]], values: list[bytes]) -> None:
+    def _call(self, group: list[tuple[_Connection, int]], values: list[bytes]) -> None:
         try:
-            if len(values) == 1:
-                single = asyncio.ensure_future(self._node.propose(values[0], timeout=self._timeout))
-                self.under_way.add(single)
-                single.add_done_callback(lambda done: self._done_one(group[0][0], done))
-            else:
-                many = asyncio.ensure_future(self._node.propose_many(values, timeout=self._timeout))
-                self.under_way.add(many)
-                many.add_done_callback(lambda done: self._done_many(group, len(values), done))
+            call = asyncio.ensure_future(self._start(values))
         except PaxosError as error:
             # The node may refuse at once instead of in the future that it returns.
             self._deliver(group, [error] * len(values))
         except Exception as error:  # a bug, but no client shall wait for ever because of it
             logger.exception("the node failed in an unexpected way")
-            unknown = OutcomeUnknown(f"internal error: {type(error).__name__}")
-            self._deliver(group, [unknown] * len(values))
+            self._deliver(group, [self._doubt(f"internal error: {type(error).__name__}")] * len(values))
+        else:
+            self.under_way.add(call)
+            call.add_done_callback(lambda done: self._done(group, len(values), done))
 
-    def _done_one(self, connection: _Connection, done: asyncio.Future[object]) -> None:
+    def _done(self, group: list[tuple[_Connection, int]], count: int, done: asyncio.Future[Sequence[object]]) -> None:
         self.under_way.discard(done)
-        error = self._error_of(done)
-        connection.complete([done.result() if error is None else error])
-
-    def _done_many(
-        self, group: list[tuple[_Connection, int]], count: int, done: asyncio.Future[Sequence[object]]
-    ) -> None:
-        self.under_way.discard(done)
-        error = self._error_of(done)
-        if error is None:
-            outcomes: Sequence[object] = done.result()
+        outcomes: Sequence[object]
+        if done.cancelled():
+            outcomes = [self._doubt("the call was cancelled")] * count
+        elif (error := done.exception()) is None:
+            outcomes = done.result()
         elif isinstance(error, PartialOutcome):
             outcomes = error.outcomes
-        else:
+        elif isinstance(error, PaxosError):
             outcomes = [error] * count
+        else:
+            logger.error("a call of the node failed in an unexpected way", exc_info=error)
+            outcomes = [self._doubt(f"internal error: {type(error).__name__}")] * count
         if len(outcomes) != count:
             logger.error("the node returned %d outcomes for %d values", len(outcomes), count)
-            outcomes = [OutcomeUnknown("the node lost count of the outcomes")] * count
+            outcomes = [self._doubt("the node lost count of the outcomes")] * count
         self._deliver(group, outcomes)
-
-    @staticmethod
-    def _error_of(done: asyncio.Future[Sequence[object]] | asyncio.Future[object]) -> BaseException | None:
-        if done.cancelled():
-            return OutcomeUnknown("the proposal was cancelled")
-        error = done.exception()
-        if error is not None and not isinstance(error, PaxosError):
-            logger.error("a proposal failed in an unexpected way", exc_info=error)
-            return OutcomeUnknown(f"internal error: {type(error).__name__}")
-        return error
 
     @staticmethod
     def _deliver(group: list[tuple[_Connection, int]], outcomes: Sequence[object]) -> None:
@@ -233,12 +237,43 @@ class _Proposer:
             at += count
 
 
+class _Proposer(_Calls):
+    """Puts values into the log."""
+
+    def __init__(self, node: ProposingNode, timeout: float) -> None:
+        super().__init__()
+        self._node = node
+        self._timeout = timeout
+
+    def _start(self, values: list[bytes]) -> Awaitable[Sequence[object]]:
+        return self._node.propose_many(values, timeout=self._timeout)
+
+    def _doubt(self, words: str) -> object:
+        return OutcomeUnknown(words)
+
+
+class _Reader(_Calls):
+    """Reads, which changes nothing, whatever goes wrong."""
+
+    def __init__(self, node: ProposingNode, timeout: float, consistency: Consistency) -> None:
+        super().__init__()
+        self._node = node
+        self._timeout = timeout
+        self._consistency: Consistency = consistency
+
+    def _start(self, values: list[bytes]) -> Awaitable[Sequence[object]]:
+        return self._node.read_many(values, consistency=self._consistency, timeout=self._timeout)
+
+    def _doubt(self, words: str) -> object:
+        return ErrorReply(f"ERR {words}")
+
+
 class _Connection(asyncio.Protocol):
     """One client.
 
-    Commands wait in ``_queue``; a run of them is ``_batch`` while its values are proposed; replies wait in ``_ready``
-    while the client does not read. An entry of queue and batch is the value to propose or the :class:`Local` reply that
-    has to keep its place. :class:`Work` is a batch of its own.
+    Commands wait in ``_queue``; a run of them is ``_batch`` while its values are proposed or read; replies wait in ``_ready``
+    while the client does not read. An entry of queue and batch is the value to propose or read, or the :class:`Local` reply
+    that has to keep its place. :class:`Work` is a batch of its own.
     """
 
     __slots__ = (
@@ -378,6 +413,7 @@ class _Connection(asyncio.Protocol):
             values: list[bytes] = []
             batch = self._batch
             size = 0
+            reads = True
             while queue:
                 entry = queue[0]
                 if type(entry) is bytes:
@@ -385,11 +421,13 @@ class _Connection(asyncio.Protocol):
                         break
                     values.append(entry)
                     size += len(entry)
+                    reads = reads and entry[1] in READ_ONLY
                 elif type(entry) is Work:
                     break
                 batch.append(queue.popleft())
             self._queue_bytes -= size
-            self._server.proposer.submit(self, values)
+            server = self._server
+            (server.reader if reads else server.proposer).submit(self, values)
         self._flush()
 
     def _flush(self) -> None:

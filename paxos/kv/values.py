@@ -12,6 +12,8 @@ padding. The last field takes the rest, so the commonest commands carry no lengt
     RPUSH                n u32, n lengths u32, the key and n-1 elements
     DBSIZE FLUSHDB       nothing
 
+A command that only reads need not travel: it is asked of the state machine in the same form.
+
 What is in the log is read again by every later release, so a change of a form takes a new version number.
 """
 
@@ -36,6 +38,9 @@ OP_LLEN: Final = 10
 OP_MGET: Final = 11
 OP_DBSIZE: Final = 12
 OP_FLUSHDB: Final = 13
+
+#: Operations that change nothing.
+READ_ONLY: Final = frozenset({OP_GET, OP_EXISTS, OP_STRLEN, OP_LRANGE, OP_LLEN, OP_MGET, OP_DBSIZE})
 
 SET_NX: Final = 1
 SET_XX: Final = 2
