@@ -343,6 +343,8 @@ cdef void replica_pump(Replica *r, int64_t now) noexcept nogil:
         proposer_heartbeat(r, (bit(r.members.count) - 1) & ~bit(r.self), True)
         if r.members.count > 1:
             r.counters.read_rounds += 1
+        r.noticed = r.chosen        # it tells that, too
+        r.notice_due = 0
         reader_begin(r)
     reader_pump(r)
 

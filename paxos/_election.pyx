@@ -51,10 +51,15 @@ cdef void _forget_master(Replica *r) noexcept nogil:
     r.asked.inc_lo = r.inc_lo
 
 
+cdef bint _wants_master(const Replica *r) noexcept nogil:
+    """Something waits here that only a master can see to."""
+    return r.pending_first < r.pending_end or r.read_token != 0
+
+
 cdef void _ask(Replica *r) noexcept nogil:
     cdef Prevote *body
     # The others have answered, and not agreed: they hear a master that this node does not hear.
-    cdef bint cut_off = r.role == ROLE_ASKING and is_quorum(&r.members, r.promises) and r.pending_first < r.pending_end
+    cdef bint cut_off = r.role == ROLE_ASKING and is_quorum(&r.members, r.promises) and _wants_master(r)
     _forget_master(r)
     r.role = ROLE_ASKING
     r.granted = bit(r.self)
@@ -180,7 +185,7 @@ cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply 
     # The second case: others hear a master that this node does not hear, and there are proposals that it cannot hand over.
     # Who reaches a majority but not the master proposes, that is elects, by himself (design rule 6).
     if is_quorum(&r.members, r.granted) or (
-            is_quorum(&r.members, r.promises) and r.pending_first < r.pending_end
+            is_quorum(&r.members, r.promises) and _wants_master(r)
             and r.now - r.heard_master >= r.options.election_max << (r.forced + 1)):
         if not _bound(r):
             if not is_quorum(&r.members, r.granted):

@@ -29,11 +29,17 @@ cdef void reader_ask(Replica *r, uint64_t token) noexcept nogil:
 
 
 cdef void reader_asked(Replica *r, uint32_t index, const Read *body) noexcept nogil:
-    cdef const Read *there = &r.asked_reads[index].read
-    # The same once more: it is under way. (Numbers begin again with each start of that node, hence all three.)
-    if r.role == ROLE_MASTER and (body.token != there.token or body.boot != there.boot or body.life != there.life):
-        r.asked_reads[index].read = body[0]
-        r.asked_reads[index].round = 0
+    cdef Asked *asked = &r.asked_reads[index]
+    if r.role != ROLE_MASTER:
+        return
+    # (Numbers begin again with each start of that node, hence all three.)
+    if body.boot == asked.read.boot and body.life == asked.read.life and body.token <= asked.read.token:
+        if body.token == asked.read.token and asked.answered:
+            _tell_member(r, index)  # the answer was lost
+        return                      # under way; or of before
+    asked.read = body[0]
+    asked.round = 0
+    asked.answered = False
 
 
 cdef void reader_elected(Replica *r) noexcept nogil:
@@ -46,14 +52,20 @@ cdef void reader_step_down(Replica *r) noexcept nogil:
     r.read_due = r.now
 
 
+cdef bint _wants_round(const Replica *r, const Asked *asked) noexcept nogil:
+    """... for the first time, or once more: an answer may be lost, and who did not count at the old index may do so at a later one."""
+    return (asked.read.token != 0 and not asked.answered
+            and (asked.round == 0 or <uint64_t>r.now >= asked.round + <uint64_t>r.options.resend))
+
+
 cdef bint reader_due(const Replica *r) noexcept nogil:
     cdef uint32_t i
     if r.role != ROLE_MASTER or not r.master_settled:
         return False
-    if r.read_token != r.asked_reads[r.self].read.token:
+    if r.read_token != 0 and r.read_token != r.asked_reads[r.self].read.token:
         return True
     for i in range(r.members.count):
-        if r.asked_reads[i].read.token != 0 and r.asked_reads[i].round == 0:
+        if _wants_round(r, &r.asked_reads[i]):
             return True
     return False
 
@@ -61,12 +73,14 @@ cdef bint reader_due(const Replica *r) noexcept nogil:
 cdef void reader_begin(Replica *r) noexcept nogil:
     cdef Asked *asked
     cdef uint32_t i
-    if r.read_token != r.asked_reads[r.self].read.token:
-        r.asked_reads[r.self].read.token = r.read_token
-        r.asked_reads[r.self].round = 0
+    if r.read_token != 0 and r.read_token != r.asked_reads[r.self].read.token:
+        asked = &r.asked_reads[r.self]
+        asked.read.token = r.read_token
+        asked.round = 0
+        asked.answered = False
     for i in range(r.members.count):
         asked = &r.asked_reads[i]
-        if asked.round == 0:
+        if _wants_round(r, asked):
             asked.round = r.round
             asked.index = r.chosen
 
@@ -86,22 +100,25 @@ cdef void _tell(Replica *r, uint64_t token, uint64_t index) noexcept nogil:
     r.read_token = 0
 
 
+cdef void _tell_member(Replica *r, uint32_t index) noexcept nogil:
+    cdef Readable *body = <Readable *>frame_begin(r, FRAME_READABLE, bit(index), 0, sizeof(Readable))
+    body.read = r.asked_reads[index].read
+    body.index = r.asked_reads[index].index
+    frame_end(r, NULL)
+
+
 cdef void _answer(Replica *r) noexcept nogil:
     cdef Asked *asked
-    cdef Readable *body
     cdef uint32_t i
     for i in range(r.members.count):
         asked = &r.asked_reads[i]
-        if asked.read.token == 0 or asked.round == 0 or not _confirmed(r, asked):
+        if asked.read.token == 0 or asked.answered or asked.round == 0 or not _confirmed(r, asked):
             continue
+        asked.answered = True
         if i == r.self:
             _tell(r, asked.read.token, asked.index)
         else:
-            body = <Readable *>frame_begin(r, FRAME_READABLE, bit(i), 0, sizeof(Readable))
-            body.read = asked.read
-            body.index = asked.index
-            frame_end(r, NULL)
-        asked.read.token = 0
+            _tell_member(r, i)
 
 
 cdef void reader_answered(Replica *r, uint32_t index, const HeartbeatReply *body) noexcept nogil:

@@ -67,6 +67,7 @@ cdef struct Origin:                 # which chunks of a node were taken under th
 
 cdef struct Asked:                  # a member's read, at the master
     Read read                       # token 0: there is none
+    bint answered                   # it is, and may be once more
     uint64_t round                  # of heartbeats, sent after it came; 0: none has been
     uint64_t index                  # the chosen watermark when that was sent
 

@@ -45,6 +45,7 @@ from paxos._store cimport (
 )
 from paxos._types cimport (
     BLOCK, FRAME_ACCEPT, FRAME_CARRY, FRAME_FORWARD, FRAME_JOIN, FRAME_LEARN, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE,
+    FRAME_READABLE,
     EFFECT_CHOSEN, RECORD_ACCEPT, RECORD_BASE, RECORD_FORMATION, RECORD_FORMED, RECORD_IDENTITY, RECORD_LEARN, Accept, Carry, ChunkHead, Forward,
     Frame, Learned, Membership, PromiseValue,
     Value, ValueHead, bit, value_new, value_unref,
@@ -138,7 +139,7 @@ cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
     if frame.type == FRAME_CARRY:
         carried(h, frame)
         return ROUND_TAKEN
-    if h.unlogged.count and frame.type != FRAME_LEARN:
+    if h.unlogged.count and frame.type != FRAME_LEARN and frame.type != FRAME_READABLE:
         return ROUND_TAKEN          # silent, as a node whose disk hangs: others must not count on it. What it has it still gives
     replica_receive(g.replica, h.now, frame)
     take(h, &g.replica.out, g)

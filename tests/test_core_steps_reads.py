@@ -64,7 +64,7 @@ def test_a_cluster_of_one_confirms_by_itself() -> None:
     core.pump(T)
     assert core.read(T, 7) == []
     assert core.pump(T) == [], "nothing of its own ballot is chosen yet"
-    assert core.durable(T, 2) == [("chosen", 0, 0, 0, b""), ("master", 1, 1, True)]
+    assert [effect[0] for effect in core.durable(T, 2)] == ["chosen", "mastership", "master"]
     assert core.pump(T) == [("readable", 1, 7)]
     assert core.pump(T) == []
     core.read(T, 8)
@@ -103,7 +103,7 @@ def test_a_master_that_has_chosen_nothing_of_its_own_asks_nobody() -> None:
     assert core.pump(T) == []
     core.durable(T, core.state()["logged"])
     settled = core.receive(T, frame(ACCEPTED, 2, ballot=ballot(1, 1)))
-    assert kinds(settled) == ["chosen", "master", "heartbeat"]
+    assert kinds(settled) == ["chosen", "mastership", "master", "heartbeat"]
     assert core.receive(T, answer(2, T)) == [], "that heartbeat was not sent for the reads"
     assert short(core.pump(T)) == [beat(T + 1)], "a round of its own, with a number of its own"
     assert short(core.receive(T, answer(2, T + 1))) == [("readable", 1, 7), told(2, 70, 1)]
@@ -232,10 +232,49 @@ def test_the_same_question_once_more_is_under_way_already() -> None:
     core.receive(AT, ask(2, 70))
     assert core.pump(AT) == []
     assert short(core.receive(AT, answer(3, AT))) == [told(2, 70, 1)]
-    # It has been answered; that it comes again shows that the answer was lost.
+    # It has been answered; that it comes again shows that the answer was lost. That answer is good still.
+    assert short(core.receive(AT, ask(2, 70))) == [told(2, 70, 1)]
+    assert core.pump(AT) == []
+
+
+def test_a_question_that_comes_late_does_not_take_the_place_of_a_newer_one() -> None:
+    core = master()
+    core.receive(AT, ask(2, 71))
     core.receive(AT, ask(2, 70))
-    assert short(core.pump(AT)) == [beat(AT + 1)]
-    assert short(core.receive(AT, answer(3, AT + 1))) == [told(2, 70, 1)]
+    assert short(core.pump(AT)) == [beat(AT)]
+    assert short(core.receive(AT, answer(3, AT))) == [told(2, 71, 1)]
+    assert core.receive(AT, ask(2, 70)) == []
+    assert core.pump(AT) == []
+
+
+def test_what_is_not_confirmed_is_asked_again_at_a_later_index() -> None:
+    """Who came in by a change that was not in force at the first index may count at the second."""
+    core = master()
+    core.receive(AT, ask(2, 70))
+    core.read(AT, 7)
+    core.pump(AT)
+    later = AT + 100 * MS
+    assert core.pump(later - MS) == []
+    assert short(core.pump(later)) == [beat(later)]
+    assert core.receive(later, answer(3, AT)) == [], "the first round counts no more"
+    assert short(core.receive(later, answer(3, later))) == [("readable", 1, 7), told(2, 70, 1)]
+
+
+def test_a_read_is_a_reason_to_stand_like_a_proposal() -> None:
+    """Rule 6: who reaches a majority, and not the master that the others hear, elects by himself in the end."""
+    for waits in (True, False):
+        core = follower(of=3)
+        if waits:
+            core.read(AT, 7)
+        now = AT
+        raised = False
+        for _ in range(60):
+            now = max(core.deadline(), now + MS)
+            core.tick(now)
+            core.pump(now)
+            core.receive(now, frame(PREVOTE_REPLY, 2, ballot=ballot(2, 1), promised=ballot(1, 3)))
+            raised = raised or core.state()["role"] == "preparing"
+        assert raised is waits
 
 
 @pytest.mark.parametrize(("boot", "life"), [(2, 22), (1, 23)])
@@ -380,8 +419,8 @@ def test_a_node_without_a_vote_says_so_in_its_answer() -> None:
     core.install(T, 11, chain([(NOOP, b"")] * 11), rows, version=1)
     heartbeat = frame(HEARTBEAT, 2, chosen=11, chain=core.state()["chain"], ballot=ballot(1, 2), sent_at=77)
     assert short(core.receive(T, heartbeat))[-1] == (
-        "send", "heartbeat_reply", [2], 0, {"ballot": (1, 2), "n": 11}, b"")  # fmt: skip
+        "send", "heartbeat_reply", [2], 0, {"ballot": (1, 2), "priority": 1, "n": 11}, b"")  # fmt: skip
     core.receive(T, learned(11, [(NOOP, b"")]))
     assert core.state()["chosen"] == 12
     assert short(core.receive(T, heartbeat))[-1] == (
-        "send", "heartbeat_reply", [2], 0, {"ballot": (1, 2), "sent_at": 77, "n": 12}, b"")  # fmt: skip
+        "send", "heartbeat_reply", [2], 0, {"ballot": (1, 2), "sent_at": 77, "priority": 1, "n": 12}, b"")  # fmt: skip

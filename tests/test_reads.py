@@ -462,7 +462,7 @@ def test_who_is_being_refused_when_the_node_ends_does_not_wait_for_ever() -> Non
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"consistency": "eventual"}, "consistency='eventual': there are 'linearizable', 'stale'"),
+        ({"consistency": "eventual"}, "consistency='eventual': there are 'linearizable', 'lease', 'stale'"),
         ({"max_staleness": 1.0}, "for consistency='stale' only"),
         ({"consistency": "stale", "max_staleness": -1.0}, "max_staleness=-1.0 is a time"),
         ({"consistency": "stale", "max_staleness": float("nan")}, "max_staleness=nan is a time"),
