@@ -113,18 +113,15 @@ def make_cluster(
         with _aside(place) as folder:
             made = _Maker(recovery, folder, sorted(nodes), progress).make()
             _report(recovery, made, folder, place)
-            (folder / MARKER).unlink()
             _sync(folder)
             os.rename(folder, place)
-            _sync(place.parent)
+        _sync(place.parent)
+        (place / MARKER).unlink()
     except OSError as error:
-        room = (
-            f". It takes about {recovery.report.bytes} bytes a node"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT)
-            else ""
-        )
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        room = f". It takes about {recovery.report.bytes} bytes a node, and a segment of the log more" if full else ""
         raise StorageError(
-            f"{error.filename or place}: {error.strerror or error}{room}. No new cluster was made"
+            f"{error.filename or place}: {error.strerror or error}{room}. No new cluster was made; if {place} is there, remove it"
         ) from error
     return replace(made, directories={node: str(place / str(node)) for node in made.directories})
 
@@ -144,24 +141,35 @@ def _aside(place: Path) -> Iterator[Path]:
     folder = place.with_name(place.name + ".unfinished")
     if folder.exists():
         marker = folder / MARKER
-        if not marker.is_file() and any(folder.iterdir()):
-            raise ConfigError(f"{folder} is in the way, and nothing that this command has left: move it")
         if marker.is_file():
             with marker.open("rb") as old:
                 _hold(old.fileno(), folder)
-                shutil.rmtree(folder)
+                _remove(folder)
+        elif any(folder.iterdir()):
+            raise ConfigError(f"{folder} is in the way, and nothing that this command has left: move it")
         else:
             folder.rmdir()
     folder.mkdir()
-    with (folder / MARKER).open("xb") as mark:
-        _hold(mark.fileno(), folder)
-        try:
+    try:
+        with (folder / MARKER).open("xb") as mark:
+            _hold(mark.fileno(), folder)
             yield folder
-        except BaseException:
-            # What cannot be removed now the next run removes: it has its marker, and is no cluster that starts.
-            with suppress(OSError):
-                shutil.rmtree(folder)
-            raise
+    except BaseException:
+        # What cannot be removed now the next run removes: it is no cluster that starts.
+        with suppress(OSError):
+            _remove(folder)
+        raise
+
+
+def _remove(folder: Path) -> None:
+    """The marker last: what is left of this by a crash must be known again."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != MARKER:
+            path.unlink()
+    (folder / MARKER).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _hold(handle: int, folder: Path) -> None:
@@ -200,26 +208,20 @@ class _Maker:
 
     def make(self) -> NewCluster:
         """Writes all of it, and reads it again."""
-        high, low = int.from_bytes(self.signature[:8], "big"), int.from_bytes(self.signature[8:], "big")
         with ExitStack() as stack:
             logs: dict[int, LogStore] = {}
             for node in self.nodes:
                 log = LogStore(self.folder / str(node), node, segment_size=self.recovery.segment_size)
                 stack.callback(log.close)
                 logs[node] = log
+                # A ballot of nobody: the first election goes above it. And with it this is no empty log, which could form a
+                # cluster of nothing if it were started as it is.
+                log.append(PROMISE, 0, 0, self._promise())
+                log.flush()
             incarnations = {node: (log.incarnation_hi, log.incarnation_lo) for node, log in logs.items()}
             self._checkpoint(logs, incarnations)
             self._values(logs, incarnations)
-            form = _FORM.pack(high, low, ALPHA, len(self.nodes))
-            form += b"".join(_MEMBER.pack(node, 0, *incarnations[node]) for node in self.nodes)
-            for log in logs.values():
-                log.append(FORMATION, 0, 0, form)
-                log.append(FORMED, 0, 0, b"")
-                log.flush()
-            for log in logs.values():
-                # Of the last write of a log nobody can tell whether it was there: so that is one that nobody would miss.
-                log.append(WATERMARK, 0, 0, _WATERMARK.pack(self.report.kept, self.chain, 0))
-                log.flush()
+            self._form(logs, incarnations)
         for node in self.nodes:
             self._tidy(self.folder / str(node))
             self._prove(node, incarnations)
@@ -229,6 +231,9 @@ class _Maker:
             self.report.kept,
             self.chain,
         )
+
+    def _promise(self) -> bytes:
+        return _BALLOT.pack(self.report.round, 0, 0, 0, 0)
 
     def _membership(self, incarnations: Incarnations) -> bytes:
         """Of the new cluster, as the core writes it. Version 0: changes that the old one chose name incarnations which are
@@ -258,11 +263,8 @@ class _Maker:
 
     def _values(self, logs: dict[int, LogStore], incarnations: Incarnations) -> None:
         first, end = self.report.checkpoint, self.report.kept
-        # A ballot of nobody: the first election goes above it.
-        promise = _BALLOT.pack(self.report.round, 0, 0, 0, 0)
-        base = promise + _BASE.pack(self.chain, 1) + self._membership(incarnations)
+        base = self._promise() + _BASE.pack(self.chain, 1) + self._membership(incarnations)
         for log in logs.values():
-            log.append(PROMISE, 0, 0, promise)
             if first:
                 log.append(BASE, 0, first, base)
         size = 0
@@ -279,6 +281,20 @@ class _Maker:
                     log.flush()
                 self.progress("writing the logs", instance - first, end - first)
         self.progress("writing the logs", end - first, end - first)
+
+    def _form(self, logs: dict[int, LogStore], incarnations: Incarnations) -> None:
+        """Makes logs of a cluster of them."""
+        high, low = int.from_bytes(self.signature[:8], "big"), int.from_bytes(self.signature[8:], "big")
+        form = _FORM.pack(high, low, ALPHA, len(self.nodes))
+        form += b"".join(_MEMBER.pack(node, 0, *incarnations[node]) for node in self.nodes)
+        for log in logs.values():
+            log.append(FORMATION, 0, 0, form)
+            log.append(FORMED, 0, 0, b"")
+            log.flush()
+        for log in logs.values():
+            # Of the last write of a log nobody can tell whether it was there: so that is one that nobody would miss.
+            log.append(WATERMARK, 0, 0, _WATERMARK.pack(self.report.kept, self.chain, 0))
+            log.flush()
 
     @staticmethod
     def _tidy(directory: Path) -> None:

@@ -11,8 +11,9 @@ so that T is less than q. Then
   none of these: nothing that was acknowledged is lost. (What stands behind an instance that nobody chose was never
   acknowledged, since results come in order.) If L is q or more, there may be such at every instance that is not known chosen
   here, without an upper bound: those members may have gone on for years.
-- nothing is proposed at or above chosen + alpha (design rule 7). So who accepted instance j tells that all up to j - alpha are chosen,
-  whether or not their values are here. (It bounds nothing from above: a proposer goes by what it knows chosen itself.)
+- nothing is proposed at or above chosen + alpha (design rule 7). So who accepted instance j tells that all up to j - alpha
+  are chosen, whether or not their values are here. (It bounds nothing from above: a proposer goes by what it knows chosen
+  itself.)
 
 The first instance of which nothing is found ends what is kept: what comes behind it was made on top of it.
 """
@@ -109,8 +110,8 @@ class RecoveryReport:
     dropped: list[Found] = field(default_factory=list)
     """Accepted, but behind an instance of which nothing was found, and so not kept."""
     certainly_lost: tuple[int, int] | None = None
-    """Instances that were certainly chosen and are not kept, since their values are nowhere: a log knows them chosen, or holds an acceptance
-    so far above them that its proposer did."""
+    """Instances that were certainly chosen and are not kept, since their values are nowhere: a log knows them chosen, or
+    holds an acceptance so far above them that its proposer did."""
     may_be_lost_from: int | None = None
     """From this instance on the lost members alone may have chosen and acknowledged what is not kept, and there is no upper
     bound; None: nothing that was acknowledged is lost."""
@@ -248,8 +249,8 @@ class Recovery:
         for survivor in self.survivors:
             if survivor.id == 0:
                 continue
-            held = survivor.runs or survivor.slots
-            if survivor.system.signature is None and held and (survivor.id, survivor.incarnation) not in known:
+            stranger = survivor.system.signature is None and (survivor.id, survivor.incarnation) not in known
+            if stranger and survivor.holds:
                 raise RecoveryRefused(
                     f"{survivor.path}: what is legible of this log does not tell which cluster it is of "
                     f"({survivor.why}). Leave it "

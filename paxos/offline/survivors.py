@@ -204,6 +204,11 @@ class Survivor:
         return self.state in ("good", "torn") and not self.quarantined
 
     @property
+    def holds(self) -> bool:
+        """Whether there is anything in it that a new cluster could use."""
+        return bool(self.slots) or any(run.end for run in self.runs)
+
+    @property
     def chosen(self) -> int:
         """Up to where it knows what is chosen."""
         return self.runs[-1].end if self.runs else 0
