@@ -16,6 +16,7 @@ from paxos import ConfigError, DirectoryInUse, RecoveryRefused, StorageError
 from paxos._distrust import mark
 from paxos._folder import Folder
 from paxos._segments import LogStore
+from paxos.checkpoint import CheckpointStore
 from paxos.cli import main
 from paxos.offline import Recovery, RecoveryReport, StoppedNode, make_cluster, verify
 
@@ -275,6 +276,18 @@ def test_a_gap_is_lost_for_certain_and_must_be_accepted(tmp_path: Path) -> None:
         assert not (tmp_path / "new").exists()
         made = make_cluster(recovery, tmp_path / "new", [1], accept_loss=True)
     assert made.chosen == 4
+
+
+def test_nothing_is_no_new_cluster(tmp_path: Path) -> None:
+    old = Leftovers(tmp_path, 3)
+    old.close()
+    assert judge(*old.dirs(2)).kept == 0
+    with Recovery(old.dirs(2)) as recovery, pytest.raises(RecoveryRefused, match="nothing would be kept"):
+        make_cluster(recovery, tmp_path / "new", [1])
+
+
+def test_without_a_beginning_there_is_nothing(tmp_path: Path) -> None:
+    old = begins_above(tmp_path)
     refused("no checkpoint here verifies, and every log that is left begins above instance 0", *old.dirs(2))
 
 
@@ -431,6 +444,11 @@ def test_the_new_logs_are_of_a_new_cluster_and_hold_it_all(tmp_path: Path, nodes
         with StoppedNode(made.directories[node]) as stopped:
             system = stopped.system()
             types = [record.type for record in stopped.records()]
+            body = next(record.body for record in stopped.records() if record.type == "base")
+            (manifest,) = CheckpointStore(stopped.folder.files()).list()
+        assert manifest.signature.hex() == made.signature
+        assert body.endswith(manifest.membership), "of the new members: else no other node could install it"
+        assert len(manifest.membership) > 30 * len(nodes)
         assert types == ["identity", "promise", "base", *["learn"] * 3, "formation", "formed", "watermark"]
         assert (system.signature, system.formed, system.chosen, system.first_kept) == (made.signature, True, 10, 7)
         assert made.signature != report.signature

@@ -17,7 +17,7 @@ from leftovers import ALPHA, NOOP, Ballot, Data, Leftovers, flip, value
 from paxos.offline import Recovery, StoppedNode, make_cluster
 
 PARTS = 4
-SEEDS = int(os.environ.get("PAXOS_RECOVER_SEEDS", "100"))
+SEEDS = int(os.environ.get("PAXOS_RECOVER_SEEDS", "160"))
 
 
 class Node:
@@ -42,7 +42,7 @@ class Story:
         self.acknowledged = 0
         self.number = 0
         self.deaf: dict[int, range] = {}
-        for _ in range(self.dice.choice([1, 3, 6])):
+        for _ in range(self.dice.choice([2, 4, 9])):
             self.tenure()
         for node in self.nodes:
             self.old[node].close()
@@ -50,7 +50,7 @@ class Story:
     def tenure(self) -> None:
         """A master is elected, proposes, and is lost; it reaches some of the nodes, whose answers may be lost."""
         dice, nodes = self.dice, self.nodes
-        reached = dice.sample(sorted(nodes), dice.randint(self.quorum, self.count))
+        reached = dice.sample(sorted(nodes), dice.choice([self.quorum, dice.randint(self.quorum, self.count)]))
         master = reached[0]
         ballot = max(nodes[node].promised for node in reached)[0] + 1, master
         for node in reached:
@@ -84,11 +84,11 @@ class Story:
             if dice.random() < 0.1:
                 # Writes are cut, and damaged, as a whole: the log is to have several.
                 self.old[dice.choice(reached)].store.flush()
-            if dice.random() < 0.02:
+            if dice.random() < 0.05:
                 return
 
     def propose(self, instance: int, ballot: Ballot, data: Data, reached: list[int]) -> None:
-        loss = self.dice.choice([0, 0, 0.2, 0.6])
+        loss = self.dice.choice([0, 0, 0.2, 0.6, 1])
         for node in reached:
             if instance in self.deaf.get(node, ()) or self.nodes[node].accepted.get(instance, ((0, 0),))[0] == ballot:
                 continue
@@ -162,7 +162,7 @@ def check(story: Story, path: Path, seen: Counter[str]) -> None:
     with Recovery(old.dirs(*left)) as recovery:
         report = recovery.report
         kept = dict(recovery.values())
-        if dice.random() < 0.1 and report.certainly_lost is None:
+        if dice.random() < 0.1 and report.certainly_lost is None and report.kept:
             made = make_cluster(recovery, path / "new", [1, 2][: dice.randint(1, 2)])
             with StoppedNode(made.directories[1]) as node:
                 system = node.system()

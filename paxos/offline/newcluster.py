@@ -12,7 +12,6 @@ import json
 import os
 import secrets
 import shutil
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +23,15 @@ from paxos.checkpoint import CheckpointStore
 from paxos.errors import ConfigError, DirectoryInUse, RecoveryRefused, StorageError
 from paxos.manifest import Manifest
 from paxos.offline.log import Progress, StoppedNode, silent
-from paxos.offline.records import incarnation_text
+from paxos.offline.records import (
+    ballot_bytes,
+    base_bytes,
+    formation_bytes,
+    incarnation_text,
+    learn_bytes,
+    membership_bytes,
+    watermark_bytes,
+)
 from paxos.offline.recover import Recovery
 from paxos.offline.survivors import chain_next
 from paxos.offline.verify import verify
@@ -38,15 +45,6 @@ FLUSH: Final = 1 << 20
 ALPHA: Final = 64
 MAX_MEMBERS: Final = 31
 FORMATION, FORMED, PROMISE, LEARN, WATERMARK, BASE = 3, 4, 5, 7, 8, 9
-
-_BALLOT: Final = struct.Struct("<QQQII")
-_WATERMARK: Final = struct.Struct("<QII")
-_VALUE: Final = struct.Struct("<IIII")
-_FORM: Final = struct.Struct("<QQII")
-_MEMBER: Final = struct.Struct("<IIQQ")
-_BASE: Final = struct.Struct("<II")
-_MEMBERSHIP: Final = struct.Struct("<II")
-_ROW: Final = struct.Struct("<IIQQQ")
 
 Incarnations = dict[int, tuple[int, int]]
 
@@ -101,6 +99,11 @@ def make_cluster(
     :raises StorageError: the disk has no room, or failed. What was written is removed then, and by an interrupt, too.
     """
     place = check_place(recovery, to, nodes)
+    if recovery.report.kept == 0:
+        raise RecoveryRefused(
+            "nothing would be kept: a new cluster of that is an empty one. Start nodes with empty directories, or find "
+            "more of the old ones"
+        )
     if (lost := recovery.report.certainly_lost) is not None and not accept_loss:
         raise RecoveryRefused(
             f"instances {lost[0]} to {lost[1] - 1} were chosen, and their values are in none of these directories: a "
@@ -216,7 +219,7 @@ class _Maker:
                 logs[node] = log
                 # A ballot of nobody: the first election goes above it. And with it this is no empty log, which could form a
                 # cluster of nothing if it were started as it is.
-                log.append(PROMISE, 0, 0, self._promise())
+                log.append(PROMISE, 0, 0, ballot_bytes(self.report.round))
                 log.flush()
             incarnations = {node: (log.incarnation_hi, log.incarnation_lo) for node, log in logs.items()}
             self._checkpoint(logs, incarnations)
@@ -232,15 +235,16 @@ class _Maker:
             self.chain,
         )
 
-    def _promise(self) -> bytes:
-        return _BALLOT.pack(self.report.round, 0, 0, 0, 0)
-
     def _membership(self, incarnations: Incarnations) -> bytes:
-        """Of the new cluster, as the core writes it. Version 0: changes that the old one chose name incarnations which are
-        none of these, so replayed they are void. (A number in this head that may never go back is to be carried on:
-        ``recover.carried_on``.)"""
-        rows = b"".join(_ROW.pack(node, 0, *incarnations[node], 0) for node in self.nodes)
-        return _MEMBERSHIP.pack(0, len(self.nodes)) + rows
+        """Of the new cluster, with what else the system state has in that place.
+
+        Version 0: changes that the old cluster chose name incarnations which are none of these, so replayed they are void.
+
+        THE ONE PLACE where a mastership version is to be carried on, as the head of the membership has one: as the one found
+        in the old logs, through ``recover.carried_on``, and as told up to ``self.report.kept``, so that takeovers which are
+        replayed do not count.
+        """
+        return membership_bytes(0, incarnations)
 
     def _checkpoint(self, logs: dict[int, LogStore], incarnations: Incarnations) -> None:
         """The checkpoint under the new signature, its pieces as they are."""
@@ -263,14 +267,13 @@ class _Maker:
 
     def _values(self, logs: dict[int, LogStore], incarnations: Incarnations) -> None:
         first, end = self.report.checkpoint, self.report.kept
-        base = self._promise() + _BASE.pack(self.chain, 1) + self._membership(incarnations)
+        # At instance 0, too: it is what the system state of the new cluster begins with.
+        base = base_bytes(ballot_bytes(self.report.round), self.chain, self._membership(incarnations))
         for log in logs.values():
-            if first:
-                log.append(BASE, 0, first, base)
+            log.append(BASE, 0, first, base)
         size = 0
         for instance, data in self.recovery.values():
-            kind, count, body = data
-            record = _WATERMARK.pack(instance, self.chain, 0) + _VALUE.pack(len(body), count, kind, 0) + body
+            record = learn_bytes(instance, self.chain, *data)
             for log in logs.values():
                 log.append(LEARN, 0, instance, record)
             self.chain = chain_next(self.chain, instance, data)
@@ -284,16 +287,14 @@ class _Maker:
 
     def _form(self, logs: dict[int, LogStore], incarnations: Incarnations) -> None:
         """Makes logs of a cluster of them."""
-        high, low = int.from_bytes(self.signature[:8], "big"), int.from_bytes(self.signature[8:], "big")
-        form = _FORM.pack(high, low, ALPHA, len(self.nodes))
-        form += b"".join(_MEMBER.pack(node, 0, *incarnations[node]) for node in self.nodes)
+        form = formation_bytes(self.signature, ALPHA, incarnations)
         for log in logs.values():
             log.append(FORMATION, 0, 0, form)
             log.append(FORMED, 0, 0, b"")
             log.flush()
         for log in logs.values():
             # Of the last write of a log nobody can tell whether it was there: so that is one that nobody would miss.
-            log.append(WATERMARK, 0, 0, _WATERMARK.pack(self.report.kept, self.chain, 0))
+            log.append(WATERMARK, 0, 0, watermark_bytes(self.report.kept, self.chain))
             log.flush()
 
     @staticmethod

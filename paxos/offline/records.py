@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -163,3 +163,40 @@ def membership_rows(data: bytes) -> tuple[int, list[dict[str, Any]]]:
         node, _, high, low, since = _ROW.unpack_from(data, _MEMBERSHIP.size + index * _ROW.size)
         rows.append({"node": node, "incarnation": incarnation_text(high, low), "since": since})
     return version, rows
+
+
+# -- written: the bodies of a new cluster's log (see newcluster.py), as the decoders above take them apart
+
+
+def ballot_bytes(round_: int, node: int = 0, incarnation: tuple[int, int] = (0, 0)) -> bytes:
+    """A ballot; without a node it is nobody's."""
+    return _BALLOT.pack(round_, *incarnation, node, 0)
+
+
+def formation_bytes(signature: bytes, alpha: int, members: Mapping[int, tuple[int, int]]) -> bytes:
+    """The body of a FORMATION; ``members``: incarnations by node id."""
+    high, low = int.from_bytes(signature[:8], "big"), int.from_bytes(signature[8:], "big")
+    rows = (_MEMBER.pack(node, 0, *incarnation) for node, incarnation in sorted(members.items()))
+    return _FORMATION.pack(high, low, alpha, len(members)) + b"".join(rows)
+
+
+def membership_bytes(version: int, members: Mapping[int, tuple[int, int]]) -> bytes:
+    """A membership as it stands in a BASE and in the manifest of a checkpoint; the votes of all members count from instance 0
+    on."""
+    rows = (_ROW.pack(node, 0, *incarnation, 0) for node, incarnation in sorted(members.items()))
+    return _MEMBERSHIP.pack(version, len(members)) + b"".join(rows)
+
+
+def base_bytes(promised: bytes, chain: int, membership: bytes) -> bytes:
+    """The body of a BASE, in the log of a member."""
+    return promised + _BASE.pack(chain, 1) + membership
+
+
+def watermark_bytes(chosen: int, chain: int) -> bytes:
+    """The body of a WATERMARK."""
+    return _WATERMARK.pack(chosen, chain, 0)
+
+
+def learn_bytes(instance: int, chain: int, kind: int, count: int, data: bytes) -> bytes:
+    """The body of a LEARN; ``chain`` is the checksum before the instance."""
+    return watermark_bytes(instance, chain) + _VALUE.pack(len(data), count, kind, 0) + data

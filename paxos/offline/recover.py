@@ -32,6 +32,7 @@ from typing import Any, Final, Self
 from paxos.checkpoint import CheckpointStore
 from paxos.errors import ConfigError, DamagedCheckpoint, RecoveryRefused
 from paxos.offline.log import Progress, silent
+from paxos.offline.records import KINDS
 from paxos.offline.survivors import Ballot, Checkpoint, Data, Run, Survivor, survivors_of
 
 __all__ = ["Found", "Member", "Recovery", "RecoveryReport", "Source"]
@@ -40,7 +41,6 @@ __all__ = ["Found", "Member", "Recovery", "RecoveryReport", "Source"]
 LEAP: Final = 1 << 32
 ALPHA: Final = 64
 RECORD: Final = 72  # bytes of a LEARN without its value, in the log
-KIND_NAMES: Final = {0: "no-op", 1: "batch", 2: "change"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,7 +405,7 @@ class Recovery:
             holder = by[ballot][0]
             kind, count, data = holder.data(holder.slots[instance].index)
             found = Found(
-                instance, ballot[0], ballot[1], sorted({s.id for s in by[ballot]}), KIND_NAMES[kind], count, len(data)
+                instance, ballot[0], ballot[1], sorted({s.id for s in by[ballot]}), KINDS[kind], count, len(data)
             )
             if ends:
                 report.dropped.append(found)
@@ -443,8 +443,8 @@ class Recovery:
 def carried_on(highest: int) -> int:
     """The round that a new cluster's ballots are above.
 
-    THE ONE PLACE for numbers of which none may ever come twice: what is made of the highest one found here, though the nodes
-    that are lost may have gone further. A mastership version in the system state is to be carried on in the same way.
+    So for every number of which none may ever come twice: this is made of the highest one found here, since the nodes that are
+    lost may have gone further. A mastership version in the system state is one (see ``_membership`` in newcluster.py).
     """
     return highest + LEAP
 
