@@ -527,6 +527,30 @@ def test_what_is_broken_off_leaves_nothing(tmp_path: Path, error: type[BaseExcep
             assert not (tmp_path / "new.unfinished").exists()
 
 
+def test_what_could_not_be_removed_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as there is something of it, it is known to be of this command."""
+    old = Leftovers(tmp_path, 3)
+    old.choose(3)
+    old.close()
+    calls = [0]
+
+    def fails_at_last(path: Path) -> None:
+        calls[0] += 1
+        if calls[0] == 9:
+            raise OSError(5, "Input/output error", str(path))
+        remove(path)
+
+    remove = shutil.rmtree
+    progress, _ = stopping(1, KeyboardInterrupt)
+    with Recovery(old.dirs(2)) as recovery:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("paxos.offline.newcluster.shutil.rmtree", fails_at_last)
+            make_cluster(recovery, tmp_path / "new", range(1, 10), progress=progress)
+        assert len(list((tmp_path / "new.unfinished").iterdir())) == 2
+        make_cluster(recovery, tmp_path / "new", [1])
+    assert not (tmp_path / "new.unfinished").exists()
+
+
 def test_two_at_one_place(tmp_path: Path) -> None:
     old = Leftovers(tmp_path, 3)
     old.choose(3)
