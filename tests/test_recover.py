@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from leftovers import ALPHA, NOOP, SEGMENT, Data, Leftovers, OldLog, chain_behind, digest, flip, value
-from paxos import ConfigError, DirectoryInUse, RecoveryRefused, StorageError
+from paxos import ConfigError, DamagedLog, DirectoryInUse, RecoveryRefused, StorageError
 from paxos._distrust import mark
-from paxos._folder import Folder
+from paxos._folder import Folder, damage
 from paxos._segments import LogStore
 from paxos.checkpoint import CheckpointStore
 from paxos.cli import main
@@ -211,6 +211,8 @@ def test_a_log_that_was_set_aside_serves_too(tmp_path: Path) -> None:
     assert (without.certain, without.kept) == (3, 5)
     assert kept(*old.dirs(1, 2), quarantined=False)[4] == value("of 1")
     refused("is part of another directory", *old.dirs(1, 2), place, error=ConfigError)
+    with Recovery([old.dirs(1)[0], place]) as recovery, pytest.raises(ConfigError, match="lie in one another"):
+        make_cluster(recovery, tmp_path / "2" / "new", [1])
 
 
 # -- checkpoints
@@ -413,6 +415,17 @@ def test_a_running_node_is_refused_and_one_that_is_looked_at_does_not_start(tmp_
     LogStore(tmp_path / "1", 1).close()
 
 
+def test_a_disk_that_cannot_read_is_to_be_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = Leftovers(tmp_path, 3)
+    old.close()
+
+    def unreadable(*arguments: object) -> None:
+        raise DamagedLog(damage("segment", 4096, "the disk cannot read it"))
+
+    monkeypatch.setattr(StoppedNode, "read", unreadable)
+    refused("the disk cannot read it.*name the copy", *old.dirs(2))
+
+
 def test_a_log_of_which_nothing_is_legible_is_named(tmp_path: Path) -> None:
     old = Leftovers(tmp_path, 3)
     old.choose(3)
@@ -543,9 +556,10 @@ def test_what_could_not_be_removed_is_removed_by_the_next(tmp_path: Path, monkey
     remove = shutil.rmtree
     progress, _ = stopping(1, KeyboardInterrupt)
     with Recovery(old.dirs(2)) as recovery:
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patch:
             patch.setattr("paxos.offline.newcluster.shutil.rmtree", fails_at_last)
-            make_cluster(recovery, tmp_path / "new", range(1, 10), progress=progress)
+            with pytest.raises(KeyboardInterrupt):
+                make_cluster(recovery, tmp_path / "new", range(1, 10), progress=progress)
         assert len(list((tmp_path / "new.unfinished").iterdir())) == 2
         make_cluster(recovery, tmp_path / "new", [1])
     assert not (tmp_path / "new.unfinished").exists()

@@ -115,8 +115,7 @@ def _lines(report: RecoveryReport) -> Iterator[str]:
     if report.dropped:
         yield (
             f"NOT KEPT      {len(report.dropped)} instances that were accepted: they stand behind instance "
-            f"{report.kept}, of which "
-            "nothing was found"
+            f"{report.kept}, of which nothing was found"
         )
         yield from _instances(report.dropped)
     yield from _losses(report)
@@ -134,8 +133,7 @@ def _losses(report: RecoveryReport) -> Iterator[str]:
     else:
         yield (
             f"MAY BE LOST   any instance from {report.certain} on, without an upper bound: nodes {lost} are a majority "
-            "by themselves, "
-            "and what they chose with nobody else's help nobody here has seen"
+            "by themselves, and what they chose with nobody else's help nobody here has seen"
         )
 
 
@@ -164,6 +162,5 @@ def _made(made: NewCluster, nodes: tuple[int, ...]) -> Iterator[str]:
     yield (
         "Move each directory to its machine, never copy one twice, and start each node with its id and all "
         f"{len(nodes)} addresses.\nSet the old directories aside. A node of the old cluster that is started all the same "
-        "is refused by "
-        "the new ones;\ntogether old nodes could still serve clients that reach them."
+        "is refused by the new ones;\ntogether old nodes could still serve clients that reach them."
     )

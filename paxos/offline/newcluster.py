@@ -69,7 +69,7 @@ def check_place(recovery: Recovery, to: str | os.PathLike[str], nodes: Sequence[
     if wrong := [node for node in nodes if not 1 <= node <= 0xFFFFFFFE]:
         raise ConfigError(f"node id {wrong[0]}: ids are from 1 to {0xFFFFFFFE}")
     place = Path(os.path.realpath(to))
-    for directory in recovery.directories:
+    for directory in recovery.places:
         if place == directory or directory in place.parents or place in directory.parents:
             raise ConfigError(
                 f"{place} and {directory} lie in one another: name a place for the new directories beside "
@@ -107,10 +107,8 @@ def make_cluster(
     if (lost := recovery.report.certainly_lost) is not None and not accept_loss:
         raise RecoveryRefused(
             f"instances {lost[0]} to {lost[1] - 1} were chosen, and their values are in none of these directories: a "
-            "checkpoint, or the "
-            "log between, is missing. Name the directory or backup that has them; if there is none, say that this loss "
-            "is accepted "
-            "(--accept-loss)"
+            "checkpoint, or the log between, is missing. Name the directory or backup that has them; if there is none, "
+            "say that this loss is accepted (--accept-loss)"
         )
     try:
         with _aside(place) as folder:

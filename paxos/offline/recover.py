@@ -133,7 +133,7 @@ class Recovery:
 
     :raises RecoveryRefused: no new cluster may be made of these. :raises ConfigError: a directory is none of a node, or
     named twice.
-    :raises DirectoryInUse: a node runs on one. :raises DamagedLog: the disk cannot read a segment.
+    :raises DirectoryInUse: a node runs on one.
     """
 
     def __init__(
@@ -169,6 +169,11 @@ class Recovery:
     def close(self) -> None:
         """Lets the directories go. May be called again."""
         self._stack.close()
+
+    @property
+    def places(self) -> set[Path]:
+        """The data directories, also those of which a log in quarantine/ was named."""
+        return {*self.directories, *(Path(os.path.realpath(survivor.log.path)) for survivor in self.survivors)}
 
     @property
     def segment_size(self) -> int:
@@ -235,8 +240,7 @@ class Recovery:
         if newest is None:
             raise RecoveryRefused(
                 "no log here tells who the members of the cluster were, so nothing can be said of what may be lost. Name "
-                "a directory "
-                "whose log is whole as far as its formation record; paxos log shows that"
+                "a directory whose log is whole as far as its formation record; paxos log shows that"
             )
         return newest.system.members
 
@@ -296,10 +300,8 @@ class Recovery:
         if len(counting) >= quorum:
             raise RecoveryRefused(
                 f"a majority is here: of {len(members)} members the logs of nodes "
-                f"{', '.join(map(str, sorted(counting)))} are undamaged. "
-                "Nothing is lost: start them, and start each lost node with its id and an empty directory. This command "
-                "is for a "
-                "cluster that has lost its majority for good"
+                f"{', '.join(map(str, sorted(counting)))} are undamaged. Nothing is lost: start them, and start each lost "
+                "node with its id and an empty directory. This command is for a cluster that has lost its majority for good"
             )
         report = RecoveryReport(
             signature, members, quorum, [self._source(survivor, survivor in counting.values()) for survivor in self.survivors],
@@ -380,8 +382,7 @@ class Recovery:
             damaged = f" ({'; '.join(report.damaged_checkpoints)})" if report.damaged_checkpoints else ""
             raise RecoveryRefused(
                 f"there is nothing to begin with: no checkpoint here verifies{damaged}, and every log that is left "
-                "begins above "
-                "instance 0. Name the directory, or the backup, that has a checkpoint"
+                "begins above instance 0. Name the directory, or the backup, that has a checkpoint"
             )
         report.certain = report.kept = at
         if at < report.known_chosen:
@@ -468,6 +469,5 @@ def _differ(one: Run, other: Run) -> str | None:
 def _contradiction(one: str, other: str, where: str) -> RecoveryRefused:
     return RecoveryRefused(
         f"{one} and {other} contradict one another {where}: what one of them calls chosen was not. Nobody can tell here "
-        "which. Look at "
-        "both (paxos log --instance), and leave the wrong one out (a log in quarantine/: with --no-quarantine)"
+        "which. Look at both (paxos log --instance), and leave the wrong one out (a log in quarantine/: with --no-quarantine)"
     )

@@ -20,7 +20,7 @@ from paxos._distrust import distrusted
 from paxos._files import Files
 from paxos._folder import StoppedFolder
 from paxos.checkpoint import CheckpointStore
-from paxos.errors import ConfigError, RecoveryRefused
+from paxos.errors import ConfigError, DamagedLog, RecoveryRefused
 from paxos.manifest import Manifest
 from paxos.offline.log import Progress, StoppedNode, System, silent
 from paxos.offline.records import KINDS, Record
@@ -231,8 +231,14 @@ class Survivor:
                 yield change["node"], change["old"]
 
     def read(self, progress: Progress = silent) -> None:
-        """Reads all of it. RecoveryRefused where a later version has written it."""
-        found = self.log.read(progress)
+        """Reads all of it. RecoveryRefused where a later version has written it, or the disk cannot read it."""
+        try:
+            found = self.log.read(progress)
+        except DamagedLog as error:
+            raise RecoveryRefused(
+                f"{error}. Copy what can be read of this directory to another disk (ddrescue fills the rest with zeros), and "
+                "name the copy: what stands before the damage serves"
+            ) from error
         if found.outcome == "empty":
             self.state = "empty"
             self._beside()
@@ -276,8 +282,8 @@ class Survivor:
                 # Both are right, or neither is to be believed.
                 raise RecoveryRefused(
                     f"{self.path}: a start would find {system.chosen} instances chosen, chain checksum "
-                    f"{system.chain:08x}; this "
-                    f"tool finds {end[0]}, {end[1]:08x}. That is a bug of this tool: please report it"
+                    f"{system.chain:08x}; this tool finds {end[0]}, {end[1]:08x}. That is a bug of this tool: please report "
+                    "it"
                 )
 
     def _contradicts(self, record: Record) -> None:
@@ -335,8 +341,7 @@ def survivors_of(directory: Path, stack: ExitStack, quarantined: bool) -> Iterat
         except NotADirectoryError:
             raise ConfigError(
                 f"{directory} is no data directory of a node: there is no log/ in it. Name the directory that the node "
-                "was given "
-                "(--data, or the path of Node.open), or a log in its quarantine/"
+                "was given (--data, or the path of Node.open), or a log in its quarantine/"
             ) from None
         stack.callback(folder.close)
         log = StoppedNode(folder)
