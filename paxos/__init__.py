@@ -27,9 +27,10 @@ from paxos.errors import (
     ValueTooLarge,
     WrongDirectory,
 )
-from paxos.group import NodeStatus
+from paxos.mastership import Master
 from paxos.node import Node
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
+from paxos.status import NodeStatus
 from paxos.sync import SyncNode
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "DirectoryInUse",
     "DiskFull",
     "Diverged",
+    "Master",
     "Node",
     "NodeClosed",
     "NodeStatus",
