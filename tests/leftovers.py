@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from paxos._codec import checksum
-from paxos._core import encode_chunk
 from paxos._segments import LogStore
+from paxos._stepping import encode_chunk
 from paxos.checkpoint import CheckpointStore
 from paxos.manifest import Manifest
 
@@ -111,7 +111,7 @@ class OldLog:
 
     def _membership(self) -> bytes:
         rows = b"".join(struct.pack("<IIQQQ", node, 0, *inc, 0) for node, inc in sorted(self.incarnations.items()))
-        return struct.pack("<II", 0, len(self.incarnations)) + rows
+        return struct.pack("<IIQQQII", 0, len(self.incarnations), 0, 0, 0, 0, 0) + rows
 
     def base(self, first: int, ballot: Ballot) -> None:
         """The log begins here from now on; what is below is in a checkpoint. It knows that much, if not more."""

@@ -68,11 +68,16 @@ def test_a_cluster_goes_on_and_its_old_nodes_are_kept_out(tmp_path: Path, caplog
         before = digest(tmp_path / "old")
         with Recovery([tmp_path / "old" / "2"]) as recovery:
             make_cluster(recovery, tmp_path / "new", [1, 2, 3])
+            older = max(survivor.system.mastership for survivor in recovery.survivors)
+        assert older > 0
         assert digest(tmp_path / "old") == before
         async with started(tmp_path / "new", addresses, [2, 3]) as nodes:
             for node in nodes.values():
                 await node.wait_ready(DEADLINE)
             assert await nodes[3].propose(b"more") == 50
+            # A fencing token of the old cluster is never given out again, whatever its lost nodes did.
+            _, version = nodes[3]._engine.status()["mastership"]
+            assert version > older + (1 << 32)
             # The lost node 1 comes back after all: with the address that it had, which is that of the new one.
             async with started(tmp_path / "old", addresses, [1]) as old:
                 await until(

@@ -238,11 +238,12 @@ class _Maker:
 
         Version 0: changes that the old cluster chose name incarnations which are none of these, so replayed they are void.
 
-        THE ONE PLACE where a mastership version is to be carried on, as the head of the membership has one: as the one found
-        in the old logs, through ``recover.carried_on``, and as told up to ``self.report.kept``, so that takeovers which are
-        replayed do not count.
+        The mastership version is carried on from the highest one found. It stands for all that is kept, so the takeovers in
+        there are not counted again when they are replayed.
         """
-        return membership_bytes(0, incarnations)
+        return membership_bytes(
+            0, incarnations, mastership=self.report.mastership, mastered=self.report.kept, lease=self.recovery.lease
+        )
 
     def _checkpoint(self, logs: dict[int, LogStore], incarnations: Incarnations) -> None:
         """The checkpoint under the new signature, its pieces as they are."""

@@ -32,7 +32,7 @@ from typing import Any, Final, Self
 from paxos.checkpoint import CheckpointStore
 from paxos.errors import ConfigError, DamagedCheckpoint, RecoveryRefused
 from paxos.offline.log import Progress, silent
-from paxos.offline.records import KINDS
+from paxos.offline.records import KINDS, mastership_of
 from paxos.offline.survivors import Ballot, Checkpoint, Data, Run, Survivor, survivors_of
 
 __all__ = ["Found", "Member", "Recovery", "RecoveryReport", "Source"]
@@ -117,6 +117,8 @@ class RecoveryReport:
     bound; None: nothing that was acknowledged is lost."""
     round: int = 0
     """The new cluster's ballots are above this round."""
+    mastership: int = 0
+    """The new cluster's mastership versions are above this one."""
     bytes: int = 0
     """Of the values to be written, and of the checkpoint: what one new directory takes, roughly."""
 
@@ -315,6 +317,7 @@ class Recovery:
         elif report.certainly_lost is not None:
             report.may_be_lost_from = report.kept
         report.round = carried_on(self._rounds())
+        report.mastership = carried_on(self._masterships())
         return report
 
     def _member(self, row: dict[str, Any], counts: bool) -> Member:
@@ -434,6 +437,16 @@ class Recovery:
                     first.path, other.path, f"in what they accepted under one ballot at instance {instance}"
                 )
 
+    def _masterships(self) -> int:
+        """The highest version of a mastership found."""
+        heads = [checkpoint.manifest.membership for survivor in self.survivors for checkpoint in survivor.checkpoints]
+        return max([s.system.mastership for s in self.survivors] + [mastership_of(head) for head in heads])
+
+    @property
+    def lease(self) -> int:
+        """How long leases are (ns) as whoever knows most has it."""
+        return max(self.survivors, key=lambda survivor: survivor.system.chosen).system.lease
+
     def _rounds(self) -> int:
         """The highest round of any ballot found."""
         rounds = [slot.ballot[0] for survivor in self.survivors for slot in survivor.slots.values()]
@@ -444,8 +457,8 @@ class Recovery:
 def carried_on(highest: int) -> int:
     """The round that a new cluster's ballots are above.
 
-    So for every number of which none may ever come twice: this is made of the highest one found here, since the nodes that are
-    lost may have gone further. A mastership version in the system state is one (see ``_membership`` in newcluster.py).
+    So for every number of which none may ever come twice, also the version of a mastership: this is made of the highest one
+    found here, since the nodes that are lost may have gone further.
     """
     return highest + LEAP
 
