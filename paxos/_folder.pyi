@@ -42,4 +42,9 @@ class Folder:
 class StoppedFolder(Folder):
     """The data directory of a stopped node, to be looked at. ``open()`` makes nothing and takes part in the lock, so that no node
     starts here meanwhile; DirectoryInUse where one runs, NotADirectoryError where there is no ``log/``. What would change
-    something is a PermissionError, and files() a FileNotFoundError where there are no checkpoints."""
+    something is a PermissionError, and files() a FileNotFoundError where there are no checkpoints.
+
+    ``log``: where the segments lie, if they are those of a log that was set aside.
+    """
+
+    def __init__(self, path: str, log: str | None = None) -> None: ...

@@ -214,7 +214,12 @@ cdef class Folder:
 @cython.final
 cdef class StoppedFolder(Folder):
     """The data directory of a node that is stopped, to be looked at: nothing in it is made or changed. While it is open no node starts
-    here."""
+    here. ``log``: where the segments lie, if they are those of a log that was set aside."""
+
+    def __init__(self, path, log=None):
+        Folder.__init__(self, path)
+        if log is not None:
+            self.log = os.path.abspath(os.fspath(log))
 
     def open(self):
         """Takes part in the lock, where there is one. :class:`~paxos.errors.DirectoryInUse` where a process holds it."""

@@ -20,6 +20,7 @@ __all__ = [
     "Overloaded",
     "PartialOutcome",
     "PaxosError",
+    "RecoveryRefused",
     "Refused",
     "StateMachineFailed",
     "StorageError",
@@ -106,6 +107,10 @@ class DirectoryInUse(StorageError):
 
 class WrongDirectory(StorageError):
     """The data directory belongs to another node."""
+
+
+class RecoveryRefused(StorageError):
+    """From these directories no new cluster can, or may, be made. Nothing was changed; the message says why, and what to do."""
 
 
 class CheckpointFailed(PaxosError):

@@ -22,6 +22,7 @@ Examples:
   paxos verify /var/lib/paxos        # of a node that is stopped
   paxos log /var/lib/paxos
   paxos checkpoint 10.0.0.1:6379
+  paxos recover /mnt/old2            # of a cluster that lost its majority for good: what is left, and what may be lost
 """
 
 RECORD_TYPES = ["write", "identity", "formation", "formed", "promise", "accept", "learn", "watermark", "base"]
@@ -285,6 +286,65 @@ def checkpoint(address: tuple[str, int], timeout: float, as_json: bool) -> None:
     from . import loops
 
     loops.run(module.run(module.CheckpointOptions(address, timeout, as_json)))
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  paxos recover /mnt/old2                                                  # only looks, and says what may be lost
+  paxos recover /mnt/old2 --new-cluster --to /srv/new                      # the same node ids; asks first
+  paxos recover /mnt/old2 /mnt/old4 --new-cluster --to /srv/new --nodes 1,2,3 --yes --json
+"""
+)
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True,
+                type=click.Path(exists=True, file_okay=False, path_type=Path))  # fmt: skip
+@click.option("--new-cluster", is_flag=True, help="Make the new cluster. Without it nothing is made: only the report.")
+@click.option("--to", metavar="DIR", type=click.Path(path_type=Path),
+              help="A new directory: DIR/ID becomes the data directory of each new node.")  # fmt: skip
+@click.option("--nodes", metavar="1,2,…", callback=lambda ctx, param, text: _parsed(_nodes)(ctx, param, text),
+              help="Ids of the new cluster's nodes; default: those of the old one.")  # fmt: skip
+@click.option("--no-quarantine", is_flag=True, help="Do not use the logs in the directories' quarantine/.")
+@click.option("--accept-loss", is_flag=True,
+              help="Go on though values that are known to be chosen are in none of the directories.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Only the report, whatever else is given.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else; --new-cluster wants --yes then."
+)
+def recover(
+    directories: tuple[Path, ...],
+    new_cluster: bool,
+    to: Path | None,
+    nodes: tuple[int, ...] | None,
+    no_quarantine: bool,
+    accept_loss: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Build a new cluster from the directories that are left of one which lost its majority for good.
+
+    DIR is the data directory of a stopped node, or a log in its quarantine/: give all that are left. They are only read. The
+    report says which instances are kept, and which may be lost; with --new-cluster new directories are made, of a new cluster
+    that old nodes cannot join. While a majority of undamaged nodes is left there is nothing to recover, and it refuses.
+
+    The exit status is 0 when the report was made, and the cluster if asked for; 1 when that cannot or must not be; 2 when DIR
+    cannot be looked at, as while a node runs on it.
+    """
+    from . import recover as module
+
+    if new_cluster and to is None:
+        raise click.UsageError("--new-cluster wants --to DIR: where to make the new directories")
+    if new_cluster and as_json and not (yes or dry_run):
+        raise click.UsageError("--new-cluster with --json wants --yes: look at the report first, without --new-cluster")
+    make = new_cluster and not dry_run
+    module.run(module.RecoverOptions(directories, to, nodes or (), make, yes, not no_quarantine, accept_loss, as_json))
+
+
+def _nodes(text: str) -> object:
+    from .recover import parse_nodes
+
+    return parse_nodes(text)
 
 
 def _parsed(parse: Callable[[str], object]) -> Callable[[click.Context, click.Parameter, str | None], object]:

@@ -1,7 +1,10 @@
-"""What a data directory holds while no node runs on it: log, checkpoints, what is wrong with either. Nothing is changed."""
+"""What data directories hold while no node runs on them: log, checkpoints, what is wrong with either, and what is left of a
+cluster that lost its majority. Nothing in them is changed."""
 
 from paxos.offline.log import Place, Segment, StoppedNode, System, Write
+from paxos.offline.newcluster import NewCluster, check_place, make_cluster
 from paxos.offline.records import TYPES, WITH_INSTANCE, Record, Value
+from paxos.offline.recover import Found, Member, Recovery, RecoveryReport, Source
 from paxos.offline.verify import Checked, Finding, Report, newest_checkpoint, verify
 
 __all__ = [
@@ -9,14 +12,22 @@ __all__ = [
     "WITH_INSTANCE",
     "Checked",
     "Finding",
+    "Found",
+    "Member",
+    "NewCluster",
     "Place",
     "Record",
+    "Recovery",
+    "RecoveryReport",
     "Report",
     "Segment",
+    "Source",
     "StoppedNode",
     "System",
     "Value",
     "Write",
+    "check_place",
+    "make_cluster",
     "newest_checkpoint",
     "verify",
 ]

@@ -78,6 +78,10 @@ class System:
     members: list[dict[str, Any]] = field(default_factory=list)
     """Now: node, incarnation, and the instance from which on its votes count."""
     membership_version: int = 0
+    mastership: int = 0
+    """How often a master has taken over, as far as is known chosen here."""
+    lease: int = 0
+    """Length of leases, ns; 0: there are none."""
     outsider: bool = False
     """Whether this incarnation is no member."""
     promised: tuple[int, int, str] | None = None
@@ -319,6 +323,7 @@ class StoppedNode:
         ]
         system.membership_version = state["version"]
         system.outsider = state["outsider"]
+        _, system.mastership, system.lease = state["mastership"]
         round_, node, high, low = state["promised"]
         system.promised = (round_, node, incarnation_text(high, low)) if round_ else None
         system.chosen, system.chain, system.first_kept = state["chosen"], state["chain"], state["first_kept"]

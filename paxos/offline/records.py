@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ TYPES: Final = {
 }
 #: Those that are about an instance.
 WITH_INSTANCE: Final = ("accept", "learn", "base")
-KINDS: Final = {0: "no-op", 1: "batch", 2: "change"}
+KINDS: Final = {0: "no-op", 1: "batch", 2: "change", 3: "master"}
 
 _BALLOT: Final = struct.Struct("<QQQII")
 _WATERMARK: Final = struct.Struct("<QII")
@@ -31,10 +31,11 @@ _IDENTITY: Final = struct.Struct("<QQII")
 _FORMATION: Final = struct.Struct("<QQII")
 _MEMBER: Final = struct.Struct("<IIQQ")
 _BASE: Final = struct.Struct("<II")
-_MEMBERSHIP: Final = struct.Struct("<II")
+_MEMBERSHIP: Final = struct.Struct("<IIQQQII")  # version, count, mastership, mastered, lease, master, zero
 _ROW: Final = struct.Struct("<IIQQQ")
 _CHUNK: Final = struct.Struct("<IIIIQII")
 _CHANGE: Final = struct.Struct("<IIQQQQ")
+_MASTER: Final = struct.Struct("<IIQQQ")
 
 
 def incarnation_text(high: int, low: int) -> str:
@@ -49,7 +50,8 @@ def ballot_text(round_: int, node: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What an instance holds. ``kind``: ``no-op``, ``batch`` of users' values, or ``change`` of the membership."""
+    """What an instance holds. ``kind``: ``no-op``, ``batch`` of users' values, ``change`` of the membership, or ``master``: one
+    has taken over, or leases have another length."""
 
     kind: str
     count: int
@@ -67,6 +69,11 @@ class Value:
                 yield origin, machine, self.data[at + 4 : at + 4 + length]
                 at += 4 + length
             at = end
+
+    def master(self) -> dict[str, Any]:
+        """Who has taken over, or ``takeover`` False: only the length of leases (ns) is another."""
+        node, takeover, high, low, lease = _MASTER.unpack(self.data)
+        return {"node": node, "takeover": bool(takeover), "incarnation": incarnation_text(high, low), "lease": lease}
 
     def change(self) -> dict[str, Any]:
         """Which incarnation takes whose place."""
@@ -157,9 +164,54 @@ def formation_fields(body: bytes) -> dict[str, Any]:
 
 def membership_rows(data: bytes) -> tuple[int, list[dict[str, Any]]]:
     """(version, rows) of a membership as bytes."""
-    version, count = _MEMBERSHIP.unpack_from(data)
+    version, count = _MEMBERSHIP.unpack_from(data)[:2]
     rows = []
     for index in range(count):
         node, _, high, low, since = _ROW.unpack_from(data, _MEMBERSHIP.size + index * _ROW.size)
         rows.append({"node": node, "incarnation": incarnation_text(high, low), "since": since})
     return version, rows
+
+
+# -- written: the bodies of a new cluster's log (see newcluster.py), as the decoders above take them apart
+
+
+def ballot_bytes(round_: int, node: int = 0, incarnation: tuple[int, int] = (0, 0)) -> bytes:
+    """A ballot; without a node it is nobody's."""
+    return _BALLOT.pack(round_, *incarnation, node, 0)
+
+
+def formation_bytes(signature: bytes, alpha: int, members: Mapping[int, tuple[int, int]]) -> bytes:
+    """The body of a FORMATION; ``members``: incarnations by node id."""
+    high, low = int.from_bytes(signature[:8], "big"), int.from_bytes(signature[8:], "big")
+    rows = (_MEMBER.pack(node, 0, *incarnation) for node, incarnation in sorted(members.items()))
+    return _FORMATION.pack(high, low, alpha, len(members)) + b"".join(rows)
+
+
+def mastership_of(membership: bytes) -> int:
+    """The version of the mastership that stands in the head of a membership."""
+    version: int = _MEMBERSHIP.unpack_from(membership)[2]
+    return version
+
+
+def membership_bytes(
+    version: int, members: Mapping[int, tuple[int, int]], *, mastership: int = 0, mastered: int = 0, lease: int = 0
+) -> bytes:
+    """A membership as it stands in a BASE and in the manifest of a checkpoint; the votes of all members count from instance 0
+    on."""
+    rows = (_ROW.pack(node, 0, *incarnation, 0) for node, incarnation in sorted(members.items()))
+    return _MEMBERSHIP.pack(version, len(members), mastership, mastered, lease, 0, 0) + b"".join(rows)
+
+
+def base_bytes(promised: bytes, chain: int, membership: bytes) -> bytes:
+    """The body of a BASE, in the log of a member."""
+    return promised + _BASE.pack(chain, 1) + membership
+
+
+def watermark_bytes(chosen: int, chain: int) -> bytes:
+    """The body of a WATERMARK."""
+    return _WATERMARK.pack(chosen, chain, 0)
+
+
+def learn_bytes(instance: int, chain: int, kind: int, count: int, data: bytes) -> bytes:
+    """The body of a LEARN; ``chain`` is the checksum before the instance."""
+    return watermark_bytes(instance, chain) + _VALUE.pack(len(data), count, kind, 0) + data
