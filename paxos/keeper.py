@@ -36,6 +36,8 @@ QUESTIONS: Final = (ASK, WANT_MANIFEST, WANT_PIECE)
 #: that failed to be made is.
 LOOK_EVERY: Final = 0.05
 FETCH_AGAIN: Final = 2.0
+#: ... until a checkpoint that did not verify is read again;
+READ_AGAIN: Final = 2.0
 #: ... and how many questions a master leaves it to the others to make one that somebody needs.
 MASTER_WAITS: Final = 2
 MAKE_AGAIN: Final = 60.0
@@ -102,7 +104,7 @@ class Keeper:
         self._foreign: Manifest | None = None
         self._making = False
         self._damaged: list[int] = []  # checkpoints that did not verify
-        self._removing: set[int] = set()
+        self._doubted: set[int] = set()  # ... just now, and are to be read again
         self._waiting: list[Made] = []
         self._made_at = engine.now()
         self._made_at_bytes = 0  # of the log, written since the start
@@ -234,7 +236,7 @@ class Keeper:
         return (
             self._engine.now() >= self._make_again_at
             and not self._making
-            and not self._removing
+            and not self._doubted
             and self._fetch is None
             and self._refusal() is None
         )
@@ -365,26 +367,50 @@ class Keeper:
 
     def spoiled(self, instance: int, why: str) -> bool:
         """A checkpoint does not verify any more: it is offered no longer, and another takes its place. False: that is known."""
-        if self._closed or instance in self._damaged or instance in self._removing:
+        if self._closed or instance in self._damaged or instance in self._doubted:
             return False
         self._alarms.sound("checkpoint-damaged", DAMAGED, instance, why, instance=instance)
         self._server.forget(instance)
-        self._removing.add(instance)
-        newest = instance == self.newest
-        if newest:
+        self._doubted.add(instance)
+        if instance == self.newest:
             self._newest = self._server.best
+        # Not removed at once: a disk may be unable to read for a moment, and this may be the only copy of what the log gave up.
+        self._background.later(READ_AGAIN, lambda: self._read_again(instance))
+        return True
 
-        def removed(_: None, error: BaseException | None) -> None:
-            self._removing.discard(instance)
+    def _read_again(self, instance: int) -> None:
+        """A checkpoint that did not verify does so now, or is removed and replaced."""
+        if self._closed:
+            return
+
+        def read() -> Manifest | None:
+            there = [manifest for manifest in self._store.list() if manifest.instance == instance]
+            try:
+                for manifest in there:
+                    self._store.verify(manifest)
+                    return manifest
+            except DamagedCheckpoint:
+                pass
+            if there or any(instance == damaged for damaged, _ in self._store.damaged):
+                self._store.remove(instance)
+            return None
+
+        def done(manifest: Manifest | None, error: BaseException | None) -> None:
+            self._doubted.discard(instance)
             if self._closed:
+                return
+            if manifest is not None:
+                logger.warning("the checkpoint of instance %d, read again, verifies: it stays", instance)
+                self._server.offer(manifest)
+                if instance > self.newest:
+                    self._newest = manifest
                 return
             if error is not None:
                 logger.error("the damaged checkpoint of instance %d could not be removed: %s", instance, error)
-            if newest and not self.stopped():
+            if self.newest < instance and not self.stopped():
                 self.make(lambda manifest, error: None, here=True)
 
-        self._background.run(lambda: self._store.remove(instance), removed)
-        return True
+        self._background.run(read, done)
 
     # -- fetching
 

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 import paxos
+from calls import Call, master_of
 from nodes import DEADLINE, until
 from paxos._recovery import recover
 from paxos._scrub import SegmentScrub
 from paxos._segments import LogStore
 from paxos.alarm import Alarms
 from paxos.errors import DamagedLog
+from paxos.manifest import Manifest
 from paxos.scrub import Scrub
 from paxos.testing._simdisk import MemoryDisk, SimFolder
 from paxos.testing.cluster import Cluster, Replica
@@ -270,6 +272,53 @@ def test_segments_that_are_recycled_under_the_scrub_are_no_damage() -> None:
             assert status.scrub_damage == 0
     finally:
         life.cluster.close()
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2, 3, 4, 5, 6, None])
+def test_a_checkpoint_that_could_not_be_read_for_a_moment_is_not_given_up(calls: int | None) -> None:
+    """Of three nodes one was away when a value was chosen, and one lost its disk: the value is in the checkpoint of the third and
+    nowhere else. A read of that failed, once; it was removed for another to be made, and the power failed ``calls`` calls to the
+    disk later. (Seed 6100223.)"""
+    life = Life()
+    cluster = life.cluster
+    try:
+        life.idle()
+        keeps = master_of(cluster)
+        away, lost = (replica for replica in cluster.replicas if replica is not keeps)
+        cluster.cut([away], [keeps, lost])
+        call = Call(keeps, b"add:k:1:")
+        assert cluster.run_until(call.done, 10)
+        assert call.error is None
+        group = keeps.group
+        assert group is not None
+        made = group.applied + 1
+        group.keeper.make(lambda manifest, error: None)
+        assert cluster.run_until(lambda: keeps.status()["first_kept"] == made, 10)
+        cluster.crash(lost)
+        cluster.world.wipe(lost.index)
+        store = group.keeper._store
+        read = store.piece
+
+        def piece(manifest: Manifest, entry: int, index: int) -> bytes:
+            store.piece = read  # type: ignore[method-assign]
+            cluster.world.disk(keeps.index, read_fails=True)
+            if calls is not None:
+                cluster.crash(keeps, power=True, within=calls)
+            return read(manifest, entry, index)
+
+        store.piece = piece  # type: ignore[method-assign]
+        cluster.run(5.0)
+        assert store.piece == read, "the scrub has come by"
+        if keeps.up:
+            assert (group.keeper.newest, group.keeper._server.newest) == (made, made), "it stays, and is offered again"
+            assert group.status().scrub_damage == 1
+            cluster.crash(keeps, power=True)
+        assert keeps.start()
+        assert lost.start()
+        cluster.world.heal()
+        assert cluster.run_until(lambda: all(map(cluster.world.votes, range(3))) and cluster.level(), 30)
+    finally:
+        cluster.close()
 
 
 # ---- real nodes ----
