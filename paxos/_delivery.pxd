@@ -4,6 +4,7 @@
 Who may touch what: fields below "mutex" only while holding it; below "engine" only the engine's thread; below "GIL"
 only a thread that holds the GIL. Nobody waits for the GIL, and nothing of Python runs, while the mutex is held."""
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from paxos._admission cimport Admission
 from paxos._types cimport Membership, Value
 
 cdef extern from "<pthread.h>" nogil:
@@ -68,6 +69,8 @@ cdef struct Order:
 cdef struct Ticket:                 # a submitted chunk whose fate Python has not been told
     uint64_t token
     uint64_t bytes
+    uint64_t weight                 # see _admission
+    int64_t at                      # when it was handed in
 
 cdef struct Wire:                   # which token travels under sequence number `seq`
     uint64_t seq
@@ -175,6 +178,7 @@ cdef struct Delivery:
     uint64_t oldest                 # every token below it is settled
     uint64_t pending_chunks
     uint64_t pending_bytes
+    Admission admission
     uint64_t max_pending
     uint64_t max_pending_bytes
     uint64_t max_value
@@ -226,6 +230,3 @@ cdef int64_t delivery_leased(Delivery *d) noexcept nogil
 cdef void delivery_poke(Delivery *d) noexcept nogil             # drain() is wanted, though nothing is there
 cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil
-
-# The values of an instance as Python sees them: [(state machine, [bytes, ...]), ...], adjacent chunks of one together.
-cdef list value_runs(Value *value, uint64_t instance)

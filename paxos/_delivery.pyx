@@ -15,9 +15,11 @@ from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcpy, memset, strlen
+from paxos._admission cimport admission_done, admission_refuses, admission_weight
+from paxos._values cimport chunk_head, chunk_values
 from paxos._types cimport CHUNK_WINDOW, VALUE_BATCH, ChunkHead, Value, life_of, value_new, value_ref, value_unref, xalloc, xrealloc, xzalloc
 
-from paxos.errors import Overloaded, StorageError, ValueTooLarge
+from paxos.errors import Overloaded, ValueTooLarge
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
@@ -385,6 +387,7 @@ cdef bint settle(Delivery *d, uint64_t token) noexcept:
     t.token = 0
     d.pending_chunks -= 1
     d.pending_bytes -= t.bytes
+    d.admission.waiting -= t.weight
     while d.oldest < d.next_token and d.tickets[d.oldest % CHUNK_WINDOW].token != d.oldest:
         d.oldest += 1
     return True
@@ -401,12 +404,19 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
     cdef ChunkHead *head
     cdef Submission *s
     cdef uint64_t token
+    cdef int64_t now, wait
     # A private list: the caller's may change in another thread, and lengths are summed before bytes are copied.
     cdef list items = list(values)
     if d.pending_chunks >= d.max_pending or d.next_token - d.oldest >= CHUNK_WINDOW - 1:
         raise Overloaded(f"{d.pending_chunks} proposals are waiting already: try again later, or propose less at once")
     if not items:
         raise ValueError("a chunk holds at least one value")
+    now = clock_now(&d.clock)
+    if d.pending_chunks:
+        wait = admission_refuses(&d.admission, now - d.tickets[d.oldest % CHUNK_WINDOW].at)
+        if wait:
+            raise Overloaded(f"a proposal made now would wait for about {wait / 1e9:.1f} s, which is longer than max_wait="
+                             f"{d.admission.max_wait / 1e9:g} s: try again later, or propose less", wait / 1e9)
     for i in range(len(items)):
         value = items[i]
         if not PyBytes_CheckExact(value):
@@ -439,6 +449,12 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
     head.life = life_of(d.inc_lo)
     d.tickets[token % CHUNK_WINDOW].token = token
     d.tickets[token % CHUNK_WINDOW].bytes = size
+    d.tickets[token % CHUNK_WINDOW].weight = admission_weight(<uint64_t>len(items), size)
+    d.tickets[token % CHUNK_WINDOW].at = now
+    if d.pending_chunks == 0:
+        d.admission.since = now     # (the time in which nothing was to be done counts for no rate)
+        d.admission.done = 0
+    d.admission.waiting += d.tickets[token % CHUNK_WINDOW].weight
     d.pending_chunks += 1
     d.pending_bytes += size
     lock(d)
@@ -529,52 +545,6 @@ cdef void delivery_status(Delivery *d, Status *status) noexcept nogil:
     unlock(d)
 
 
-cdef const uint8_t *chunk_values(const ChunkHead *head, const uint8_t *p, uint64_t instance, list values) except NULL:
-    """The entries of the chunk whose bytes are at p, appended to `values`; where the next chunk begins."""
-    cdef uint32_t left = head.size
-    cdef uint32_t length, i
-    for i in range(head.count):
-        if left < 4:
-            raise StorageError(f"a chunk of instance {instance} ends within an entry")
-        memcpy(&length, p, 4)
-        if length > left - 4:
-            raise StorageError(f"a chunk of instance {instance} ends within an entry")
-        values.append(PyBytes_FromStringAndSize(<const char *>p + 4, length))
-        p += 4 + <size_t>length
-        left -= 4 + length
-    return p + left
-
-
-cdef const uint8_t *chunk_head(ChunkHead *head, const uint8_t *p, const uint8_t *end, uint64_t instance) except NULL:
-    """The head of the chunk at p; where its bytes begin."""
-    if <size_t>(end - p) < sizeof(ChunkHead):
-        raise StorageError(f"the value of instance {instance} ends within a chunk")
-    memcpy(head, p, sizeof(ChunkHead))
-    p += sizeof(ChunkHead)
-    if head.size > <size_t>(end - p):
-        raise StorageError(f"the value of instance {instance} ends within a chunk")
-    return p
-
-
-cdef list value_runs(Value *value, uint64_t instance):
-    cdef list runs = []
-    cdef list values = None
-    cdef const uint8_t *p = value.data
-    cdef const uint8_t *end = p + value.size
-    cdef ChunkHead head
-    cdef uint32_t machine = 0
-    if value.kind != VALUE_BATCH:
-        return runs
-    while p < end:
-        p = chunk_head(&head, p, end, instance)
-        if values is None or machine != head.machine:
-            machine = head.machine
-            values = []
-            runs.append((machine, values))
-        p = chunk_values(&head, p, instance, values)
-    return runs
-
-
 cdef tuple decode(Delivery *d, const Event *e):
     """An instance as runs of values per state machine, and what of it this process had handed in."""
     cdef list runs = []
@@ -601,6 +571,7 @@ cdef tuple decode(Delivery *d, const Event *e):
         if head.origin == d.node and head.boot == d.boot and head.life == life_of(d.inc_lo):
             token = delivery_token(d, head.seq)
             if settle(d, token):
+                admission_done(&d.admission, clock_now(&d.clock), d.tickets[token % CHUNK_WINDOW].weight)
                 settled.append((token, len(runs) - 1, start, head.count))
     return (EVENT_CHOSEN, e.group, e.instance, e.a, runs, settled)
 

@@ -52,6 +52,7 @@ class Engine(Handle):
         log_hold: int = 0,
         quarantine: bool = True,
         priority: int = 1,
+        max_wait_ns: int = 0,
     ) -> None: ...
     def start(self, applied: int) -> int:
         """Starts the thread. ``applied``: the last instance that the state machine has, -1 for none; what follows it is

@@ -21,7 +21,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memmove, memset
 
 from paxos._codec cimport chain_next, value_check, value_copy
-from paxos._delivery cimport value_runs
+from paxos._values cimport value_runs
 from paxos._disk cimport DISK_DIRECT, disk_real
 from paxos._log cimport LOG_END, RECORD_HEAD, RecordRef, Segment, log_seed
 from paxos._recovery cimport (

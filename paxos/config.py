@@ -40,6 +40,9 @@ class Options:
     """Size of a log segment, a multiple of 4096; fixed when the data directory is made."""
     direct_io: bool = True
     """Write the log with O_DIRECT|O_DSYNC where the file system can; else with fdatasync."""
+    max_wait: float = 1.0
+    """A proposal that would wait longer than this, in seconds, is refused at once with ``Overloaded``, which says how long. What
+    is under way here and how fast it is done decide that. (0: none is refused for that reason.)"""
     max_pending: int = 16384
     """Proposals of this node that may be under way; more are refused with ``Overloaded``."""
     max_pending_bytes: int = 128 << 20
@@ -93,6 +96,7 @@ class Options:
         check("stuck_limit", 0.1, 86400)
         check("max_value", 1, 64 << 20)
         check("segment_bytes", 64 << 10, 1 << 30)
+        check("max_wait", 0, 3600)
         check("max_pending", 1, 65534)
         check("max_pending_bytes", 1, 1 << 40)
         check("log_budget", 4 * self.segment_bytes, 1 << 50)
@@ -145,6 +149,7 @@ class NodeOptions(TypedDict, total=False):
     max_value: int
     segment_bytes: int
     direct_io: bool
+    max_wait: float
     max_pending: int
     max_pending_bytes: int
     log_budget: int

@@ -42,7 +42,18 @@ class NotAvailable(Refused):
 
 
 class Overloaded(Refused):
-    """A queue is at its bound. Propose again later, or less."""
+    """A queue is at its bound, or would make one wait too long. Propose again later, or less.
+
+    ``expected_wait``: how long a proposal would have waited, in seconds, where that is the reason (option ``max_wait``);
+    else None.
+    """
+
+    def __init__(self, message: str = "", expected_wait: float | None = None) -> None:
+        super().__init__(message)
+        self.expected_wait = expected_wait
+
+    def __reduce__(self) -> tuple[type[Overloaded], tuple[str, float | None]]:
+        return type(self), (str(self), self.expected_wait)
 
 
 class DiskFull(Refused):
