@@ -26,9 +26,9 @@ from paxos.errors import (
     ValueTooLarge,
     WrongDirectory,
 )
-from paxos.group import NodeStatus
 from paxos.node import Node
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
+from paxos.status import NodeStatus
 from paxos.sync import SyncNode
 
 __version__ = "0.1.0"

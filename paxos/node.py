@@ -17,7 +17,7 @@ from paxos.background import Threads
 from paxos.checkpoint import CheckpointStore
 from paxos.config import NodeOptions, Options, parse_address, parse_cluster
 from paxos.errors import ConfigError, NodeClosed, NotAvailable
-from paxos.group import Group, NodeStatus
+from paxos.group import Group
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import WORK, make_maker
 from paxos.mirror import refuse_in_child
@@ -25,6 +25,7 @@ from paxos.reconcile import Reconcile
 from paxos.results import Results
 from paxos.scrub import Scrub
 from paxos.statemachine import StateMachineFactory
+from paxos.status import NodeStatus
 
 __all__ = ["Node", "open_group"]
 

@@ -14,9 +14,10 @@ from typing import Any, Self, Unpack
 from paxos._engine import Engine
 from paxos.config import NodeOptions, Options
 from paxos.errors import NodeClosed, NotAvailable
-from paxos.group import Group, NodeStatus
+from paxos.group import Group
 from paxos.node import open_group
 from paxos.statemachine import StateMachineFactory
+from paxos.status import NodeStatus
 
 __all__ = ["SyncNode"]
 
