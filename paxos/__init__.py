@@ -14,6 +14,7 @@ from paxos.errors import (
     DirectoryInUse,
     DiskFull,
     Diverged,
+    Fenced,
     NodeClosed,
     NotAvailable,
     OutcomeUnknown,
@@ -21,6 +22,8 @@ from paxos.errors import (
     PartialOutcome,
     PaxosError,
     Refused,
+    ResultNotKept,
+    SessionExpired,
     StateMachineFailed,
     StorageError,
     ValueTooLarge,
@@ -30,6 +33,7 @@ from paxos.node import Node
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
 from paxos.status import NodeStatus
 from paxos.sync import SyncNode
+from paxos.tokens import Outcome, Session, Token
 
 __version__ = "0.1.0"
 
@@ -42,22 +46,28 @@ __all__ = [
     "DirectoryInUse",
     "DiskFull",
     "Diverged",
+    "Fenced",
     "Node",
     "NodeClosed",
     "NodeStatus",
     "NotAvailable",
     "Options",
+    "Outcome",
     "OutcomeUnknown",
     "Overloaded",
     "PartialOutcome",
     "PaxosError",
     "Refused",
+    "ResultNotKept",
+    "Session",
+    "SessionExpired",
     "SnapshotReader",
     "SnapshotWriter",
     "StateMachine",
     "StateMachineFailed",
     "StorageError",
     "SyncNode",
+    "Token",
     "ValueTooLarge",
     "WrongDirectory",
     "parse_address",
