@@ -10,6 +10,7 @@ from typing import Final
 
 from paxos.testing.mutant import Mutant
 from paxos.testing.mutants_running import RUNNING
+from paxos.testing.mutants_sessions import SESSIONS
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -671,4 +672,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     # -- while it runs
     *RUNNING,
+    # -- rule 18
+    *SESSIONS,
 )
