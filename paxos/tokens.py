@@ -20,7 +20,6 @@ from paxos.errors import (
 )
 from paxos.sessions import (
     MAX_LIFETIME,
-    RESERVED,
     VALUE_HEAD,
     WINDOW,
     Answer,
@@ -200,8 +199,6 @@ def propose(group: Group, completion: Completion, value: bytes, token: Token, ti
             f"value of {len(value)} bytes is above the limit of {group.max_value - VALUE_HEAD} (option max_value, less "
             f"{VALUE_HEAD} bytes for the token)"
         )
-    if machine >= RESERVED:
-        raise ConfigError(f"there is no state machine {machine} in this group")
     record = pack_value(token.session, token.seq, token.acked, machine, value)
     group.submit_record(_Settling(completion, f"token {token}", _result), record, timeout, machine)
 

@@ -183,7 +183,12 @@ def test_what_is_acknowledged_is_forgotten_and_not_applied_again() -> None:
     assert group.one(s.pack_value(session, 3, 0, 0, b"3")).verdict is Verdict.ACKNOWLEDGED
     assert group.one(s.pack_fence(session, 3, 3)).verdict is Verdict.ACKNOWLEDGED
     assert group.one(s.pack_value(session, 4, 0, 0, b"4")).result == b"4 4"
-    assert group.values == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    # ... in one and the same instance, too: its result comes when the token is forgotten already.
+    answers = group.apply([(SESSIONS, [s.pack_value(session, 6, 5, 0, b"6"), s.pack_value(session, 7, 7, 0, b"7")])])[0]
+    assert [answer.result for answer in answers] == [b"6 6", b"7 7"]  # type: ignore[attr-defined]
+    ((_, _, _, acked, kept),) = group.table.decided()
+    assert (acked, sorted(kept)) == (7, [7])
+    assert group.values == [b"%d" % seq for seq in range(8)]
 
 
 def test_a_session_keeps_so_many_tokens_and_no_more() -> None:
@@ -215,6 +220,20 @@ def test_beyond_the_limits_the_session_that_was_not_used_for_longest_goes(monkey
     group.one(s.pack_close(d))
     group.apply([(SESSIONS, [s.pack_value(c, seq, 0, 0, b"c") for seq in (1, 2, 3)])])
     assert [id_ for id_, *_ in group.table.decided()] == [c]
+
+
+def test_what_is_acknowledged_or_closed_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s, "MAX_KEPT", 4)
+    group = Group()
+    idle, busy = group.open(), group.open()
+    group.one(s.pack_fence(idle, 0, 0))
+    for seq in range(20):
+        group.one(s.pack_value(busy, seq, max(seq - 1, 0), 0, b"x"))
+    for _ in range(5):
+        session = group.open()
+        group.one(s.pack_fence(session, 0, 0))
+        group.one(s.pack_close(session))
+    assert [id_ for id_, *_ in group.table.decided()] == [idle, busy]
 
 
 def test_opening_clears_what_has_expired() -> None:

@@ -132,6 +132,34 @@ def test_a_token_outlives_all_nodes(tmp_path: Path, how: str) -> None:
     asyncio.run(after(*map(paxos.Token.parse, texts)))
 
 
+def test_a_mirror_goes_on_from_a_checkpoint_with_sessions_in_it(tmp_path: Path) -> None:
+    addresses = book(1)
+    kind = mirror_machines.Counted
+
+    async def before() -> tuple[paxos.Token, paxos.Token]:
+        async with cluster(tmp_path, 1, machine=kind, addresses=addresses) as nodes:
+            session = await nodes[1].open_session()
+            first, second = session.token(), session.token()
+            assert await nodes[1].propose(b"a", token=first) == b"0 a"
+            for _ in range(2):  # a state above 1 MiB is not written by the node itself
+                await nodes[1].propose(bytes(600_000))
+            await nodes[1].checkpoint()
+            assert await nodes[1].propose(b"b", token=second) == b"3 b"
+            await nodes[1].checkpoint()
+            return first, second
+
+    async def after(first: paxos.Token, second: paxos.Token) -> None:
+        async with cluster(tmp_path, 1, machine=kind, addresses=addresses) as nodes:
+            state = nodes[1]._group.machines[0]
+            assert isinstance(state, mirror_machines.Counted)
+            assert state.applied_before == 1, "the mirror had the rest from the checkpoint before"
+            assert await nodes[1].propose(b"a", token=first) == b"0 a"
+            assert await nodes[1].propose(b"b", token=second) == b"3 b"
+            assert len(state.values) == 4
+
+    asyncio.run(after(*asyncio.run(before())))
+
+
 def test_a_fence_comes_before_a_proposal_that_is_late(tmp_path: Path, machine: type[Counted]) -> None:
     async def main() -> None:
         async with cluster(tmp_path, machine=machine) as nodes:
