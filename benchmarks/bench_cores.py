@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paxos._codec import check_frame, checksum
-from paxos._core import Core
+from paxos._stepping import Core
 
 # The compiled functions that the benchmarks time come from here as well, so that one place names them.
 __all__ = ["Call", "Core", "Step", "Trio", "check_frame", "checksum", "frames", "replay"]

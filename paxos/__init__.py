@@ -29,6 +29,7 @@ from paxos.errors import (
     ValueTooLarge,
     WrongDirectory,
 )
+from paxos.mastership import Master
 from paxos.node import Node
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
 from paxos.status import NodeStatus
@@ -47,6 +48,7 @@ __all__ = [
     "DiskFull",
     "Diverged",
     "Fenced",
+    "Master",
     "Node",
     "NodeClosed",
     "NodeStatus",

@@ -14,11 +14,11 @@ from paxos._types cimport (
     Accept, Accepted, Ballot, ChunkHead, Effect, EFFECT_SEND, FORMAT_VERSION, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORM,
     FRAME_FORM_OK, FRAME_FORMED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, FRAME_HEARTBEAT_REPLY, FRAME_HELLO,
     FRAME_CARRY, FRAME_JOIN, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE,
-    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_REFUSE, FRAME_REJECT, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MembershipHead, MembershipRow, RecordBase,
+    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REFUSE, FRAME_REJECT, FRAME_TRANSFER, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MembershipHead, MembershipRow, RecordBase,
     VALUE_CHANGE, Forward, ForwardRefused, Frame, Heartbeat, HeartbeatReply, Learn,
-    Learned, MAX_MEMBERS, Outbox, Piece, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Record, RecordAccept,
+    Learned, LEASE_MAX, MAX_MEMBERS, Outbox, Piece, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, Record, RecordAccept,
     RecordIdentity, RecordLearn, RecordPromise, RecordWatermark, RecordWrite, Reject, SETTLE_NOT_AVAILABLE,
-    SETTLE_OVERLOADED, VALUE_BATCH, VALUE_NOOP, Value,
+    SETTLE_OVERLOADED, Mastership, Transfer, VALUE_BATCH, VALUE_MASTER, VALUE_NOOP, Value,
     ValueHead, value_new, value_unref, xrealloc,
 )
 
@@ -57,15 +57,16 @@ if _extend(0, b"123456789", 9) != 0xE3069283:
 _SIZES = {
     "Ballot": (sizeof(Ballot), 32), "Frame": (sizeof(Frame), 64), "ValueHead": (sizeof(ValueHead), 16),
     "ChunkHead": (sizeof(ChunkHead), 32), "Piece": (sizeof(Piece), 16), "Prevote": (sizeof(Prevote), 32), "PrevoteReply": (sizeof(PrevoteReply), 72),
-    "Prepare": (sizeof(Prepare), 48), "PromiseValue": (sizeof(PromiseValue), 96), "Promise": (sizeof(Promise), 48),
+    "Prepare": (sizeof(Prepare), 80), "PromiseValue": (sizeof(PromiseValue), 96), "Promise": (sizeof(Promise), 48),
     "Reject": (sizeof(Reject), 64), "Accept": (sizeof(Accept), 64), "Accepted": (sizeof(Accepted), 48),
-    "Heartbeat": (sizeof(Heartbeat), 56), "HeartbeatReply": (sizeof(HeartbeatReply), 40), "Learn": (sizeof(Learn), 24),
+    "Heartbeat": (sizeof(Heartbeat), 56), "HeartbeatReply": (sizeof(HeartbeatReply), 56), "Transfer": (sizeof(Transfer), 32),
+    "Read": (sizeof(Read), 16), "Readable": (sizeof(Readable), 24), "Learn": (sizeof(Learn), 24),
     "Learned": (sizeof(Learned), 16), "Forward": (sizeof(Forward), 40), "ForwardRefused": (sizeof(ForwardRefused), 48),
     "Record": (sizeof(Record), 32), "RecordPromise": (sizeof(RecordPromise), 32), "RecordAccept": (sizeof(RecordAccept), 64),
     "RecordLearn": (sizeof(RecordLearn), 32), "RecordWatermark": (sizeof(RecordWatermark), 16),
     "RecordWrite": (sizeof(RecordWrite), 24), "RecordIdentity": (sizeof(RecordIdentity), 24),
     "Kept": (sizeof(Kept), 16), "Carry": (sizeof(Carry), 8), "Join": (sizeof(Join), 16), "Change": (sizeof(Change), 40),
-    "MembershipHead": (sizeof(MembershipHead), 8), "MembershipRow": (sizeof(MembershipRow), 32), "RecordBase": (sizeof(RecordBase), 40),
+    "MembershipHead": (sizeof(MembershipHead), 40), "Mastership": (sizeof(Mastership), 32), "MembershipRow": (sizeof(MembershipRow), 32), "RecordBase": (sizeof(RecordBase), 40),
 }
 for _name, (_is, _should) in _SIZES.items():
     if _is != _should:
@@ -121,6 +122,12 @@ cdef size_t _body_minimum(uint8_t type) noexcept nogil:
         return sizeof(Heartbeat)
     if type == FRAME_HEARTBEAT_REPLY:
         return sizeof(HeartbeatReply)
+    if type == FRAME_TRANSFER:
+        return sizeof(Transfer)
+    if type == FRAME_READ:
+        return sizeof(Read)
+    if type == FRAME_READABLE:
+        return sizeof(Readable)
     if type == FRAME_LEARN:
         return sizeof(Learn)
     if type == FRAME_LEARNED:
@@ -166,12 +173,18 @@ cdef int _check_chunks(const uint8_t *data, size_t size, uint32_t *values) noexc
 
 cdef int value_check(const ValueHead *head, const uint8_t *data, size_t available) noexcept nogil:
     cdef uint32_t values = 0
+    cdef Mastership mastership
     if head.size > available or head.zero != 0:
         return -1
     if head.kind == VALUE_NOOP:
         return 0 if head.size == 0 and head.count == 0 else -1
     if head.kind == VALUE_CHANGE:
         return 0 if head.size == sizeof(Change) and head.count == 0 else -1
+    if head.kind == VALUE_MASTER:
+        if head.size != sizeof(Mastership) or head.count != 0:
+            return -1
+        memcpy(&mastership, data, sizeof(Mastership))
+        return 0 if mastership.takeover <= 1 and mastership.lease <= LEASE_MAX else -1
     if head.kind != VALUE_BATCH:
         return -1
     if _check_chunks(data, head.size, &values) <= 0 or values != head.count:

@@ -21,6 +21,12 @@ cdef void replica_arriving(Replica *r, int64_t now, const Frame *frame) noexcept
 cdef void replica_submit(Replica *r, int64_t now, uint64_t seq, Value *chunk, int64_t deadline) noexcept nogil
 #    chunk: bytes are ChunkHead + entries; takes over the reference. seq counts up from 1, without a gap.
 cdef void replica_pump(Replica *r, int64_t now) noexcept nogil      # at the end of a round of events: packs, proposes, forwards
+# Hands the mastership over: to a node, or (0) to whoever had best take it. False: this node is not the master, or that one is not fit.
+cdef bint replica_transfer(Replica *r, int64_t now, uint32_t node) noexcept nogil
+# Has the length of leases (ns; 0: none) chosen. False: this node is not the master.
+cdef bint replica_lease(Replica *r, int64_t now, uint64_t lease) noexcept nogil
+# A read of this node waits, under a token that is not 0 and takes the place of an older one. EFFECT_READABLE answers.
+cdef void replica_read(Replica *r, int64_t now, uint64_t token) noexcept nogil
 cdef void replica_durable(Replica *r, int64_t now, uint64_t logged) noexcept nogil          # every record up to this number
 cdef void replica_tick(Replica *r, int64_t now) noexcept nogil
 cdef int64_t replica_deadline(Replica *r) noexcept nogil            # when replica_tick is wanted next

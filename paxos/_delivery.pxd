@@ -22,6 +22,8 @@ cdef enum EventType:                # first item of the tuples that drain() retu
     EVENT_CARRY = 8                 # bytes from another node's Python side
     EVENT_MEMBERSHIP = 9            # a: the node that is another incarnation now; b: version
     EVENT_CHAIN = 10                # a: the chain checksum behind an instance; 0: not known here
+    EVENT_MASTERSHIP = 12           # by what is chosen node a is the master, version b; leases are `instance` ns long
+    EVENT_READABLE = 11             # read a may be answered by whoever has applied everything below `instance`
 
 cdef enum AlarmKind:                # what a line of the log is besides; 0: nothing
     ALARM_DISK_FULL = 1
@@ -52,6 +54,9 @@ cdef enum OrderType:
     ORDER_DROP = 5                  # segment `instance` is damaged: it is to go as soon as a checkpoint allows
     ORDER_CHAIN = 6                 # the chain checksum behind `instance` is wanted
     ORDER_LEAVE = 7                 # no vote any more, and no word
+    ORDER_READ = 8                  # a read waits, under token `instance`
+    ORDER_TRANSFER = 9              # the mastership is to go to node `node`; 0: to whom it suits best
+    ORDER_LEASE = 10                # leases are to be `instance` ns long
 
 cdef struct Order:
     int type
@@ -95,6 +100,7 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t proposed_values
     uint64_t elections
     uint64_t core_refused
+    uint64_t read_rounds
     uint64_t syncs
     uint64_t writes
     uint64_t log_bytes
@@ -131,6 +137,8 @@ cdef struct Delivery:
     uint64_t bytes                  # weight of the queued chosen values
     uint64_t master_mark            # ring number of the newest EVENT_MASTER, +1 (0: none)
     uint64_t oldest_segment         # see Status
+    uint64_t leased_chosen          # the chosen watermark of a node that holds the lease
+    int64_t leased_until            # ... until then; 0: it does not
     bint signalled                  # wake_python is readable
     bint sleeping                   # the engine waits in epoll: whoever has something for it writes wake_engine
     bint blocked                    # the engine has more values but the queue is full
@@ -197,6 +205,8 @@ cdef size_t delivery_take(Delivery *d, Submission **taken, int *resign, bint *st
 # Every order since the last call, in order; valid until the next one. The caller takes over the values.
 cdef size_t delivery_orders(Delivery *d, Order **taken) noexcept nogil
 cdef void delivery_carry(Delivery *d, uint32_t group, uint32_t node, Value *bytes) noexcept nogil      # takes a reference
+# This node holds the lease until then, and its chosen watermark; 0: it does not. Before anything else can hear of it.
+cdef void delivery_lease(Delivery *d, uint64_t chosen, int64_t until) noexcept nogil
 # Whether the engine may sleep (nothing is there); from now on it is woken.
 cdef bint delivery_sleep(Delivery *d) noexcept nogil
 cdef void delivery_wire(Delivery *d, uint64_t seq, uint64_t token) noexcept nogil
@@ -211,6 +221,8 @@ cdef list delivery_drain(Delivery *d, Py_ssize_t max_values)
 cdef bint delivery_disk_full(Delivery *d) noexcept nogil
 # False: so much is waiting already that it was dropped. Takes over the value.
 cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance, uint32_t chain, Value *value) noexcept nogil
+# The chosen watermark of a node that holds the lease now; -1: it does not.
+cdef int64_t delivery_leased(Delivery *d) noexcept nogil
 cdef void delivery_poke(Delivery *d) noexcept nogil             # drain() is wanted, though nothing is there
 cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil

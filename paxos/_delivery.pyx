@@ -506,6 +506,22 @@ cdef bint delivery_disk_full(Delivery *d) noexcept nogil:
     return full
 
 
+cdef void delivery_lease(Delivery *d, uint64_t chosen, int64_t until) noexcept nogil:
+    lock(d)
+    d.leased_chosen = chosen
+    d.leased_until = until
+    unlock(d)
+
+
+cdef int64_t delivery_leased(Delivery *d) noexcept nogil:
+    cdef int64_t chosen = -1
+    lock(d)
+    if clock_now(&d.clock) < d.leased_until:
+        chosen = <int64_t>d.leased_chosen
+    unlock(d)
+    return chosen
+
+
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil:
     lock(d)
     status[0] = d.status
@@ -611,6 +627,10 @@ cdef object to_python(Delivery *d, const Event *e):
         return (EVENT_MEMBERSHIP, e.group, e.a, e.b)
     if e.type == EVENT_CHAIN:
         return (EVENT_CHAIN, e.group, e.instance, e.a)
+    if e.type == EVENT_MASTERSHIP:
+        return (EVENT_MASTERSHIP, e.group, e.a, e.b, e.instance)
+    if e.type == EVENT_READABLE:
+        return (EVENT_READABLE, e.group, e.instance, e.a)
     return (EVENT_DIVERGED, e.group, e.instance, e.a)
 
 

@@ -8,15 +8,16 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport out_clear
 from paxos._core cimport replica_new, replica_peer, replica_resign, replica_start, replica_submit
 from paxos._delivery cimport (
-    EVENT_BEHIND, EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_MEMBERSHIP, EVENT_SETTLED, Event, Submission, delivery_event, delivery_token,
+    EVENT_BEHIND, EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_MASTERSHIP, EVENT_MEMBERSHIP, EVENT_READABLE, EVENT_SETTLED, Event, Submission, delivery_event, delivery_lease, delivery_token,
     delivery_wire,
 )
 from paxos._history cimport history_chosen
+from paxos._mastership cimport mastership_lease
 from paxos._state cimport HeldSend, ReadJob, may_stand
 from paxos._store cimport index_set_chain
 from paxos._types cimport (
-    EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MEMBERSHIP, EFFECT_READ,
-    EFFECT_SEND, EFFECT_SETTLED, SETTLE_NOT_AVAILABLE, ChunkHead, Effect, Outbox, bit, value_ref, value_unref, xrealloc,
+    EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MASTERSHIP, EFFECT_MEMBERSHIP, EFFECT_READ,
+    EFFECT_READABLE, EFFECT_SEND, EFFECT_SETTLED, SETTLE_NOT_AVAILABLE, ChunkHead, Effect, Outbox, bit, value_ref, value_unref, xrealloc,
 )
 from paxos._unlogged cimport log_record
 
@@ -82,6 +83,10 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
     cdef HeldQueue *held = &g.held if g != NULL else &h.formation_held
     if out.count == 0:
         return
+    if g != NULL and (g.replica.members.lease or h.delivery.leased_until):
+        # Before anything of this step leaves: whoever hears that an instance is chosen, or is promised something, may be faster than
+        # a read here.
+        delivery_lease(&h.delivery, g.replica.chosen, mastership_lease(g.replica))
     for i in range(out.count):
         e = &out.effects[i]
         if h.outside.watch != NULL:
@@ -127,6 +132,16 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
             event = delivery_event(&h.delivery, EVENT_BEHIND, group)
             event.instance = e.instance
             event.a = e.code
+        elif e.type == EFFECT_MASTERSHIP:
+            members_changed(h, g)
+            event = delivery_event(&h.delivery, EVENT_MASTERSHIP, group)
+            event.a = e.code
+            event.b = e.instance
+            event.instance = e.end
+        elif e.type == EFFECT_READABLE:
+            event = delivery_event(&h.delivery, EVENT_READABLE, group)
+            event.instance = e.instance
+            event.a = e.after
         elif e.type == EFFECT_FORMED:
             delivery_event(&h.delivery, EVENT_FORMED, 0)
             form(h)

@@ -1,12 +1,13 @@
 # cython: language_level=3
 from libc.stdint cimport uint32_t
 from paxos._replica cimport Replica
-from paxos._types cimport Ballot, Frame, Prevote, PrevoteReply, Promise, PromiseValue, Value
+from paxos._types cimport Ballot, Frame, Prevote, PrevoteReply, Promise, PromiseValue, Transfer, Value
 
 cdef void election_start(Replica *r) noexcept nogil
 cdef void election_tick(Replica *r) noexcept nogil
 cdef void election_prevote(Replica *r, uint32_t index, const Frame *frame, const Prevote *body) noexcept nogil
 cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply *body) noexcept nogil
+cdef void election_transferred(Replica *r, uint32_t index, const Transfer *body) noexcept nogil
 cdef void election_promise_value(Replica *r, uint32_t index, const PromiseValue *body, Value *value) noexcept nogil
 cdef void election_promise(Replica *r, uint32_t index, const Frame *frame, const Promise *body) noexcept nogil
 # Called at the end of every step: closes promises whose reports are all in, starts over where the watermark moved.

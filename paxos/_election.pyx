@@ -13,6 +13,7 @@ candidate learns first and asks again from there (rule 3), with a new attempt nu
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from paxos._mastership cimport mastership_bound
 from paxos._membership cimport votes
 from paxos._replica cimport (
     ROLE_ASKING, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, draw, frame_begin, frame_end, in_ring, others,
@@ -20,7 +21,7 @@ from paxos._replica cimport (
 )
 from paxos._types cimport (
     Ballot, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, Frame, Prepare, Prevote, PrevoteReply, Promise, PromiseValue,
-    RECORD_PROMISE, RING, RecordPromise, Value, ballot_compare, bit, is_quorum, value_ref, value_unref,
+    RECORD_PROMISE, RING, RecordPromise, Transfer, Value, ballot_compare, bit, is_quorum, value_ref, value_unref,
 )
 
 
@@ -33,23 +34,29 @@ cdef void election_start(Replica *r) noexcept nogil:
     r.election_deadline = r.now + draw(r, r.options.heartbeat, r.options.heartbeat * 3)
 
 
-cdef void _ask(Replica *r) noexcept nogil:
-    cdef Prevote *body
+cdef void _forget_master(Replica *r) noexcept nogil:
+    """From here on this node looks for another, and asks in vain."""
     cdef Ballot none
     if r.master != 0:
         memset(&none, 0, sizeof(Ballot))
         set_master(r, 0, &none, False)
     if r.role == ROLE_FOLLOWER:
-        r.heard_master = r.now  # from here on it asks in vain
+        r.heard_master = r.now
+    r.asked.node = r.options.node
+    r.asked.inc_hi = r.inc_hi
+    r.asked.inc_lo = r.inc_lo
+
+
+cdef void _ask(Replica *r) noexcept nogil:
+    cdef Prevote *body
+    _forget_master(r)
     r.role = ROLE_ASKING
     r.granted = bit(r.self)
     r.promises = bit(r.self)    # while asking: who answered at all
     if r.promised.round > r.highest_round:
         r.highest_round = r.promised.round
     r.asked.round = r.highest_round + 1
-    r.asked.node = r.options.node
-    r.asked.inc_hi = r.inc_hi
-    r.asked.inc_lo = r.inc_lo
+    memset(&r.released_by, 0, sizeof(Ballot))
     _set_deadline(r)
     body = <Prevote *>frame_begin(r, FRAME_PREVOTE, others(r), 0, sizeof(Prevote))
     body.ballot = r.asked
@@ -60,6 +67,7 @@ cdef void _send_prepare(Replica *r) noexcept nogil:
     """Also sent again, with the same attempt number: an answer that takes longer than the resend time still counts."""
     cdef Prepare *body = <Prepare *>frame_begin(r, FRAME_PREPARE, others(r) & ~r.promises, r.promise_record, sizeof(Prepare))
     body.ballot = r.ballot
+    body.released = r.released_by
     body.first = r.prepare_from
     body.attempt = r.attempt
     frame_end(r, NULL)
@@ -103,13 +111,25 @@ cdef void _raise(Replica *r) noexcept nogil:
     _begin_attempt(r)
 
 
+cdef bint _bound(const Replica *r) noexcept nogil:
+    """Whether this node has granted a lease that still lasts to another node, which did not release it."""
+    cdef Ballot own
+    memset(&own, 0, sizeof(Ballot))
+    own.node = r.options.node
+    own.inc_hi = r.inc_hi
+    own.inc_lo = r.inc_lo
+    return mastership_bound(r, &own, &r.released_by)
+
+
 cdef void election_tick(Replica *r) noexcept nogil:
     if r.role == ROLE_MASTER or r.now < r.election_deadline:
         if r.role == ROLE_PREPARING and r.now - r.prepare_sent >= r.options.resend:
             _send_prepare(r)
-    elif not r.may_lead or not votes(r):
+    elif not r.may_lead or r.options.priority == 0 or not votes(r):
         r.role = ROLE_FOLLOWER
         _set_deadline(r)
+    elif r.role == ROLE_FOLLOWER and _bound(r):
+        r.election_deadline = r.grant_until     # the own promise would break the lease, too
     else:
         _ask(r)
         if is_quorum(&r.members, r.granted):
@@ -121,8 +141,11 @@ cdef void election_prevote(Replica *r, uint32_t index, const Frame *frame, const
     cdef bint hears_master = r.role == ROLE_MASTER or (
         r.master != 0 and r.heard_master + r.options.election_min > r.now) or (
         r.role == ROLE_PREPARING and r.now < r.report_until)
+    cdef Ballot none
     if not votes(r):
         return
+    memset(&none, 0, sizeof(Ballot))
+    hears_master = hears_master or mastership_bound(r, &body.ballot, &none)
     reply = <PrevoteReply *>frame_begin(r, FRAME_PREVOTE_REPLY, bit(index), 0, sizeof(PrevoteReply))
     reply.ballot = body.ballot
     reply.promised = r.promised
@@ -144,7 +167,18 @@ cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply 
     if is_quorum(&r.members, r.granted) or (
             is_quorum(&r.members, r.promises) and r.pending_first < r.pending_end
             and r.now - r.heard_master >= r.options.election_max):
-        _raise(r)
+        if not _bound(r):
+            _raise(r)
+
+
+cdef void election_transferred(Replica *r, uint32_t index, const Transfer *body) noexcept nogil:
+    """The master hands over: nobody is asked whether that is wanted."""
+    if (r.role != ROLE_FOLLOWER or not r.may_lead or r.options.priority == 0 or not votes(r)
+            or r.members.members[index].node != r.master or ballot_compare(&body.ballot, &r.master_ballot) != 0):
+        return
+    r.released_by = body.ballot
+    _forget_master(r)
+    _raise(r)
 
 
 cdef void election_promise_value(Replica *r, uint32_t index, const PromiseValue *body, Value *value) noexcept nogil:

@@ -18,6 +18,8 @@ EVENT_BEHIND: Final = 7
 EVENT_CARRY: Final = 8
 EVENT_MEMBERSHIP: Final = 9
 EVENT_CHAIN: Final = 10
+EVENT_READABLE: Final = 11
+EVENT_MASTERSHIP: Final = 12
 
 @final
 class Engine(Handle):
@@ -49,6 +51,7 @@ class Engine(Handle):
         log_budget: int = ...,
         log_hold: int = 0,
         quarantine: bool = True,
+        priority: int = 1,
     ) -> None: ...
     def start(self, applied: int) -> int:
         """Starts the thread. ``applied``: the last instance that the state machine has, -1 for none; what follows it is

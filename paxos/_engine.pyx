@@ -33,6 +33,8 @@ EVENT_BEHIND = 7
 EVENT_CARRY = 8
 EVENT_MEMBERSHIP = 9
 EVENT_CHAIN = 10
+EVENT_READABLE = 11
+EVENT_MASTERSHIP = 12
 
 cdef Address resolve(object node, object address) except *:
     cdef Address result
@@ -99,11 +101,12 @@ cdef class Engine(Handle):
     def __init__(self, directory, node_id, addresses, *, window=8, batch_bytes=1 << 20, batch_values=4096,
                  heartbeat_ns=50_000_000, election_min_ns=300_000_000, election_max_ns=600_000_000,
                  stuck_limit_ns=10_000_000_000, max_value=10 << 20, segment_size=64 << 20, direct=True,
-                 max_pending=16384, max_pending_bytes=128 << 20, log_budget=1 << 30, log_hold=0, quarantine=True):
+                 max_pending=16384, max_pending_bytes=128 << 20, log_budget=1 << 30, log_hold=0, quarantine=True, priority=1):
         if self.log is not None or self.stopped:
             raise RuntimeError("an Engine is opened once")
         self.configure(node_id, addresses, window, batch_bytes, batch_values, heartbeat_ns, election_min_ns, election_max_ns,
                        stuck_limit_ns, max_value, segment_size, max_pending, max_pending_bytes, log_budget, log_hold)
+        self.host.options.priority = priority
         for node in sorted(addresses):
             resolve(node, addresses[node])
         sock = None

@@ -33,8 +33,13 @@ _Carry: TypeAlias = tuple[Literal[8], int, int, bytes]
 _Membership: TypeAlias = tuple[Literal[9], int, int, int]
 # (10, group, instance, chain checksum behind it): what ask_chain() asked for; 0: it is not known here
 _Chain: TypeAlias = tuple[Literal[10], int, int, int]
+# (11, group, index, token): the read that was asked for under `token` may be answered where everything below `index` is applied
+_Readable: TypeAlias = tuple[Literal[11], int, int, int]
+# (12, group, node, version, lease in ns): by what is chosen that node is the master
+_Mastership: TypeAlias = tuple[Literal[12], int, int, int, int]
 _Event: TypeAlias = (
-    _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership | _Chain
+    _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership | _Chain | _Readable
+    | _Mastership
 )
 
 class _Status(TypedDict):
@@ -61,6 +66,8 @@ class _Status(TypedDict):
     votes: bool
     replaced: bool
     membership_version: int
+    mastership: tuple[int, int]
+    lease_ns: int
     commits: int
     log_mode: str
     fsyncs: int
@@ -75,6 +82,7 @@ class _Status(TypedDict):
     frames_dropped: int
     frames_refused: dict[str, int]
     core_refused: int
+    read_rounds: int
     rounds: int
     proposed_values: int
     elections: int
@@ -119,6 +127,15 @@ class Handle:
         """This segment is damaged on the disk: it, and those before it, go as soon as a checkpoint holds what is in them."""
     def ask_chain(self, instance: int) -> None:
         """The chain checksum behind an instance is wanted: it comes as an event, 0 where it is not known here."""
+    def ask_read(self, token: int) -> None:
+        """A read waits, under ``token`` (not 0), which takes the place of an older one: from which instance on it may be answered
+        comes as an event, or never."""
+    def lease(self) -> int:
+        """The chosen watermark, if this node holds the lease at this moment; else -1. On any thread."""
+    def transfer(self, node: int) -> None:
+        """The mastership is to go to a node; 0: to whom it suits best. What comes of it shows as events."""
+    def set_lease(self, lease_ns: int) -> None:
+        """Leases are to last so long; 0: there are to be none. What comes of it shows as an event."""
     def part(self) -> None:
         """This node has no part any more in what the others decide: it gives the mastership up, and neither votes nor answers."""
     def distrust(self, first: int, why: str) -> None:

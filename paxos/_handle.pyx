@@ -4,8 +4,9 @@ only touch the queues between a node and Python."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_INSTALL, ORDER_LEAVE, ORDER_MAKING, REASONS, Status, clock_now,
-    delivery_command, delivery_disk_full, delivery_drain, delivery_order, delivery_poke, delivery_status, delivery_submit,
+    ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_INSTALL, ORDER_LEASE, ORDER_LEAVE, ORDER_MAKING, ORDER_READ,
+    ORDER_TRANSFER, REASONS, Status, clock_now, delivery_command, delivery_disk_full, delivery_drain, delivery_leased, delivery_order,
+    delivery_poke, delivery_status, delivery_submit,
 )
 from libc.string cimport memcpy
 from paxos._formation cimport STATE_FORMED, formation_init
@@ -85,6 +86,7 @@ cdef class Handle:
         h.options.election_min = election_min_ns
         h.options.election_max = election_max_ns
         h.options.resend = 2 * heartbeat_ns
+        h.options.priority = 1
         h.options.queue_bytes = max_pending_bytes
         h.options.max_frame = <uint32_t>(largest + FRAME_ROOM)
         h.delivery.node = node_id
@@ -268,6 +270,28 @@ cdef class Handle:
         if not self.stopped:
             delivery_order(&self.host.delivery, ORDER_CHAIN, 0, instance, 0, NULL)
 
+    def ask_read(self, uint64_t token):
+        """A read waits, under ``token`` (not 0), which takes the place of an older one: from which instance on it may be answered
+        comes as an event, or never."""
+        if not self.stopped:
+            delivery_order(&self.host.delivery, ORDER_READ, 0, token, 0, NULL)
+
+    def lease(self):
+        """The chosen watermark, if this node holds the lease at this moment; else -1. On any thread."""
+        return delivery_leased(&self.host.delivery)
+
+    def transfer(self, uint32_t node):
+        """The mastership is to go to a node; 0: to whom it suits best. What comes of it shows as events."""
+        if self.stopped:
+            raise NodeClosed("this node has been closed")
+        delivery_order(&self.host.delivery, ORDER_TRANSFER, node, 0, 0, NULL)
+
+    def set_lease(self, uint64_t lease_ns):
+        """Leases are to last so long; 0: there are to be none. What comes of it shows as an event."""
+        if self.stopped:
+            raise NodeClosed("this node has been closed")
+        delivery_order(&self.host.delivery, ORDER_LEASE, 0, lease_ns, 0, NULL)
+
     def part(self):
         """This node has no part any more in what the others decide: it gives the mastership up, and neither votes nor answers."""
         if not self.stopped:
@@ -337,13 +361,14 @@ cdef class Handle:
             "established": bool(s.established), "chosen": s.chosen, "heard_chosen": s.heard_chosen,
             "chain": s.chain, "delivered": s.delivered,
             "first_kept": s.first_kept, "log_segments": s.segments, "disk_full": bool(s.disk_full), "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "votes": bool(s.votes), "replaced": bool(s.replaced),
-            "membership_version": s.membership.version,
+            "membership_version": s.membership.version, "mastership": (s.membership.master, s.membership.mastership),
+            "lease_ns": s.membership.lease,
             "commits": s.chosen_values, "log_mode": self.log_mode, "fsyncs": s.syncs, "log_writes": s.writes,
             "log_bytes": s.log_bytes, "log_records": s.log_records, "log_ns": s.log_time,
             "frames_sent": s.frames_sent, "frames_received": s.frames_received, "bytes_sent": s.bytes_sent,
             "bytes_received": s.bytes_received, "frames_dropped": s.frames_dropped,
             "frames_refused": {REASON_NAMES[i]: s.refused[i] for i in range(REASONS)},
-            "core_refused": s.core_refused, "rounds": s.rounds, "proposed_values": s.proposed_values,
+            "core_refused": s.core_refused, "read_rounds": s.read_rounds, "rounds": s.rounds, "proposed_values": s.proposed_values,
             "elections": s.elections, "quarantined": self.quarantined, "damage": self.damage, "pending_chunks": h.delivery.pending_chunks,
             "pending_bytes": h.delivery.pending_bytes,
             "peers": {s.nodes[i]: bool(s.connected >> i & 1) for i in range(s.members) if s.nodes[i] != h.options.node},

@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from paxos._codec cimport chain_next, out_effect, value_copy, value_head
+from paxos._mastership cimport mastership_chosen, mastership_logged
 from paxos._membership cimport membership_chosen, membership_install, membership_read, membership_size, membership_write
 from paxos._replica cimport (
     CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, patience, pending_at, record_add, slot_at, slot_free, slot_of,
@@ -18,8 +19,9 @@ from paxos._replica cimport (
 )
 from paxos._types cimport (
     Ballot, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_INSTALLED, EFFECT_READ, Effect,
-    FRAME_KEPT, FRAME_LEARN, Frame, Kept, Learn, Learned, Membership, RECORD_BASE, RECORD_LEARN, RING, RecordBase, RecordLearn,
-    VALUE_BATCH, VALUE_CHANGE, Value, ValueHead, ballot_compare, bit, life_of, value_ref, value_unref,
+    FRAME_KEPT, FRAME_LEARN, Frame, Kept, Learn, Learned, Membership, RECORD_BASE, RECORD_LEARN, RECORD_WATERMARK, RING, RecordBase, RecordLearn,
+    RecordWatermark,
+    VALUE_BATCH, VALUE_CHANGE, VALUE_MASTER, Value, ValueHead, ballot_compare, bit, life_of, value_ref, value_unref,
 )
 
 cdef enum:
@@ -54,6 +56,20 @@ cdef void _tell(Replica *r, Value *value) noexcept nogil:
     e.value = value_ref(value)
 
 
+cdef void learner_watermark(Replica *r) noexcept nogil:
+    cdef RecordWatermark *record = <RecordWatermark *>record_add(r, RECORD_WATERMARK, 0, sizeof(RecordWatermark), NULL)
+    record.chosen = r.chosen
+    record.chain = r.chain
+
+
+cdef void _state_chosen(Replica *r, uint64_t instance, const Value *value) noexcept nogil:
+    """What a value does to the state that all nodes share besides that of the users."""
+    if value.kind == VALUE_CHANGE:
+        membership_chosen(r, instance, value)
+    elif value.kind == VALUE_MASTER:
+        mastership_chosen(r, instance, value)
+
+
 cdef void _choose(Replica *r, Slot *s) noexcept nogil:
     """Instance `chosen` has the value of its slot."""
     cdef Value *value = s.value
@@ -61,8 +77,8 @@ cdef void _choose(Replica *r, Slot *s) noexcept nogil:
     _tell(r, value)
     if value.kind == VALUE_BATCH:
         _settle_chunks(r, value)
-    elif value.kind == VALUE_CHANGE:
-        membership_chosen(r, s.instance, value)
+    else:
+        _state_chosen(r, s.instance, value)
     r.counters.chosen_instances += 1
     r.counters.chosen_values += value.count
     if s.own:
@@ -70,6 +86,9 @@ cdef void _choose(Replica *r, Slot *s) noexcept nogil:
         r.counters.proposed_values += value.count
     r.chosen += 1
     slot_free(s)
+    if r.lease_logged != r.members.lease:
+        learner_watermark(r)           # before anything is granted, the log must tell for how long it is
+        mastership_logged(r)
 
 
 cdef void learner_advance(Replica *r) noexcept nogil:
@@ -244,8 +263,7 @@ cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept n
         _tell(r, s.value)
         r.counters.chosen_instances += 1
         r.counters.chosen_values += s.value.count
-        if s.value.kind == VALUE_CHANGE:
-            membership_chosen(r, r.chosen, s.value)
+        _state_chosen(r, r.chosen, s.value)
         slot_free(s)
         r.chosen += 1
     return 0 if r.chain == chain else -1
@@ -264,8 +282,7 @@ cdef int learner_restore_value(Replica *r, uint64_t instance, Value *value) noex
     _tell(r, value)
     r.counters.chosen_instances += 1
     r.counters.chosen_values += value.count
-    if value.kind == VALUE_CHANGE:
-        membership_chosen(r, instance, value)
+    _state_chosen(r, instance, value)
     slot_free(s)
     r.chosen += 1
     return 0
@@ -299,6 +316,7 @@ cdef void learner_base(Replica *r, uint64_t first, uint32_t chain) noexcept nogi
     record.was_member = r.was_member
     membership_write(&r.members, <uint8_t *>record + sizeof(RecordBase))
     r.first_kept = first
+    mastership_logged(r)
 
 
 cdef int learner_restore_base(Replica *r, uint64_t first, const uint8_t *body, uint32_t size) noexcept nogil:

@@ -5,7 +5,7 @@ from paxos._replica cimport Replica
 from paxos._types cimport Membership, Value
 
 cdef enum:
-    MEMBERSHIP_MAX = 1000           # bytes that a membership takes at most: 8 + 31 * 32
+    MEMBERSHIP_MAX = 1032           # bytes that a membership takes at most: 40 + 31 * 32
 
 # Whether this node may promise, accept and stand: a member, which knows everything chosen before its votes count.
 cdef bint votes(const Replica *r) noexcept nogil

@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport out_effect
 from paxos._replica cimport Replica, member_index
 from paxos._types cimport (
-    ALPHA, CHUNK_WINDOW, Change, EFFECT_MEMBERSHIP, Effect, MAX_MEMBERS, Member, Membership, MembershipHead, MembershipRow, Value, bit,
+    ALPHA, CHUNK_WINDOW, Change, EFFECT_MEMBERSHIP, Effect, LEASE_MAX, MAX_MEMBERS, Member, Membership, MembershipHead, MembershipRow, Value, bit,
 )
 
 
@@ -35,6 +35,10 @@ cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
     r.heard[index] = 0
     r.promises &= ~bit(index)
     r.granted &= ~bit(index)
+    r.answered[index] = 0
+    r.granted_until[index] = 0
+    r.priority[index] = 0
+    r.asked_reads[index].read.token = 0
     r.promise_wanted[index] = 0
     r.promise_got[index] = 0
     r.origins[index].boot = 0       # it counts from 1 again
@@ -69,6 +73,12 @@ cdef void membership_chosen(Replica *r, uint64_t instance, const Value *value) n
 
 cdef void membership_install(Replica *r, const Membership *m) noexcept nogil:
     cdef uint32_t i
+    # Where it comes from more was known than here, or the same.
+    if m.mastered > r.members.mastered:
+        r.members.mastership = m.mastership
+        r.members.mastered = m.mastered
+        r.members.lease = m.lease
+        r.members.master = m.master
     if m.version <= r.members.version:
         return
     r.members.version = m.version
@@ -99,8 +109,13 @@ cdef void membership_write(const Membership *m, uint8_t *out) noexcept nogil:
     cdef MembershipHead head
     cdef MembershipRow row
     cdef uint32_t i
+    memset(&head, 0, sizeof(head))
     head.version = m.version
     head.count = m.count
+    head.mastership = m.mastership
+    head.mastered = m.mastered
+    head.lease = m.lease
+    head.master = m.master
     memcpy(out, &head, sizeof(head))
     for i in range(m.count):
         memset(&row, 0, sizeof(row))
@@ -118,7 +133,8 @@ cdef int membership_read(Membership *m, const uint8_t *data, size_t size) noexce
     if size < sizeof(head):
         return -1
     memcpy(&head, data, sizeof(head))
-    if head.count != m.count or head.count > MAX_MEMBERS or size != sizeof(head) + head.count * sizeof(row):
+    if (head.count != m.count or head.count > MAX_MEMBERS or size != sizeof(head) + head.count * sizeof(row)
+            or head.zero != 0 or head.lease > LEASE_MAX):
         return -1
     for i in range(head.count):
         memcpy(&row, data + sizeof(head) + i * sizeof(row), sizeof(row))
@@ -128,4 +144,8 @@ cdef int membership_read(Membership *m, const uint8_t *data, size_t size) noexce
         m.members[i].inc_lo = row.inc_lo
         m.since[i] = row.since
     m.version = head.version
+    m.mastership = head.mastership
+    m.mastered = head.mastered
+    m.lease = head.lease
+    m.master = head.master
     return 0

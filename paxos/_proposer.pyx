@@ -18,10 +18,11 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from paxos._codec cimport out_effect, value_head
+from paxos._mastership cimport mastership_begin, mastership_tell, mastership_tick, mastership_value
 from paxos._membership cimport membership_settled
 from paxos._replica cimport (
     CHUNK_FORWARDED, CHUNK_FREE, CHUNK_PROPOSED, CHUNK_QUEUED, Chunk, Origin, Pending, ROLE_MASTER, Replica, Slot,
-    accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, pending_at, set_master, slot_free, slot_of, slot_take,
+    accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, pending_at, remote_master, set_master, slot_free, slot_of, slot_take,
 )
 from paxos._types cimport (
     ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, Change, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
@@ -187,6 +188,7 @@ cdef void proposer_elected(Replica *r) noexcept nogil:
     r.takeover_end = r.chosen
     r.change_at = 0
     r.joiner = 0
+    mastership_begin(r)
     for i in range(r.chosen, r.chosen + RING):
         s = slot_of(r, i)
         if s != NULL:
@@ -247,28 +249,34 @@ cdef void proposer_replace(Replica *r, uint32_t index, uint64_t inc_hi, uint64_t
 
 
 cdef void _propose_waiting(Replica *r) noexcept nogil:
-    """Take-over values, then one no-op, then batches; never at or above chosen + ALPHA (design rule 7)."""
-    cdef Value *noop
+    """Take-over values, then one that says who is master now, then batches; never at or above chosen + ALPHA (design rule 7)."""
+    cdef Value *value
     while r.next_instance <= r.takeover_end and r.next_instance < r.chosen + ALPHA:
         if r.next_instance < r.takeover_end:
             _propose_reported(r, r.next_instance)
         else:
-            noop = value_new(VALUE_NOOP, 0, 0)
-            _propose(r, r.next_instance, noop)
-            value_unref(noop)
+            value = mastership_value(r, True, r.members.lease)
+            _propose(r, r.next_instance, value)
+            value_unref(value)
         r.next_instance += 1
-    if r.next_instance <= r.takeover_end:
+    if r.next_instance <= r.takeover_end or r.hand_to != 0:
         return
     # First of all that is new: behind values it could wait for ever, where the window is always full.
     if r.joiner and r.next_instance < r.chosen + r.options.window:
         _replace(r)
+    if r.lease_wanted and r.master_settled and r.next_instance < r.chosen + r.options.window:
+        value = mastership_value(r, False, r.lease_wanted - 1)
+        _propose(r, r.next_instance, value)
+        value_unref(value)
+        r.next_instance += 1
+        r.lease_wanted = 0
     while r.queue_head != NULL and not r.throttled and r.next_instance < r.chosen + r.options.window:
         _propose_batch(r)
     # An idle group is carried on to where the newest change of its membership is in force (rule 7).
     while r.next_instance < membership_settled(r) and r.next_instance < r.chosen + r.options.window:
-        noop = value_new(VALUE_NOOP, 0, 0)
-        _propose(r, r.next_instance, noop)
-        value_unref(noop)
+        value = value_new(VALUE_NOOP, 0, 0)
+        _propose(r, r.next_instance, value)
+        value_unref(value)
         r.next_instance += 1
 
 
@@ -322,7 +330,9 @@ cdef void proposer_heartbeat(Replica *r, uint32_t to, bint wants_reply) noexcept
     body.ballot = r.ballot
     body.own_from = r.own_from
     body.settled = r.takeover_end + 1 if r.master_settled else 0
-    body.sent_at = <uint64_t>r.now if wants_reply else 0
+    if wants_reply:
+        r.round = max(<uint64_t>r.now, r.round + 1)
+        body.sent_at = r.round
     frame_end(r, NULL)
 
 
@@ -431,15 +441,8 @@ cdef uint64_t _forward(Replica *r, uint64_t first, uint64_t end, int state) noex
     return sent
 
 
-cdef bint _has_remote_master(Replica *r) noexcept nogil:
-    """Whether there is somebody to forward to. What cannot reach him had better stay here, where it is certainly not executed."""
-    cdef int index = member_index(r, r.master)
-    return (not r.outsider and r.role != ROLE_MASTER and r.master != 0 and index >= 0 and <uint32_t>index != r.self
-            and not r.down & bit(<uint32_t>index))
-
-
 cdef void proposer_forward_again(Replica *r) noexcept nogil:
-    if _has_remote_master(r):
+    if remote_master(r) >= 0:
         r.forward_due = r.now + r.options.resend * 4 + patience(
             _forward(r, r.pending_first, r.pending_end, CHUNK_FORWARDED))
 
@@ -452,13 +455,16 @@ cdef void proposer_pump(Replica *r) noexcept nogil:
         r.pending_scan = r.pending_first
     if r.role == ROLE_MASTER:
         _propose_waiting(r)
+        if r.hand_to != 0 and not r.handed and r.chosen == r.next_instance:
+            mastership_tell(r)
         if r.noticed < r.chosen and r.notice_due == 0:
             r.notice_due = r.now + NOTICE_DELAY
         if r.notice_due != 0 and r.now >= r.notice_due:
             proposer_heartbeat(r, others(r), False)
             r.noticed = r.chosen
             r.notice_due = 0
-    elif _has_remote_master(r) and r.pending_scan < r.pending_end:
+    elif remote_master(r) >= 0 and r.pending_scan < r.pending_end:
+        # (What cannot reach him had better stay here, where it is certainly not executed.)
         sent = _forward(r, r.pending_scan, r.pending_end, CHUNK_QUEUED)
         r.pending_scan = r.pending_end
         if r.forward_due == 0:
@@ -500,6 +506,7 @@ cdef void proposer_tick(Replica *r) noexcept nogil:
         r.noticed = r.chosen
         r.notice_due = 0
         r.heartbeat_due = r.now + r.options.heartbeat
+        mastership_tick(r)
 
 
 cdef int64_t proposer_deadline(Replica *r) noexcept nogil:
@@ -513,6 +520,8 @@ cdef int64_t proposer_deadline(Replica *r) noexcept nogil:
             due = r.heartbeat_due
         if r.notice_due != 0 and r.notice_due < due:
             due = r.notice_due
+        if r.hand_to != 0 and r.hand_until < due:
+            due = r.hand_until
     return due
 
 

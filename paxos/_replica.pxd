@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The state of one group's replica. The roles (_acceptor, _proposer, _learner, _election) work on it; _core drives them."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from paxos._types cimport Ballot, CHUNK_WINDOW, Effect, Membership, Outbox, RING, Value
+from paxos._types cimport Ballot, CHUNK_WINDOW, Effect, Membership, Outbox, RING, Read, Value
 
 cdef enum Role:
     ROLE_FOLLOWER = 0
@@ -27,6 +27,7 @@ cdef struct Options:                # times in ns
     int64_t resend
     uint64_t queue_bytes            # bound of what waits in the proposer
     uint32_t max_frame
+    uint32_t priority               # a master hands over to a node with a higher one; 0: this node never leads
 
 cdef struct Slot:                   # one instance above the chosen watermark
     uint64_t instance
@@ -64,6 +65,11 @@ cdef struct Origin:                 # which chunks of a node were taken under th
     uint64_t high
     uint64_t *bits
 
+cdef struct Asked:                  # a member's read, at the master
+    Read read                       # token 0: there is none
+    uint64_t round                  # of heartbeats, sent after it came; 0: none has been
+    uint64_t index                  # the chosen watermark when that was sent
+
 cdef struct Counters:
     uint64_t chosen_values
     uint64_t chosen_instances
@@ -71,6 +77,7 @@ cdef struct Counters:
     uint64_t proposed_values        # the values that sum is over
     uint64_t elections
     uint64_t refused_frames
+    uint64_t read_rounds            # rounds of heartbeats sent for reads
 
 cdef struct Replica:
     Options options
@@ -153,6 +160,30 @@ cdef struct Replica:
     int64_t forward_due
     bint settle_old                 # chunks of older ballots are to be settled as unknown once the take-over is applied
     Origin *origins                 # per member
+    # reads
+    uint64_t round                  # of heartbeats that want an answer: when the newest was sent, but each has a number of its own
+    uint64_t *answered              # per member: the newest round it has answered under the own ballot, while it had a vote
+    Asked *asked_reads              # per member, the own index included
+    uint64_t read_token             # a read of this node that waits; 0: none
+    int64_t read_due                # when the master is to be asked, or asked again
+    # mastership: the master's side
+    int64_t *granted_until          # per member: until when it promises to nobody else, by this node's clock, drift taken off
+    uint32_t *priority              # per member: what its last answer said; 0: it must not lead
+    bint released                   # the lease of the own ballot was given up, for good
+    uint32_t hand_to                # index of the member that is to take over, +1; 0: none
+    bint handed                     # it has been told
+    int64_t hand_until
+    uint32_t prefer                 # index of a member with a higher priority that has been level since `prefer_since`, +1
+    int64_t prefer_since
+    uint64_t lease_wanted           # what the lease is to become, +1; 0: nothing
+    # ... and that of the others
+    Ballot grant                    # the ballot whose master this node has promised to promise to nobody else
+    int64_t grant_until
+    uint64_t grant_lease            # for how long
+    int64_t granting                # it was given at this moment, and counts from the next one on; 0: it does
+    Ballot released_by              # the ballot that gave its lease up for the own candidacy; round 0: none
+    uint64_t lease_logged           # the length of leases that the log is sure to tell of,
+    uint64_t lease_record           # ... when this record is durable
     Counters counters
 
 
@@ -182,6 +213,8 @@ cdef void slot_free(Slot *s) noexcept nogil
 cdef int64_t draw(Replica *r, int64_t low, int64_t high) noexcept nogil
 cdef uint32_t others(const Replica *r) noexcept nogil
 cdef int member_index(const Replica *r, uint32_t node) noexcept nogil
+# Index of a master that this node can send something to; -1: there is none, or this node is it.
+cdef int remote_master(const Replica *r) noexcept nogil
 # A frame: begin gives the zeroed body to fill in; end takes a reference of value, writes header, length and crc.
 cdef void *frame_begin(Replica *r, uint8_t type, uint32_t peers, uint64_t after, size_t body) noexcept nogil
 cdef void frame_end(Replica *r, Value *value) noexcept nogil

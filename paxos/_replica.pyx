@@ -50,6 +50,14 @@ cdef int member_index(const Replica *r, uint32_t node) noexcept nogil:
     return -1
 
 
+cdef int remote_master(const Replica *r) noexcept nogil:
+    cdef int index = member_index(r, r.master)
+    if (r.outsider or r.role == ROLE_MASTER or r.master == 0 or index < 0 or <uint32_t>index == r.self
+            or r.down & bit(<uint32_t>index)):
+        return -1
+    return index
+
+
 cdef void *frame_begin(Replica *r, uint8_t type, uint32_t peers, uint64_t after, size_t body) noexcept nogil:
     cdef Effect *e = out_effect(&r.out, EFFECT_SEND)
     cdef Frame *frame = <Frame *>out_head(&r.out, e, sizeof(Frame) + body)

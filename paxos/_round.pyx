@@ -20,12 +20,12 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset, strerror
 from paxos._codec cimport crc32c, out_clear
 from paxos._core cimport (
-    replica_arriving, replica_deadline, replica_durable, replica_free, replica_peer, replica_pump, replica_receive,
-    replica_replace, replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick,
+    replica_arriving, replica_deadline, replica_lease, replica_durable, replica_free, replica_peer, replica_pump, replica_read, replica_receive,
+    replica_replace, replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick, replica_transfer,
 )
 from paxos._delivery cimport (
-    ALARM_DISK_FULL, ALARM_LOG_LOST, EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_LEAVE, ORDER_MAKING, Event, Order,
-    Status, Submission, clock_now, delivery_alarm, delivery_carry, delivery_event, delivery_log, delivery_oldest, delivery_orders, delivery_ping,
+    ALARM_DISK_FULL, ALARM_LOG_LOST, EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_LEASE, ORDER_LEAVE, ORDER_MAKING, ORDER_READ, ORDER_TRANSFER, Event, Order,
+    Status, Submission, clock_now, delivery_alarm, delivery_carry, delivery_event, delivery_lease, delivery_log, delivery_oldest, delivery_orders, delivery_ping,
     delivery_publish, delivery_room, delivery_take,
 )
 from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, submit, take
@@ -34,6 +34,7 @@ from paxos._formation cimport (
     formation_outside, formation_receive, formation_restore, formation_start, formation_tick,
 )
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
+from paxos._mastership cimport mastership_lease
 from paxos._membership cimport membership_read, votes
 from paxos._prune cimport prune_base, prune_full, prune_install, prune_next, prune_rotates
 from paxos._state cimport PEER_BACKLOG, Group, Host, may_stand
@@ -359,6 +360,7 @@ cdef void fill_status(Host *h, Status *s) noexcept nogil:
         s.proposed_values = g.replica.counters.proposed_values
         s.elections = g.replica.counters.elections
         s.core_refused = g.replica.counters.refused_frames
+        s.read_rounds = g.replica.counters.read_rounds
         s.first_kept = g.replica.first_kept
         s.outsider = g.replica.outsider
         s.votes = votes(g.replica)
@@ -434,6 +436,17 @@ cdef void obey(Host *h) noexcept nogil:
             resign(h, False)
             h.link.flush(h.link.context, h.now)
             h.left = True
+        elif o.type == ORDER_READ:
+            # (Before the cluster is formed nothing can be confirmed: the read waits for its time to be up.)
+            if g.replica != NULL:
+                replica_read(g.replica, h.now, o.instance)
+        elif o.type == ORDER_TRANSFER:
+            # (Where it cannot begin, nothing changes, and who waits for it hears so when his time is up.)
+            if g.replica != NULL:
+                replica_transfer(g.replica, h.now, o.node)
+        elif o.type == ORDER_LEASE:
+            if g.replica != NULL:
+                replica_lease(g.replica, h.now, o.instance)
         elif g.replica != NULL:
             members = g.replica.members
             if membership_read(&members, o.value.data, o.value.size) == 0:      # (Python has checked it)
@@ -454,6 +467,8 @@ cdef bint round_steps(Host *h) noexcept nogil:
     for n in range(submitted):
         submit(h, &taken[n])
     if stop:
+        resign(h, False)            # to whom it suits best, so that nobody has to find out that this node is gone
+        h.link.flush(h.link.context, h.now)
         if h.seal_due:
             seal(h)
             if store_pending(h.store):
@@ -498,6 +513,9 @@ cdef void round_end(Host *h) noexcept nogil:
             if g.reads[member].active and history_serve(h, g, member):
                 h.link.flush(h.link.context, h.now)
                 break               # one frame a round: what serves the living must not wait for it
+    g = &h.groups[0]
+    if g.replica != NULL and g.replica.members.lease:
+        delivery_lease(&h.delivery, g.replica.chosen, mastership_lease(g.replica))      # it lasts longer now, perhaps
     fill_status(h, &status)
     delivery_publish(&h.delivery, &status, blocked)
 

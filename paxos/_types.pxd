@@ -72,14 +72,17 @@ cdef extern from *:
     typedef struct { uint64_t transfer; uint32_t total, offset; } px_piece;                       /* 16; bytes of a frame follow */
     typedef struct { px_ballot ballot; } px_prevote;
     typedef struct { px_ballot ballot, promised; uint32_t granted, zero; } px_prevote_reply;
-    typedef struct { px_ballot ballot; uint64_t from; uint32_t attempt, zero; } px_prepare;
+    typedef struct { px_ballot ballot, released; uint64_t from; uint32_t attempt, zero; } px_prepare;
     typedef struct { px_ballot ballot, accepted; uint64_t instance; uint32_t attempt, zero; px_value_head value; } px_promise_value;
     typedef struct { px_ballot ballot; uint64_t first_kept; uint32_t attempt, count; } px_promise;
     typedef struct { px_ballot ballot, promised; } px_reject;
     typedef struct { px_ballot ballot; uint64_t instance, own_from; px_value_head value; } px_accept;
     typedef struct { px_ballot ballot; uint64_t first, last; } px_accepted;
     typedef struct { px_ballot ballot; uint64_t own_from, settled, sent_at; } px_heartbeat;
-    typedef struct { px_ballot ballot; uint64_t sent_at; } px_heartbeat_reply;
+    typedef struct { px_ballot ballot; uint64_t sent_at, lease; uint32_t priority, zero; } px_heartbeat_reply; /* sent_at 0: no vote */
+    typedef struct { px_ballot ballot; } px_transfer;
+    typedef struct { uint64_t token; uint32_t boot, life; } px_read;         /* boot, life: as in a chunk */
+    typedef struct { px_read read; uint64_t index; } px_readable;            /* 24 */
     typedef struct { uint64_t first, end; uint32_t max_bytes, zero; } px_learn;
     typedef struct { uint64_t first; uint32_t count, zero; } px_learned;
     typedef struct { px_ballot ballot; uint32_t boot, count; } px_forward;
@@ -90,8 +93,10 @@ cdef extern from *:
 
     /* The value of an instance that puts another incarnation into a member's place. Void unless version and old one fit. */
     typedef struct { uint32_t node, version; uint64_t old_hi, old_lo, new_hi, new_lo; } px_change;   /* 40 */
-    /* A membership as bytes: this head, then `count` rows. In records and in manifests of checkpoints. */
-    typedef struct { uint32_t version, count; } px_membership_head;
+    /* The value of an instance by which a master says that it has taken over, or only changes the length of leases (ns). */
+    typedef struct { uint32_t node, takeover; uint64_t inc_hi, inc_lo, lease; } px_mastership;        /* 32 */
+    /* Membership and mastership as bytes: this head, then `count` rows. In records and in manifests of checkpoints. */
+    typedef struct { uint32_t version, count; uint64_t mastership, mastered, lease; uint32_t master, zero; } px_membership_head;
     typedef struct { uint32_t node, zero; uint64_t inc_hi, inc_lo, since; } px_membership_row;      /* 32 */
 
     /* ---- in the log: a record is this header and a body; see docs/formats-log.md ---- */
@@ -165,6 +170,7 @@ cdef extern from *:
         uint32_t zero
     ctypedef struct Prepare "px_prepare":
         Ballot ballot
+        Ballot released
         uint64_t first "from"
         uint32_t attempt
         uint32_t zero
@@ -200,6 +206,18 @@ cdef extern from *:
     ctypedef struct HeartbeatReply "px_heartbeat_reply":
         Ballot ballot
         uint64_t sent_at
+        uint64_t lease
+        uint32_t priority
+        uint32_t zero
+    ctypedef struct Transfer "px_transfer":
+        Ballot ballot
+    ctypedef struct Read "px_read":
+        uint64_t token
+        uint32_t boot
+        uint32_t life
+    ctypedef struct Readable "px_readable":
+        Read read
+        uint64_t index
     ctypedef struct Learn "px_learn":
         uint64_t first
         uint64_t end
@@ -234,9 +252,20 @@ cdef extern from *:
         uint64_t old_lo
         uint64_t new_hi
         uint64_t new_lo
+    ctypedef struct Mastership "px_mastership":
+        uint32_t node
+        uint32_t takeover
+        uint64_t inc_hi
+        uint64_t inc_lo
+        uint64_t lease
     ctypedef struct MembershipHead "px_membership_head":
         uint32_t version
         uint32_t count
+        uint64_t mastership
+        uint64_t mastered
+        uint64_t lease
+        uint32_t master
+        uint32_t zero
     ctypedef struct MembershipRow "px_membership_row":
         uint32_t node
         uint32_t zero
@@ -303,6 +332,7 @@ cdef enum:
     ALPHA = 64                      # a membership chosen at c is in force from c + ALPHA
     RING = 1024                     # slots above the chosen watermark that a node can hold
     MAX_MEMBERS = 31
+    LEASE_MAX = 60000000000         # ns; nobody can be kept from an election for longer
     FRAME_WHOLE = 131072            # bytes of the largest frame on the wire; a larger one travels in pieces
     CHUNK_WINDOW = 65536            # chunks of one origin that may be under way at once (de-duplication window)
 
@@ -310,6 +340,7 @@ cdef enum ValueKind:
     VALUE_NOOP = 0
     VALUE_BATCH = 1                 # a row of chunks
     VALUE_CHANGE = 2                # of the membership: a px_change
+    VALUE_MASTER = 3                # a master has taken over, or changes the lease: a px_mastership
 
 cdef enum FrameType:
     FRAME_HELLO = 1                 # node level (group 0): who is there; see _formation
@@ -336,6 +367,9 @@ cdef enum FrameType:
     FRAME_FORWARD_REFUSED = 29
     FRAME_KEPT = 30                 # to a LEARN that asks for instances which are deleted here
     FRAME_CARRY = 31                # between the Python sides; the core never sees it
+    FRAME_READ = 32                 # to the master: from where on may be read here?
+    FRAME_READABLE = 33
+    FRAME_TRANSFER = 34             # from the master: take over
 
 cdef enum RecordType:
     RECORD_WRITE = 1                # first record of every write: how far the log was durable when it was issued
@@ -366,6 +400,8 @@ cdef enum EffectType:
     EFFECT_MEMBERSHIP = 9           # member `code` is another incarnation from now on (its votes count from `instance` on)
     EFFECT_BEHIND = 10              # node `code` has deleted what comes next here; it keeps instances from `instance` on
     EFFECT_INSTALLED = 11           # the watermark was set to `instance`, chain checksum `after`, by a checkpoint
+    EFFECT_MASTERSHIP = 13          # by what is chosen node `code` is the master, version `instance`, leases are `end` ns long
+    EFFECT_READABLE = 12            # read `after` of this node may be answered by whoever has applied everything below `instance`
 
 cdef struct Effect:
     int type
@@ -397,6 +433,10 @@ cdef struct Membership:
     uint32_t version                # changes chosen so far
     Member members[31]
     uint64_t since[31]              # the votes of this incarnation count from this instance on
+    uint64_t mastership             # how often a master has taken over: the fencing token
+    uint64_t mastered               # instances below it have told of it all that they do
+    uint64_t lease                  # ns that a lease lasts; 0: there are none
+    uint32_t master                 # the node that has taken over last
 
 cdef inline uint32_t life_of(uint64_t inc_lo) noexcept nogil:
     """What of an incarnation stands in a chunk: by that and the boot a process knows its own."""

@@ -30,6 +30,8 @@ class Options:
     """Time between two heartbeats of the master."""
     election_timeout: float = 0.3
     """A node that has not heard of a master for this long, and up to twice as long at random, asks for an election."""
+    priority: int = 1
+    """A master hands over to a node with a higher priority that has been level with it for a while. 0: this node never leads."""
     stuck_limit: float = 10.0
     """A master whose Python side has not taken what was chosen for this long gives the mastership up."""
     max_value: int = 10 << 20
@@ -90,6 +92,7 @@ class Options:
         check("batch_values", 1, 1 << 20)
         check("heartbeat", 0.001, 60)
         check("election_timeout", 0.01, 600)
+        check("priority", 0, 1000)
         check("stuck_limit", 0.1, 86400)
         check("max_value", 1, 64 << 20)
         check("segment_bytes", 64 << 10, 1 << 30)
@@ -140,6 +143,7 @@ class NodeOptions(TypedDict, total=False):
     batch_values: int
     heartbeat: float
     election_timeout: float
+    priority: int
     stuck_limit: float
     max_value: int
     segment_bytes: int

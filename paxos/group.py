@@ -6,13 +6,11 @@ and his own completion.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import InvalidStateError
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from paxos._engine import (
     EVENT_AHEAD,
@@ -24,11 +22,14 @@ from paxos._engine import (
     EVENT_FORMED,
     EVENT_LOG,
     EVENT_MASTER,
+    EVENT_MASTERSHIP,
     EVENT_MEMBERSHIP,
+    EVENT_READABLE,
     EVENT_SETTLED,
 )
 from paxos._handle import Handle
 from paxos.alarm import Alarms
+from paxos.completion import Completion, complete, complete_with
 from paxos.errors import (
     ConfigError,
     Diverged,
@@ -42,6 +43,8 @@ from paxos.errors import (
     StateMachineFailed,
     ValueTooLarge,
 )
+from paxos.mastership import LEASE_MAX, Master, Mastership
+from paxos.reads import Reads
 from paxos.reconcile import MESSAGES, Reconcile
 from paxos.sessions import SESSIONS, SessionTable
 from paxos.snapshot import make_machines
@@ -55,7 +58,7 @@ if TYPE_CHECKING:
     from paxos.manifest import Manifest
     from paxos.scrub import Scrub
 
-__all__ = ["Completion", "Group"]
+__all__ = ["Group"]
 
 logger = logging.getLogger("paxos")
 
@@ -66,27 +69,6 @@ SETTLE_NOT_AVAILABLE, SETTLE_OVERLOADED, SETTLE_UNKNOWN = 1, 2, 3
 
 def _nanoseconds(seconds: float) -> int:
     return int(min(seconds * 1e9, FOREVER))
-
-
-class Completion(Protocol):
-    """What a proposal is settled with: an asyncio or a concurrent future."""
-
-    def done(self) -> bool: ...
-    def set_result(self, result: Any, /) -> None: ...
-    def set_exception(self, exception: BaseException, /) -> None: ...
-
-
-def _complete(completion: Completion, result: object) -> None:
-    if not completion.done():
-        # Its owner may cancel it in another thread just now: then he does not want to know.
-        with contextlib.suppress(InvalidStateError):
-            completion.set_result(result)
-
-
-def _complete_with(completion: Completion, error: BaseException) -> None:
-    if not completion.done():
-        with contextlib.suppress(InvalidStateError):
-            completion.set_exception(error)
 
 
 class _Part:
@@ -129,9 +111,9 @@ class _Many:
             message = (
                 f"{self.failed} of {len(self.outcomes)} values are not known to be applied; see .outcomes for each"
             )
-            _complete_with(self.completion, PartialOutcome(message, self.outcomes))
+            complete_with(self.completion, PartialOutcome(message, self.outcomes))
         else:
-            _complete(self.completion, self.outcomes)
+            complete(self.completion, self.outcomes)
 
 
 class Group:
@@ -161,6 +143,8 @@ class Group:
         self._batch_values = batch_values
         self._lock = threading.Lock()  # between submit + register and look-up of what has been chosen
         self._waiting: dict[int, Completion | _Part] = {}
+        self.applying = False
+        self.reads = Reads(engine, self._machines, lambda: self.applied + 1, self._cannot_read)
         self._events: deque[_Event] = deque()  # taken from the engine, not handled yet
         self.applied = min(self._last.values())
         self.checksum = 0
@@ -171,6 +155,8 @@ class Group:
         self.strict = False  # whether a failure with checkpoints may end the applying thread: in simulations
         self.master_id = 0
         self.settled = False
+        self.mastership = Mastership()
+        self.node_id = engine.status()["node_id"]
         self.on_ready: Callable[[], None] | None = None
         self._keeper: Keeper | None = None
         self._background: Background | None = None
@@ -199,12 +185,14 @@ class Group:
         self._keeper, self._scrub, self._background = keeper, scrub, background
         self._reconcile = reconcile
         reconcile.stop = self.diverged
+        self.reads.later = background.later
         keeper.applied = lambda: (self.applied, self.checksum if self._chained else None)
         keeper.last = lambda: {id_: max(instance, self.applied) for id_, instance in self._last.items()}
         keeper.stopped = lambda: self.error is not None
         keeper.restored = self._restored
         keeper.failed = lambda error: self._fail(self.applied + 1, error)
         status = self._engine.status()
+        self.mastership.chosen(Master(*status["mastership"]), status["lease_ns"])
         if status["quarantined"] is not None:
             self._alarms.sound(
                 "log-set-aside",
@@ -304,15 +292,21 @@ class Group:
         cuts.append(len(values))
         return cuts
 
+    def _cannot_read(self, machine: int) -> PaxosError | None:
+        """Why nothing can be read here; None: it can."""
+        if self.closed or self.error is not None or machine not in self._machines:
+            return self._refusal(machine, "read")
+        return None
+
     def _too_large(self, value: bytes) -> ValueTooLarge:
         return ValueTooLarge(f"value of {len(value)} bytes is above the limit of {self.max_value} (option max_value)")
 
-    def _refusal(self, machine: int) -> PaxosError:
+    def _refusal(self, machine: int, do: str = "propose") -> PaxosError:
         if self.closed:
             return NodeClosed("the node has been closed")
         if self.error is not None:
             why = "differs from others" if isinstance(self.error, Diverged) else "has failed"
-            error = NotAvailable(f"the state machine of this node {why} ({self.error!r}); propose at another node")
+            error = NotAvailable(f"the state machine of this node {why} ({self.error!r}); {do} at another node")
             error.__cause__ = self.error
             return error
         return ConfigError(f"there is no state machine {machine} in this group; there are {sorted(self._machines)}")
@@ -340,6 +334,7 @@ class Group:
                     logger.log(event[1], "%s", event[2])
             elif event[0] == EVENT_FORMED:
                 logger.info("the cluster is formed")
+                self.reads.again()
                 if self._keeper is not None:
                     self._guarded(self._keeper.formed)
             elif event[0] == EVENT_AHEAD:
@@ -358,8 +353,13 @@ class Group:
                 )  # fmt: skip
                 if self._reconcile is not None:
                     self._reconcile.compare()
+            elif event[0] == EVENT_MASTERSHIP:
+                self.mastership.chosen(Master(event[2], event[3]), event[4])
+            elif event[0] == EVENT_READABLE:
+                self.reads.readable(event[2], event[3])
             elif event[0] == EVENT_CHAIN and self._reconcile is not None:
                 self._reconcile.known(event[2], event[3])
+        self.reads.answer()
         if self._background is not None:
             self._guarded(self._background.deliver)
         if self._wanted:
@@ -406,6 +406,7 @@ class Group:
             for seq, *_ in settled:
                 self._settle(seq, SETTLE_UNKNOWN)
             return
+        self.applying = True
         try:
             if instance != self.applied + 1:
                 raise RuntimeError(f"instance {instance} was delivered behind instance {self.applied}")
@@ -416,6 +417,8 @@ class Group:
             if not isinstance(error, Exception):
                 raise
             return
+        finally:
+            self.applying = False
         self.applied = instance
         self.checksum = chain
         self._chained = True
@@ -432,7 +435,7 @@ class Group:
             if isinstance(entry, _Part):
                 entry.many.put(entry.start, results[run][start : start + count])
             else:
-                _complete(entry, results[run][start])
+                complete(entry, results[run][start])
 
     def _apply_runs(self, instance: int, runs: list[tuple[int, list[bytes]]]) -> list[Sequence[object]]:
         """One call of apply_batch per machine; the results per run."""
@@ -511,6 +514,7 @@ class Group:
             return outcome
 
         self._settle_all(failed)
+        self.reads.end()
         if self.on_ready is not None:
             self.on_ready()
 
@@ -535,7 +539,7 @@ class Group:
         if isinstance(entry, _Part):
             entry.many.fail(entry.start, entry.count, error)
         else:
-            _complete_with(entry, error)
+            complete_with(entry, error)
 
     def _settle_all(self, make: Callable[[], PaxosError]) -> None:
         with self._lock:
@@ -548,6 +552,7 @@ class Group:
             logger.info("master is node %d", master_id) if master_id else logger.info("no master is known")
         self.master_id = master_id
         self.settled = settled
+        self.mastership.heard(master_id if settled else 0)
         if settled:
             status = self._engine.status()
             # A master that has taken over since this process began knows all that was chosen before. Of another node's
@@ -568,6 +573,39 @@ class Group:
                 ),
             )
 
+    def hand_over(self, node_id: int, completion: Completion) -> None:
+        """Hands the mastership over; ``completion`` is settled with the new master. On any thread."""
+        self._as_master("hand over")
+        if node_id == self.node_id or (node_id and node_id not in self._engine.status()["peers"]):
+            others = sorted(self._engine.status()["peers"])
+            raise ConfigError(f"node_id={node_id}: the mastership can be handed over to the nodes {others}")
+
+
+        def wanted(mastership: Mastership) -> Master | None:
+            now = mastership.now
+            there = now is not None and now.node_id != self.node_id and node_id in (0, now.node_id)
+            return now if there else None
+
+        self.mastership.wait(completion, wanted)
+        self._engine.transfer(node_id)
+
+    def set_lease(self, seconds: float, completion: Completion) -> None:
+        """Has the length of leases chosen; ``completion`` is settled when it is. On any thread."""
+        self._as_master("change the lease")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= LEASE_MAX:
+            raise ConfigError(f"a lease of {seconds!r} s: give a number of seconds from 0 (none) to {LEASE_MAX}")
+        lease = int(seconds * 1e9)
+        self.mastership.wait(completion, lambda m: () if m.lease_ns == lease else None)
+        self._engine.set_lease(lease)
+
+    def _as_master(self, do: str) -> None:
+        if self.closed:
+            raise NodeClosed("the node has been closed")
+        master = self.mastership.now
+        if master is None or master.node_id != self.node_id:
+            there = f"node {master.node_id} is: call it there" if master else "none is known; try again later"
+            raise NotAvailable(f"this node cannot {do}, for it is not the master; {there}")
+
     def checkpoint(self, completion: Completion) -> None:
         """Has a checkpoint made, at the next turn of the applying thread. On any thread."""
         self._wanted.append(completion)
@@ -581,9 +619,9 @@ class Group:
                 manifest: Manifest | None, error: BaseException | None, completion: Completion = completion
             ) -> None:
                 if manifest is not None:
-                    _complete(completion, manifest.instance)
+                    complete(completion, manifest.instance)
                 elif error is not None:
-                    _complete_with(completion, error)
+                    complete_with(completion, error)
 
             self.keeper.make(done)
 
@@ -604,9 +642,11 @@ class Group:
         self.stop()
         if self._keeper is not None:
             self._keeper.abandon()
+        self.mastership.end()
         while self._wanted:
-            _complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
+            complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
         self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))
+        self.reads.end()
 
     # -- what others see
 
@@ -627,6 +667,7 @@ class Group:
             elections=s["elections"], rounds=s["rounds"], proposed_values=s["proposed_values"],
             frames_sent=s["frames_sent"], frames_received=s["frames_received"], bytes_sent=s["bytes_sent"],
             bytes_received=s["bytes_received"], frames_refused=s["frames_refused"], pending=s["pending_chunks"],
+            reads=self.reads.answered, read_rounds=s["read_rounds"],
             peers=s["peers"], state_machine_error=repr(self.error) if self.error is not None else None,
             alarms=self._alarms.counts,
         )  # fmt: skip

@@ -6,21 +6,23 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, Unpack
+from typing import Any, Protocol, Self, TypeVar, Unpack
 
 from paxos._engine import Engine
 from paxos.alarm import Alarm, Alarms
 from paxos.background import Threads
 from paxos.checkpoint import CheckpointStore
 from paxos.config import NodeOptions, Options, parse_address, parse_cluster
-from paxos.errors import ConfigError, NodeClosed, NotAvailable
+from paxos.errors import ConfigError, NodeClosed, NotAvailable, PaxosError
 from paxos.group import Group
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import WORK, make_maker
+from paxos.mastership import Master, lease_not_chosen, not_taken_over
 from paxos.mirror import refuse_in_child
+from paxos.reads import Consistency
 from paxos.reconcile import Reconcile
 from paxos.results import Results
 from paxos.scrub import Scrub
@@ -29,6 +31,8 @@ from paxos.status import NodeStatus
 from paxos.tokens import LIFETIME, Outcome, Session, Token, close_session, open_session, outcome, propose
 
 __all__ = ["Node", "open_group"]
+
+T = TypeVar("T")
 
 
 def _resolve(address: tuple[str, int], what: str) -> tuple[str, int]:
@@ -65,6 +69,7 @@ def open_group(
         stuck_limit_ns=int(options.stuck_limit * 1e9), max_value=options.max_value, segment_size=options.segment_bytes,
         direct=options.direct_io, max_pending=options.max_pending, max_pending_bytes=options.max_pending_bytes,
         log_budget=options.log_budget, log_hold=options.log_hold, quarantine=options.quarantine,
+        priority=int(options.priority),
     )  # fmt: skip
     background = Threads(engine.poke)
     try:
@@ -113,6 +118,7 @@ class Node:
         self._group = group
         self._loop = loop
         self._ready: list[asyncio.Future[None]] = []
+        self._iterating: set[asyncio.Event] = set()
         self._closing: asyncio.Task[None] | None = None
         group.on_ready = self._wake_ready
         loop.add_reader(engine.fileno(), group.drain)
@@ -247,6 +253,60 @@ class Node:
         close_session(self._group, future, session, timeout)
         await future
 
+    def read(
+        self,
+        query: Any,
+        *,
+        consistency: Consistency = "linearizable",
+        max_staleness: float | None = None,
+        timeout: float = 5.0,
+        machine: int = 0,
+    ) -> asyncio.Future[Any]:
+        """Reads from the state machine of this node; await the returned future for what its ``read(query)`` returned.
+
+        Nothing is written to a log. ``consistency`` says what the answer is sure to show:
+
+        * ``"linearizable"``: every value that anybody, anywhere, knew to be acknowledged when this was called. The master
+          confirms with one round of messages to a majority that it is the master still, for all reads together that were waiting;
+          any other node asks it how far it must have applied.
+        * ``"lease"``: the same, and on a master that holds the lease (:meth:`set_lease`) without any message; elsewhere, and
+          where there is none, as ``"linearizable"``. It stands on clocks that run alike.
+        * ``"stale"``: some state that the cluster was in, at once, from what is here, even if nobody else can be reached. With
+          ``max_staleness`` not older than so many seconds: where that is not known, it is confirmed as above.
+
+        The future ends with :exc:`NotAvailable` where nobody has confirmed the read in time, or this node has not caught up; and
+        with whatever ``read`` raised.
+
+        :param query: anything that the state machine's ``read`` understands; it does not leave this process.
+        :param timeout: seconds.
+        :param machine: id of the state machine, where the group has several.
+        :raises ConfigError: an unknown consistency. :raises Overloaded: too many reads are waiting.
+        :raises NotAvailable: the state machine of this node has failed. :raises NodeClosed: closed.
+        """
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._group.reads.submit(
+            future, (query,), single=True, machine=machine, consistency=consistency, max_staleness=max_staleness,
+            timeout=timeout, at_once=not self._group.applying,
+        )  # fmt: skip
+        return future
+
+    def read_many(
+        self,
+        queries: Sequence[Any],
+        *,
+        consistency: Consistency = "linearizable",
+        max_staleness: float | None = None,
+        timeout: float = 5.0,
+        machine: int = 0,
+    ) -> asyncio.Future[list[Any]]:
+        """As :meth:`read`, for many queries at one moment: one answer for each, all from the same state."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._group.reads.submit(
+            future, queries, single=False, machine=machine, consistency=consistency, max_staleness=max_staleness,
+            timeout=timeout, at_once=not self._group.applying,
+        )  # fmt: skip
+        return future
+
     async def wait_ready(self, timeout: float | None = None) -> None:
         """Returns when a master is known that has taken over. Raises NotAvailable after ``timeout`` seconds."""
         if self._group.closed:
@@ -270,7 +330,79 @@ class Node:
 
     def is_master(self) -> bool:
         """Whether this node takes itself for the master. For speed, never for safety: another may have taken over."""
-        return self._group.settled and self._group.master_id == self.status().node_id
+        master = self._group.mastership.now
+        return master is not None and master.node_id == self._group.node_id
+
+    def master(self) -> Master | None:
+        """The master, as far as this node knows, with the version of its mastership; None where it knows of none."""
+        return self._group.mastership.now
+
+    def on_master_change(self, call: Callable[[Master | None], object]) -> Callable[[], None]:
+        """Has ``call`` called with the new master, or None, whenever that changes here; what is returned ends it.
+
+        It is called on the thread of the event loop, and must not block. What it raises is logged.
+        """
+        return self._group.mastership.watch(call)
+
+    async def masters(self) -> AsyncIterator[Master | None]:
+        """The master now, and each later one, as this node gets to know it. Ends when the node is closed.
+
+        Where they change faster than they are taken, some are left out, never the last one.
+        """
+        changed = asyncio.Event()
+        stop = self._group.mastership.watch(lambda _: changed.set())
+        self._iterating.add(changed)
+        try:
+            last: Master | type[Master] | None = Master
+            while not self._group.closed:
+                changed.clear()
+                if self._group.mastership.now != last:
+                    last = self._group.mastership.now
+                    yield last
+                else:
+                    await changed.wait()
+        finally:
+            stop()
+            self._iterating.discard(changed)
+
+    async def transfer(self, node_id: int, timeout: float = 5.0) -> Master:
+        """Hands the mastership over to another node, and returns when that has taken over.
+
+        To be called on the master. It finishes what is in flight and hands over at once, without an election timeout; proposals
+        that come meanwhile wait for the new master.
+
+        :raises NotAvailable: this node is not the master; or that one has not taken over in time, and everything is as it was.
+        """
+        return await self._hand_over(node_id, timeout)
+
+    async def resign(self, timeout: float = 5.0) -> Master:
+        """Hands the mastership over to the node that suits best (by priority, then by what it knows); see :meth:`transfer`."""
+        return await self._hand_over(0, timeout)
+
+    async def _hand_over(self, node_id: int, timeout: float) -> Master:
+        future: asyncio.Future[Master] = self._loop.create_future()
+        self._group.hand_over(node_id, future)
+        return await self._within(future, timeout, lambda: not_taken_over(node_id, timeout))
+
+    async def set_lease(self, seconds: float, timeout: float = 5.0) -> None:
+        """Has leases last so many seconds from now on, on all nodes, as long as the cluster exists; 0 switches them off.
+
+        To be called on the master. A master that holds a lease answers ``read(consistency="lease")`` alone: nobody else can be
+        master as long as it lasts. The price: clocks are trusted to run alike within 0.7 %, and when a master dies, no other
+        takes over before its lease has passed, nor does a node vote so soon after its start. A length below
+        ``election_timeout`` costs an election nothing.
+
+        :raises ConfigError: a length that cannot work. :raises NotAvailable: this node is not the master, or no quorum is there.
+        """
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._group.set_lease(seconds, future)
+        await self._within(future, timeout, lambda: lease_not_chosen(timeout))
+
+    async def _within(self, future: asyncio.Future[T], timeout: float, late: Callable[[], PaxosError]) -> T:
+        try:
+            return await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            raise late() from None
 
     async def checkpoint(self) -> int:
         """Makes a checkpoint of what is applied now; the log below it may then be deleted. How many instances it holds.
@@ -307,6 +439,8 @@ class Node:
         """The engine has stopped: nobody will hear from it any more."""
         self._group.closed = True
         self._group.close()
+        for changed in self._iterating:
+            changed.set()
         for future in self._ready:
             if not future.done():
                 future.set_exception(NodeClosed("the node has been closed"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from paxos.errors import ConfigError
 
@@ -57,6 +57,19 @@ class StateMachine:
         and is replayed from the start. One that lost data and went back says so here, and gets what it lost again.
         """
         return -1
+
+    def read(self, query: Any) -> object:
+        """Answers a query of :meth:`paxos.Node.read` from the state as it is, and changes nothing.
+
+        It is called on this node only, between two instances, and may return anything, but nothing that a later ``apply`` changes
+        under the caller's hands. What it raises goes to the caller.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no read(): define it, or propose what is to be read")
+
+    def read_batch(self, queries: Sequence[Any]) -> Sequence[object]:
+        """Answers queries in order, one answer for each. Override it for speed."""
+        read = self.read
+        return [read(query) for query in queries]
 
     # What follows is optional: two ways to put the state into a checkpoint. With neither of them the log is kept, and
     # replayed, from the beginning.

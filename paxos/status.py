@@ -66,6 +66,11 @@ class NodeStatus:
     """How often they did not verify. The log says what and where."""
     votes: bool
     """Whether this node has a vote. One that has lost its log has none until it is taken in anew and knows everything."""
+    reads: int
+    """Reads answered here since this start."""
+    read_rounds: int
+    """Rounds of messages that this node, as master, has sent to confirm reads, its own and those of others. Each serves all that
+    were waiting."""
     pending: int
     """Proposals of this node that are under way."""
     peers: dict[int, bool]

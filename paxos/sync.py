@@ -7,7 +7,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -15,7 +15,9 @@ from paxos._engine import Engine
 from paxos.config import NodeOptions, Options
 from paxos.errors import NodeClosed, NotAvailable
 from paxos.group import Group
+from paxos.mastership import Master, lease_not_chosen, not_taken_over
 from paxos.node import open_group
+from paxos.reads import Consistency
 from paxos.statemachine import StateMachineFactory
 from paxos.status import NodeStatus
 from paxos.tokens import LIFETIME, Outcome, Session, Token, close_session, open_session, outcome, propose
@@ -107,6 +109,48 @@ class SyncNode:
         close_session(self._group, future, session, timeout)
         future.result()
 
+    def read(
+        self,
+        query: Any,
+        *,
+        consistency: Consistency = "linearizable",
+        max_staleness: float | None = None,
+        timeout: float = 5.0,
+        machine: int = 0,
+    ) -> Any:
+        """Reads from the state machine of this node, on the thread that applies, and waits; see :meth:`paxos.Node.read`."""
+        return self._read((query,), True, consistency, max_staleness, timeout, machine)
+
+    def read_many(
+        self,
+        queries: Sequence[Any],
+        *,
+        consistency: Consistency = "linearizable",
+        max_staleness: float | None = None,
+        timeout: float = 5.0,
+        machine: int = 0,
+    ) -> list[Any]:
+        """As :meth:`read`, for many queries at one moment; see :meth:`paxos.Node.read_many`."""
+        found: list[Any] = self._read(queries, False, consistency, max_staleness, timeout, machine)
+        return found
+
+    def _read(
+        self,
+        queries: Sequence[Any],
+        single: bool,
+        consistency: Consistency,
+        max_staleness: float | None,
+        timeout: float,
+        machine: int,
+    ) -> Any:
+        self._not_here("read()")
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._group.reads.submit(
+            future, queries, single=single, machine=machine, consistency=consistency, max_staleness=max_staleness,
+            timeout=timeout,
+        )  # fmt: skip
+        return future.result()
+
     def wait_ready(self, timeout: float | None = None) -> None:
         """Returns when a master is known that has taken over. Raises NotAvailable after ``timeout`` seconds."""
         self._not_here("wait_ready()")
@@ -135,7 +179,45 @@ class SyncNode:
 
     def is_master(self) -> bool:
         """Whether this node takes itself for the master. For speed, never for safety: another may have taken over."""
-        return self._group.settled and self._group.master_id == self.status().node_id
+        master = self._group.mastership.now
+        return master is not None and master.node_id == self._group.node_id
+
+    def master(self) -> Master | None:
+        """The master, as far as this node knows, with the version of its mastership; None where it knows of none."""
+        return self._group.mastership.now
+
+    def on_master_change(self, call: Callable[[Master | None], object]) -> Callable[[], None]:
+        """Has ``call`` called, on the thread that applies, whenever the master changes; see the same of :class:`paxos.Node`."""
+        return self._group.mastership.watch(call)
+
+    def transfer(self, node_id: int, timeout: float = 5.0) -> Master:
+        """Hands the mastership over to another node, and waits until that has taken over; see :meth:`paxos.Node.transfer`."""
+        return self._hand_over("transfer()", node_id, timeout)
+
+    def resign(self, timeout: float = 5.0) -> Master:
+        """Hands the mastership over to the node that suits best; see :meth:`paxos.Node.resign`."""
+        return self._hand_over("resign()", 0, timeout)
+
+    def _hand_over(self, what: str, node_id: int, timeout: float) -> Master:
+        self._not_here(what)
+        future: concurrent.futures.Future[Master] = concurrent.futures.Future()
+        self._group.hand_over(node_id, future)
+        try:
+            return future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise not_taken_over(node_id, timeout) from None
+
+    def set_lease(self, seconds: float, timeout: float = 5.0) -> None:
+        """Has leases last so many seconds from now on; see :meth:`paxos.Node.set_lease`."""
+        self._not_here("set_lease()")
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._group.set_lease(seconds, future)
+        try:
+            future.result(timeout)
+        except TimeoutError:
+            future.cancel()
+            raise lease_not_chosen(timeout) from None
 
     def checkpoint(self) -> int:
         """Makes a checkpoint of what is applied now, and waits for it; see :meth:`paxos.Node.checkpoint`."""

@@ -32,7 +32,8 @@ from paxos.sessions import (
 )
 
 if TYPE_CHECKING:
-    from paxos.group import Completion, Group
+    from paxos.completion import Completion
+    from paxos.group import Group
 
 __all__ = ["LIFETIME", "Outcome", "Session", "Token", "close_session", "open_session", "outcome", "propose"]
 

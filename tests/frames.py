@@ -11,10 +11,11 @@ HELLO, REFUSE, FORM, FORM_OK, FORMED, PIECE = range(1, 7)
 PREVOTE, PREVOTE_REPLY, PREPARE, PROMISE_VALUE, PROMISE, REJECT, ACCEPT, ACCEPTED = range(16, 24)
 HEARTBEAT, HEARTBEAT_REPLY, LEARN, LEARNED, FORWARD, FORWARD_REFUSED = range(24, 30)
 KEPT = 30
+READ, READABLE, TRANSFER = 32, 33, 34
 RECORD_FORMATION, RECORD_FORMED, RECORD_PROMISE, RECORD_ACCEPT, RECORD_LEARN, RECORD_WATERMARK, RECORD_BASE = range(
     3, 10
 )
-NOOP, BATCH, CHANGE = 0, 1, 2
+NOOP, BATCH, CHANGE, MASTER = 0, 1, 2, 3
 NOT_AVAILABLE, OVERLOADED, UNKNOWN = 1, 2, 3
 
 HEAD = struct.Struct("<IIIBBHIIQQQQII")
@@ -27,7 +28,7 @@ NAMES = {
     PREVOTE_REPLY: "prevote_reply", PREPARE: "prepare", PROMISE_VALUE: "promise_value", PROMISE: "promise",
     REJECT: "reject", ACCEPT: "accept", ACCEPTED: "accepted", HEARTBEAT: "heartbeat", HEARTBEAT_REPLY: "heartbeat_reply",
     LEARN: "learn", LEARNED: "learned", FORWARD: "forward", FORWARD_REFUSED: "forward_refused",
-    KEPT: "kept",
+    KEPT: "kept", READ: "read", READABLE: "readable", TRANSFER: "transfer",
 }  # fmt: skip
 
 # Fixed fields of each body; "B" stands for a ballot, "V" for a value head. What follows them is kept as bytes.
@@ -38,19 +39,22 @@ LAYOUTS: dict[int, list[tuple[str, str]]] = {
     PIECE: [("transfer", "Q"), ("total", "I"), ("offset", "I")],
     PREVOTE: [("ballot", "B")],
     PREVOTE_REPLY: [("ballot", "B"), ("promised", "B"), ("granted", "I"), ("zero", "I")],
-    PREPARE: [("ballot", "B"), ("first", "Q"), ("attempt", "I"), ("zero", "I")],
+    PREPARE: [("ballot", "B"), ("released", "B"), ("first", "Q"), ("attempt", "I"), ("zero", "I")],
     PROMISE_VALUE: [("ballot", "B"), ("accepted", "B"), ("instance", "Q"), ("attempt", "I"), ("zero", "I"), ("value", "V")],
     PROMISE: [("ballot", "B"), ("first_kept", "Q"), ("attempt", "I"), ("count", "I")],
     REJECT: [("ballot", "B"), ("promised", "B")],
     ACCEPT: [("ballot", "B"), ("instance", "Q"), ("own_from", "Q"), ("value", "V")],
     ACCEPTED: [("ballot", "B"), ("first", "Q"), ("last", "Q")],
     HEARTBEAT: [("ballot", "B"), ("own_from", "Q"), ("settled", "Q"), ("sent_at", "Q")],
-    HEARTBEAT_REPLY: [("ballot", "B"), ("sent_at", "Q")],
+    HEARTBEAT_REPLY: [("ballot", "B"), ("sent_at", "Q"), ("lease", "Q"), ("priority", "I"), ("zero", "I")],
     LEARN: [("first", "Q"), ("end", "Q"), ("max_bytes", "I"), ("zero", "I")],
     LEARNED: [("first", "Q"), ("count", "I"), ("zero", "I")],
     FORWARD: [("ballot", "B"), ("boot", "I"), ("count", "I")],
     FORWARD_REFUSED: [("ballot", "B"), ("boot", "I"), ("reason", "I"), ("count", "I"), ("life", "I")],
     KEPT: [("asked", "Q"), ("first_kept", "Q")],
+    TRANSFER: [("ballot", "B")],
+    READ: [("token", "Q"), ("boot", "I"), ("life", "I")],
+    READABLE: [("token", "Q"), ("boot", "I"), ("life", "I"), ("index", "Q")],
 }  # fmt: skip
 LAYOUTS[FORM_OK] = LAYOUTS[FORMED] = LAYOUTS[FORM]
 
@@ -102,6 +106,11 @@ def chunk(
     body = b"".join(struct.pack("<I", len(value)) + value for value in values)
     life = incarnation(origin)[1] if life is None else life
     return CHUNK.pack(len(body), len(values), origin, boot, seq, machine, life) + body
+
+
+def takeover(node: int, lease: int = 0) -> bytes:
+    """The value by which a master says that it has taken over."""
+    return struct.pack("<IIQQQ", node, 1, *incarnation(node), lease)
 
 
 def chunks(data: bytes) -> list[tuple[int, int, int]]:

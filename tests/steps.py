@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from frames import ACCEPTED, HEARTBEAT, PREVOTE_REPLY, PROMISE, ballot, chunk, frame, members, short
-from paxos._core import Core
+from paxos._stepping import Core
 
 MS = 1_000_000
 T = 1000 * MS

@@ -25,7 +25,7 @@ from frames import (
     VALUE,
 )
 from paxos._codec import check_frame, checksum
-from paxos._core import Core
+from paxos._stepping import Core
 
 OK, SHORT, MAGIC, VERSION, LENGTH, CRC, TYPE, BODY = range(8)
 

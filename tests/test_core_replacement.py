@@ -34,7 +34,7 @@ from frames import (
     record,
     short,
 )
-from paxos._core import Core
+from paxos._stepping import Core
 from steps import ALPHA, MS, RING, Effects, T, X, candidate, follower, kinds, master, node
 
 NEW = OTHER_INCARNATION

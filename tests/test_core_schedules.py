@@ -18,8 +18,9 @@ from frames import (
     frame,
     members,
     parse,
+    takeover,
 )
-from paxos._core import Core
+from paxos._stepping import Core
 
 MS = 1_000_000
 T = 1000 * MS
@@ -50,7 +51,7 @@ def test_a_deposed_master_that_fetches_a_value_gives_no_notice_of_it() -> None:
     for raw in sent_to(2, one.pump(T)):
         two.receive(T, raw)
     two.durable(T, 1)
-    assert two.state()["accepted"] == [(0, ballot(1, 1), b"")]
+    assert two.state()["accepted"] == [(0, ballot(1, 1), takeover(1))]
 
     one.receive(T, frame(PREVOTE, 4, chosen=1, chain=chain([(1, w)]), ballot=ballot(3, 4)))
     learned = frame(LEARNED, 4, chosen=1, chain=chain([(1, w)]), count=1, data=VALUE.pack(len(w), 1, 1, 0) + w)

@@ -8,6 +8,7 @@ from frames import (
     ACCEPT,
     HEARTBEAT,
     LEARNED,
+    MASTER,
     PREPARE,
     PREVOTE,
     PREVOTE_REPLY,
@@ -18,6 +19,7 @@ from frames import (
     chain,
     frame,
     short,
+    takeover,
 )
 from steps import MS, RING, Effects, T, X, Y, Z, candidate, follower, kinds, master, node
 
@@ -281,7 +283,7 @@ def test_take_over_proposes_the_report_of_the_highest_ballot_and_fills_holes() -
     core.receive(T, frame(PROMISE, 2, ballot=mine, attempt=1, count=2))
     core.receive(T, frame(PROMISE, 3, ballot=mine, attempt=1, count=2))
     found = short(core.pump(T))
-    values = [(0, (1, 1), Z), (1, (0, 0), b""), (2, (1, 1), Y), (3, (0, 0), b"")]
+    values = [(0, (1, 1), Z), (1, (0, 0), b""), (2, (1, 1), Y), (3, (0, MASTER), takeover(1))]
     expected: Effects = []
     for number, (instance, head, data) in enumerate(values, 4):
         fields = {"ballot": (10, 1), "value": head} | ({"instance": instance} if instance else {})

@@ -19,7 +19,7 @@ from frames import (
     chunk,
     frame,
 )
-from paxos._core import Core
+from paxos._stepping import Core
 from steps import MS, Effects, T, candidate, follower, kinds, master, node
 
 MIB = 1 << 20

@@ -8,6 +8,7 @@ from frames import (
     ACCEPT,
     LEARN,
     LEARNED,
+    MASTER,
     PREPARE,
     PREVOTE,
     PREVOTE_REPLY,
@@ -22,8 +23,9 @@ from frames import (
     members,
     record,
     short,
+    takeover,
 )
-from paxos._core import Core
+from paxos._stepping import Core
 from steps import MS, RING, T, X, Y, Z, follower, kinds, master, node
 
 # ---- learning ----
@@ -79,8 +81,8 @@ def test_serving_reads_from_the_log_up_to_the_own_watermark() -> None:
 
 def test_another_chain_checksum_at_the_same_watermark_is_an_alarm_once() -> None:
     core = master()
-    good = frame(PREVOTE_REPLY, 2, chosen=1, chain=chain([(0, b"")]))
-    bad = frame(PREVOTE_REPLY, 2, chosen=1, chain=chain([(0, b"")]) ^ 1)
+    good = frame(PREVOTE_REPLY, 2, chosen=1, chain=chain([(MASTER, takeover(1))]))
+    bad = frame(PREVOTE_REPLY, 2, chosen=1, chain=chain([(MASTER, takeover(1))]) ^ 1)
     assert core.receive(T, good) == []
     assert core.receive(T, bad) == [("diverged", 1, 2)]
     assert core.receive(T, bad) == []

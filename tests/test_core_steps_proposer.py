@@ -14,6 +14,7 @@ from frames import (
     FORWARD_REFUSED,
     HEARTBEAT,
     LEARNED,
+    MASTER,
     NOT_AVAILABLE,
     OVERLOADED,
     PREPARE,
@@ -28,8 +29,11 @@ from frames import (
     chunk,
     frame,
     short,
+    takeover,
 )
 from steps import ALPHA, MS, T, X, Y, Z, candidate, follower, kinds, master, node
+
+TAKEN_OVER = ["chosen", "mastership", "master", "heartbeat"]
 
 # ---- master: acceptances ----
 
@@ -39,7 +43,8 @@ def test_accept_leaves_before_the_own_write_and_the_own_vote_counts_when_durable
     assert core.receive(T, frame(ACCEPTED, 2, ballot=ballot(1, 1))) == []  # 2 alone; the own record is not durable
     assert core.state()["chosen"] == 0
     assert short(core.durable(T, 2)) == [
-        ("chosen", 0, 0, 0, b""),
+        ("chosen", 0, MASTER, 0, takeover(1)),
+        ("mastership", 1, 1, 0),
         ("master", 1, 1, True),
         ("send", "heartbeat", [2, 3], 1, {"ballot": (1, 1), "settled": 1, "sent_at": T, "n": 1}, b""),
     ]
@@ -48,13 +53,13 @@ def test_accept_leaves_before_the_own_write_and_the_own_vote_counts_when_durable
 def test_the_own_write_first_then_one_more_vote() -> None:
     core = master(takeover=False)
     assert core.durable(T, 2) == []
-    assert kinds(core.receive(T, frame(ACCEPTED, 3, ballot=ballot(1, 1)))) == ["chosen", "master", "heartbeat"]
+    assert kinds(core.receive(T, frame(ACCEPTED, 3, ballot=ballot(1, 1)))) == TAKEN_OVER
 
 
 def test_the_others_are_a_quorum_without_the_own_write() -> None:
     core = master(takeover=False)
     assert core.receive(T, frame(ACCEPTED, 2, ballot=ballot(1, 1))) == []
-    assert kinds(core.receive(T, frame(ACCEPTED, 3, ballot=ballot(1, 1)))) == ["chosen", "master", "heartbeat"]
+    assert kinds(core.receive(T, frame(ACCEPTED, 3, ballot=ballot(1, 1)))) == TAKEN_OVER
     assert core.state()["durable"] == 1
 
 
@@ -141,7 +146,7 @@ def test_a_heartbeat_names_the_master_and_is_answered() -> None:
     core = node()
     assert short(core.receive(T, frame(HEARTBEAT, 2, ballot=ballot(1, 2), settled=1, sent_at=77))) == [
         ("master", 2, 1, True),
-        ("send", "heartbeat_reply", [2], 0, {"ballot": (1, 2), "sent_at": 77}, b""),
+        ("send", "heartbeat_reply", [2], 0, {"ballot": (1, 2), "sent_at": 77, "priority": 1}, b""),
     ]
 
 

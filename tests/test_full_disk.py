@@ -9,8 +9,8 @@ import pytest
 
 from calls import Call, master_of
 from paxos._segments import LogStore
+from paxos.completion import Completion
 from paxos.errors import DiskFull, OutcomeUnknown, StorageError
-from paxos.group import Completion
 from paxos.testing._simdisk import MemoryDisk
 from paxos.testing.cluster import SECOND, Cluster, Replica
 from paxos.testing.workload import Registers

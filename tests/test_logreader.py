@@ -11,9 +11,9 @@ import pytest
 
 import frames
 from engines import Engines
-from paxos._core import encode_chunk
 from paxos._logreader import LogReader
 from paxos._segments import LogStore
+from paxos._stepping import encode_chunk
 from paxos.errors import StorageError
 
 ACCEPT, LEARN, WATERMARK = frames.RECORD_ACCEPT, frames.RECORD_LEARN, frames.RECORD_WATERMARK

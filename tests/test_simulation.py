@@ -122,7 +122,7 @@ def test_schedules_are_of_the_kinds_asked_for() -> None:
     assert quiet.violation is None
     assert quiet.faults == {}
     assert quiet.operations["unknown"] == 0  # (small queues may refuse a burst all the same)
-    assert quiet.chosen > 50
+    assert quiet.operations["answered"] + quiet.operations["read"] > 50
 
 
 # ---- named schedules ----

@@ -24,8 +24,10 @@ CORE_LAYERS: list[set[str]] = [
     {"_codec"},
     {"_replica"},
     {"_membership"},
-    {"_acceptor", "_proposer", "_learner", "_election", "_formation"},
+    {"_mastership"},
+    {"_acceptor", "_proposer", "_learner", "_election", "_reader", "_formation"},
     {"_core"},
+    {"_stepping"},
 ]
 CORE = {name: rank for rank, names in enumerate(CORE_LAYERS) for name in names}
 # Layout and recovery of the log are pure functions over bytes, like the core: they touch no file.

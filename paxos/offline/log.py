@@ -12,10 +12,10 @@ from typing import Any, Final, Self
 from typing_extensions import Buffer
 
 from paxos._codec import checksum
-from paxos._core import Core
 from paxos._folder import Folder, StoppedFolder
 from paxos._formation import FormationCore
 from paxos._recovery import Recovered, recover
+from paxos._stepping import Core
 from paxos.errors import ConfigError
 from paxos.offline.records import Record, formation_fields, incarnation_text
 

@@ -461,6 +461,7 @@ cdef void host_init(Host *h, Book *book, const Scope *scope, uint32_t index) noe
         members.members[i].node, members.members[i].inc_hi, members.members[i].inc_lo = i + 1, i + 11, i + 21
     options.node, options.window, options.batch_bytes, options.batch_values = index + 1, scope.window, 1 << 20, 4096
     options.queue_bytes = 1 << 20
+    options.priority = 1
     options.heartbeat, options.election_min, options.election_max, options.resend = 1000, 10000, 20000, 10000
     h.book, h.scope, h.index = book, scope, index
     h.core = replica_new(&options, &members, 1, index + 11, index + 21, 1, 1)

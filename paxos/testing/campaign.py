@@ -356,7 +356,7 @@ def check_order(history: Sequence[tuple[Operation, bytes]], applied: Iterable[by
         if op.end is not None and op.end < latest_call.get(op.key, -1):
             return f"ended before one was called that stands before it in the log: {op}"
         latest_call[op.key] = max(latest_call.get(op.key, -1), op.call)
-    missing = next((op for op, value in history if op.end is not None and value not in place), None)
+    missing = next((op for op, value in history if op.end is not None and value and value not in place), None)
     return f"answered, and never applied: {missing}" if missing is not None else None
 
 

@@ -14,8 +14,9 @@ from typing import Any, Final, TypeAlias
 
 from paxos.alarm import Alarm, Alarms
 from paxos.checkpoint import CheckpointStore
+from paxos.completion import Completion
 from paxos.errors import DamagedLog, PaxosError, StorageError
-from paxos.group import Completion, Group
+from paxos.group import Group
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import InlineMaker
 from paxos.manifest import Manifest
@@ -66,6 +67,9 @@ class _Watched(StateMachine):
         results = self.inner.apply_batch(instance, values)
         self.cluster.compare(self, instance, values, results)
         return results
+
+    def read(self, query: Any) -> object:
+        return self.inner.read(query)
 
 
 class _WatchedSnapshots(_Watched):
@@ -212,6 +216,14 @@ class Replica:
         """Proposes here. Raises what ``propose`` raises."""
         assert self.group is not None, f"node {self.id} is down"
         self.group.submit(completion, value, timeout, machine)
+
+    def read(self, completion: Completion, query: object, timeout: float = 5.0, machine: int = 0) -> None:
+        """Reads here, linearizably. Raises what ``read`` raises."""
+        assert self.group is not None, f"node {self.id} is down"
+        self.group.reads.submit(
+            completion, (query,), single=True, machine=machine, consistency="linearizable", max_staleness=None,
+            timeout=timeout,
+        )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
         """What the node knows, as of its last round."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from paxos.errors import PartialOutcome, PaxosError, Refused
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
-from paxos.testing.cluster import MS, SECOND, Cluster, Replica
+from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 from paxos.testing.linearizability import Action, Operation, Register
 from paxos.testing.tokened import TokenClient
 
@@ -65,6 +65,9 @@ class Registers(StateMachine):
                 results.append((instance, len(state[key] or b"")))
         return results
 
+    def read(self, query: bytes) -> tuple[int, bytes | None]:
+        return self.instance, self.state.get(query)
+
     def back(self, instance: int) -> Registers:
         """A copy that has applied nothing above ``instance``: a state machine that lost what came behind."""
         earlier = Registers()
@@ -105,15 +108,17 @@ def machine_for(mode: str, dice: random.Random, before: Registers | None) -> Reg
 class _Call:
     """One operation under way: the completion that a node settles."""
 
-    __slots__ = ("action", "begun", "client", "key", "settled", "to", "value")
+    __slots__ = ("action", "begun", "client", "key", "known", "settled", "to", "value")
 
     def __init__(self, client: Client, to: Replica, action: Action, key: bytes, value: bytes) -> None:
+        """``value``: what is proposed; empty: it is read without the log."""
         self.client = client
         self.to = to
         self.action = action
         self.key = key
         self.value = value
         self.begun = client.workload.cluster.now
+        self.known = client.workload.known
         self.settled = False
 
     def done(self) -> bool:
@@ -158,6 +163,8 @@ class Client:
         action: Action
         if kind < 0.4:
             action, value = ("get",), b"get:%b::%b" % (key, new)
+            if workload.reading.random() < workload.read_share:
+                value = b""
         elif kind < 0.75:
             action, value = ("set", new), b"set:%b:%b:%b" % (key, new, padding)
         elif kind < 0.9:
@@ -170,7 +177,10 @@ class Client:
         workload.begun += 1
         try:
             # A key belongs to one of the state machines of the group.
-            to.submit(call, value, dice.choice(workload.timeouts), key[-1] % workload.machines)
+            if value:
+                to.submit(call, value, dice.choice(workload.timeouts), key[-1] % workload.machines)
+            else:
+                to.read(call, key, dice.choice(workload.timeouts), key[-1] % workload.machines)
         except Refused as error:
             call.set_exception(error)
 
@@ -181,8 +191,15 @@ class Client:
     def answered(self, call: _Call, result: tuple[int, object]) -> None:
         workload = self.workload
         instance, answer = result
-        workload.cluster.world.acknowledged(instance)
-        workload.outcomes["answered"] += 1
+        if not call.value and instance < call.known:
+            raise Violation(
+                f"a read that began at {call.begun} ns at node {call.to.id}, when instance {call.known} had been seen, was "
+                f"answered from the state behind instance {instance}"
+            )
+        workload.known = max(workload.known, instance)
+        if instance >= 0:
+            workload.cluster.world.acknowledged(instance)
+        workload.outcomes["answered" if call.value else "read"] += 1
         if call.action[0] == "get":
             self.known[call.key] = answer  # type: ignore[assignment]  # bytes or None
         operation = Operation(self.number, call.key, call.begun, workload.cluster.now, call.action, answer)
@@ -193,7 +210,8 @@ class Client:
         workload = self.workload
         if isinstance(error, Refused):
             workload.outcomes["refused"] += 1
-            workload.refused.append(call.value)
+            if call.value:
+                workload.refused.append(call.value)
         else:
             if not isinstance(error, PaxosError):
                 raise error
@@ -319,7 +337,12 @@ class Workload:
         self.timeouts = dice.choice([(0.2, 1.0, 5.0), (0.05, 0.3), (5.0,)])
         self.clients = [Client(self, number) for number in range(clients)]
         self.token_clients: list[TokenClient] = []
-        #: each operation with the value that stands for it in the log
+        # With dice of their own, so that all else happens as it does without them.
+        self.reading = random.Random(dice.getstate()[1][0])
+        self.read_share = self.reading.choice([0.0, 0.5, 0.9])
+        #: the last instance whose effects anybody has seen
+        self.known = -1
+        #: each operation with the value that stands for it in the log; empty: none does
         self.history: list[tuple[Operation, bytes]] = []
         #: what was refused for certain
         self.refused: list[bytes] = []

@@ -1,0 +1,192 @@
+# cython: language_level=3
+"""Mastership as replicated state, the lease on it, and handing it over.
+
+**State.** A new master's first own instance says who it is; each such value counts the version up, which so is the same number on all
+nodes and serves as a fencing token. The same kind of value changes the length of leases. Values that were counted already, in what
+came with a checkpoint or stands in the log's beginning, are not counted twice (`mastered`).
+
+**Lease** (rule 21; only where its length is not 0). With its answer to a heartbeat a node grants the master that it will promise to
+nobody else for so long, by its own clock from then on. The master counts from before it asked, and takes a share off for clocks
+that do not run alike. It holds the lease while a quorum's grants last, each member counted like in a read (_reader). What the length is
+a node must not forget by a crash: it grants only when that is durable, and who starts promises to nobody for as long as a lease lasts.
+Nothing here matters for what is chosen: a master without a lease is a master.
+
+**Handing over.** A master stops taking new values up, waits until all its instances are chosen, gives up the lease of its ballot for
+good, and tells the other node to stand at once; its Prepare names the ballot that was released.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+from paxos._codec cimport out_effect
+from paxos._membership cimport votes
+from paxos._replica cimport ROLE_MASTER, Replica, frame_begin, frame_end
+from paxos._types cimport (
+    Ballot, EFFECT_MASTERSHIP, Effect, FRAME_TRANSFER, HeartbeatReply, Mastership, Transfer, VALUE_MASTER, Value, ballot_compare, bit,
+    is_quorum, value_new,
+)
+
+cdef enum:
+    DRIFT_SHIFT = 6                 # a lease is 1/64 shorter for its holder: two clocks may differ by 0.7 % each
+    LEVEL = 1024                    # instances that the one who takes over may lack: it learns them from the others first
+
+
+# ---- replicated state ----
+
+cdef Value *mastership_value(const Replica *r, bint takeover, uint64_t lease) noexcept nogil:
+    cdef Mastership body
+    cdef Value *value = value_new(VALUE_MASTER, 0, sizeof(Mastership))
+    body.node = r.options.node
+    body.takeover = takeover
+    body.inc_hi = r.inc_hi
+    body.inc_lo = r.inc_lo
+    body.lease = lease
+    memcpy(value.data, &body, sizeof(Mastership))
+    return value
+
+
+cdef void mastership_chosen(Replica *r, uint64_t instance, const Value *value) noexcept nogil:
+    cdef Mastership body
+    cdef Effect *e
+    if instance < r.members.mastered:
+        return
+    memcpy(&body, value.data, sizeof(Mastership))
+    r.members.mastered = instance + 1
+    if body.takeover:
+        r.members.mastership += 1
+        r.members.master = body.node
+    if body.lease != r.members.lease:
+        # A granter that starts again knows the new length only. The holder is the first to know it, and counts on nothing older.
+        memset(r.granted_until, 0, r.members.count * sizeof(int64_t))
+    r.members.lease = body.lease
+    e = out_effect(&r.out, EFFECT_MASTERSHIP)
+    e.code = r.members.master
+    e.instance = r.members.mastership
+    e.end = r.members.lease
+
+
+cdef void mastership_logged(Replica *r) noexcept nogil:
+    r.lease_logged = r.members.lease
+    r.lease_record = r.logged
+
+
+# ---- the lease: the master's side ----
+
+cdef void mastership_begin(Replica *r) noexcept nogil:
+    memset(r.granted_until, 0, r.members.count * sizeof(int64_t))
+    r.released = False
+    r.hand_to = 0
+    r.handed = False
+    r.prefer = 0
+    r.lease_wanted = 0
+
+
+cdef void mastership_answered(Replica *r, uint32_t index, const HeartbeatReply *body) noexcept nogil:
+    cdef uint64_t lease = min(body.lease, r.members.lease)
+    cdef int64_t until
+    r.priority[index] = body.priority
+    if body.sent_at == 0 or body.sent_at > r.round or lease == 0:
+        return
+    until = <int64_t>(body.sent_at + lease - (lease >> DRIFT_SHIFT))
+    if until > r.granted_until[index]:
+        r.granted_until[index] = until
+
+
+cdef int64_t mastership_lease(const Replica *r) noexcept nogil:
+    cdef uint32_t i, k, mask
+    cdef int64_t until, best = 0
+    if r.role != ROLE_MASTER or not r.master_settled or r.released or r.members.lease == 0:
+        return 0
+    if r.members.count == 1:
+        return r.now + <int64_t>r.members.lease
+    for i in range(r.members.count):
+        until = r.granted_until[i]
+        if until <= best:
+            continue
+        mask = bit(r.self)
+        for k in range(r.members.count):
+            # (Who came in by a change that is not in force here yet does not count, as for a read.)
+            if r.granted_until[k] >= until and r.members.since[k] <= r.chosen:
+                mask |= bit(k)
+        if is_quorum(&r.members, mask):
+            best = until
+    return best
+
+
+# ---- the lease: who grants it ----
+
+cdef uint64_t mastership_grant(Replica *r, const Ballot *ballot) noexcept nogil:
+    if not votes(r) or r.members.lease == 0 or r.durable < r.lease_record:
+        return 0
+    r.grant = ballot[0]
+    r.grant_lease = r.members.lease
+    r.granting = r.now
+    return r.grant_lease
+
+
+cdef void mastership_now(Replica *r) noexcept nogil:
+    # The clock was read before the step in which a grant was given, perhaps long before: the thread may have been stopped in
+    # between. So it counts from the next time on.
+    if r.granting != 0 and r.now > r.granting:
+        r.granting = 0
+        r.grant_until = max(r.grant_until, r.now + <int64_t>r.grant_lease)
+
+
+cdef bint mastership_bound(const Replica *r, const Ballot *ballot, const Ballot *released) noexcept nogil:
+    if r.now >= r.grant_until and r.granting == 0:
+        return False
+    if r.grant.round == 0:
+        return True                 # since a start: to whom was promised before is not known
+    if ballot.node == r.grant.node and ballot.inc_hi == r.grant.inc_hi and ballot.inc_lo == r.grant.inc_lo:
+        return False
+    return ballot_compare(released, &r.grant) != 0
+
+
+# ---- handing over ----
+
+cdef bint mastership_fit(const Replica *r, uint32_t index) noexcept nogil:
+    """Whether a member can take over at once."""
+    return (index != r.self and r.priority[index] != 0 and not r.down & bit(index) and r.heard[index] != 0
+            and r.now - r.heard[index] < r.options.election_min and r.members.since[index] <= r.chosen
+            and r.known[index] + LEVEL >= r.chosen)
+
+
+cdef int mastership_best(const Replica *r) noexcept nogil:
+    """The highest priority first; of these the one that knows most."""
+    cdef uint32_t i
+    cdef int best = -1
+    for i in range(r.members.count):
+        if mastership_fit(r, i) and (best < 0 or r.priority[i] > r.priority[best]
+                                     or (r.priority[i] == r.priority[best] and r.known[i] > r.known[best])):
+            best = <int>i
+    return best
+
+
+cdef void mastership_hand(Replica *r, uint32_t index) noexcept nogil:
+    r.hand_to = index + 1
+    r.handed = False
+    r.hand_until = r.now + r.options.election_min
+    r.released = True
+
+
+cdef void mastership_tell(Replica *r) noexcept nogil:
+    # It stands on what is chosen, and its receiver on the promise of this ballot.
+    cdef Transfer *body = <Transfer *>frame_begin(r, FRAME_TRANSFER, bit(r.hand_to - 1), r.promise_record, sizeof(Transfer))
+    body.ballot = r.ballot
+    frame_end(r, NULL)
+    r.handed = True
+
+
+cdef void mastership_tick(Replica *r) noexcept nogil:
+    """With every heartbeat: is there somebody who should rather be master?"""
+    cdef int best
+    if r.hand_to != 0 or not r.master_settled:
+        return
+    best = mastership_best(r)
+    if best < 0 or r.priority[best] <= r.options.priority:
+        r.prefer = 0
+    elif r.prefer != <uint32_t>best + 1:
+        r.prefer = <uint32_t>best + 1
+        r.prefer_since = r.now
+    elif r.now - r.prefer_since >= r.options.election_max * 2:
+        r.prefer = 0
+        mastership_hand(r, <uint32_t>best)

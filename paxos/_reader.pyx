@@ -1,0 +1,141 @@
+# cython: language_level=3
+"""Reads that cost no log write: from which instance on a state machine may answer them (design rule 20).
+
+A read has come to the master. Is it the master still? It was, when a round of heartbeats that was sent *after* the read came is
+answered by a quorum: whoever had chosen something under a higher ballot by then had the promise of a quorum, one of which would
+have refused. So everything acknowledged before the read came is below the chosen watermark that the master had when it sent
+the round, once it has chosen an instance of its own ballot; and whoever has applied that far may answer. (The same idea for
+Raft: Ongaro, "Consensus: Bridging Theory and Practice", 2014, section 6.4.)
+
+One round serves all reads that came before it, of all nodes. A node has one read under way, which stands for all that its Python
+side had when it asked; another token takes its place. Nothing is kept for long: who hears nothing asks again.
+
+While a change of the membership is not in force here, who came in by it does not count: what is left is a quorum of the members
+before the change and of those behind it.
+"""
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
+
+from paxos._codec cimport out_effect
+from paxos._replica cimport Asked, ROLE_MASTER, Replica, frame_begin, frame_end, remote_master
+from paxos._types cimport (
+    EFFECT_READABLE, Effect, FRAME_READ, FRAME_READABLE, HeartbeatReply, Read, Readable, bit, is_quorum, life_of,
+)
+
+
+cdef void reader_ask(Replica *r, uint64_t token) noexcept nogil:
+    r.read_token = token
+    r.read_due = r.now
+
+
+cdef void reader_asked(Replica *r, uint32_t index, const Read *body) noexcept nogil:
+    cdef const Read *there = &r.asked_reads[index].read
+    # The same once more: it is under way. (Numbers begin again with each start of that node, hence all three.)
+    if r.role == ROLE_MASTER and (body.token != there.token or body.boot != there.boot or body.life != there.life):
+        r.asked_reads[index].read = body[0]
+        r.asked_reads[index].round = 0
+
+
+cdef void reader_elected(Replica *r) noexcept nogil:
+    """What was answered under an earlier ballot says nothing about this one."""
+    memset(r.answered, 0, r.members.count * sizeof(uint64_t))
+
+
+cdef void reader_step_down(Replica *r) noexcept nogil:
+    memset(r.asked_reads, 0, r.members.count * sizeof(Asked))
+    r.read_due = r.now
+
+
+cdef bint reader_due(const Replica *r) noexcept nogil:
+    cdef uint32_t i
+    if r.role != ROLE_MASTER or not r.master_settled:
+        return False
+    if r.read_token != r.asked_reads[r.self].read.token:
+        return True
+    for i in range(r.members.count):
+        if r.asked_reads[i].read.token != 0 and r.asked_reads[i].round == 0:
+            return True
+    return False
+
+
+cdef void reader_begin(Replica *r) noexcept nogil:
+    cdef Asked *asked
+    cdef uint32_t i
+    if r.read_token != r.asked_reads[r.self].read.token:
+        r.asked_reads[r.self].read.token = r.read_token
+        r.asked_reads[r.self].round = 0
+    for i in range(r.members.count):
+        asked = &r.asked_reads[i]
+        if asked.round == 0:
+            asked.round = r.round
+            asked.index = r.chosen
+
+
+cdef bint _confirmed(const Replica *r, const Asked *asked) noexcept nogil:
+    cdef uint32_t i, mask = bit(r.self)
+    for i in range(r.members.count):
+        if r.answered[i] >= asked.round and r.members.since[i] <= asked.index:
+            mask |= bit(i)
+    return is_quorum(&r.members, mask)
+
+
+cdef void _tell(Replica *r, uint64_t token, uint64_t index) noexcept nogil:
+    cdef Effect *e = out_effect(&r.out, EFFECT_READABLE)
+    e.instance = index
+    e.after = token
+    r.read_token = 0
+
+
+cdef void _answer(Replica *r) noexcept nogil:
+    cdef Asked *asked
+    cdef Readable *body
+    cdef uint32_t i
+    for i in range(r.members.count):
+        asked = &r.asked_reads[i]
+        if asked.read.token == 0 or asked.round == 0 or not _confirmed(r, asked):
+            continue
+        if i == r.self:
+            _tell(r, asked.read.token, asked.index)
+        else:
+            body = <Readable *>frame_begin(r, FRAME_READABLE, bit(i), 0, sizeof(Readable))
+            body.read = asked.read
+            body.index = asked.index
+            frame_end(r, NULL)
+        asked.read.token = 0
+
+
+cdef void reader_answered(Replica *r, uint32_t index, const HeartbeatReply *body) noexcept nogil:
+    if body.sent_at > r.answered[index] and body.sent_at <= r.round:
+        r.answered[index] = body.sent_at
+        _answer(r)
+
+
+cdef void reader_readable(Replica *r, const Readable *body) noexcept nogil:
+    if (r.read_token != 0 and body.read.token == r.read_token and body.read.boot == r.boot
+            and body.read.life == life_of(r.inc_lo)):
+        _tell(r, r.read_token, body.index)
+
+
+cdef void reader_pump(Replica *r) noexcept nogil:
+    cdef Read *body
+    cdef int index
+    if r.role == ROLE_MASTER:
+        if r.members.count == 1:
+            _answer(r)              # nobody else has to
+        return
+    if r.read_token == 0 or r.now < r.read_due:
+        return
+    index = remote_master(r)
+    if index >= 0:
+        body = <Read *>frame_begin(r, FRAME_READ, bit(<uint32_t>index), 0, sizeof(Read))
+        body.token = r.read_token
+        body.boot = r.boot
+        body.life = life_of(r.inc_lo)
+        frame_end(r, NULL)
+        r.read_due = r.now + r.options.resend
+
+
+cdef int64_t reader_deadline(const Replica *r) noexcept nogil:
+    if r.read_token != 0 and remote_master(r) >= 0:
+        return r.read_due
+    return 0x7FFFFFFFFFFFFFFF
