@@ -54,7 +54,8 @@ class Token:
 
     def __post_init__(self) -> None:
         where, index, mark = self.session
-        if not (0 <= self.acked <= self.seq < 1 << 64 and 0 <= where < 1 << 64 and 0 <= index < 1 << 32 > mark >= 0):
+        wide, narrow = range(1 << 64), range(1 << 32)
+        if where not in wide or index not in narrow or mark not in narrow or not 0 <= self.acked <= self.seq in wide:
             raise ConfigError(f"there is no such token: {self}")
 
     def __str__(self) -> str:
