@@ -14,6 +14,7 @@ from paxos.errors import (
     DirectoryInUse,
     DiskFull,
     Diverged,
+    Fenced,
     NodeClosed,
     NotAvailable,
     OutcomeUnknown,
@@ -22,6 +23,8 @@ from paxos.errors import (
     PaxosError,
     RecoveryRefused,
     Refused,
+    ResultNotKept,
+    SessionExpired,
     StateMachineFailed,
     StorageError,
     ValueTooLarge,
@@ -33,6 +36,7 @@ from paxos.reads import Consistency
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
 from paxos.status import NodeStatus
 from paxos.sync import SyncNode
+from paxos.tokens import Outcome, Session, Token
 
 __version__ = "0.1.0"
 
@@ -46,24 +50,30 @@ __all__ = [
     "DirectoryInUse",
     "DiskFull",
     "Diverged",
+    "Fenced",
     "Master",
     "Node",
     "NodeClosed",
     "NodeStatus",
     "NotAvailable",
     "Options",
+    "Outcome",
     "OutcomeUnknown",
     "Overloaded",
     "PartialOutcome",
     "PaxosError",
     "RecoveryRefused",
     "Refused",
+    "ResultNotKept",
+    "Session",
+    "SessionExpired",
     "SnapshotReader",
     "SnapshotWriter",
     "StateMachine",
     "StateMachineFailed",
     "StorageError",
     "SyncNode",
+    "Token",
     "ValueTooLarge",
     "WrongDirectory",
     "parse_address",

@@ -76,6 +76,9 @@ class Options:
     mirror: bool = True
     """Make checkpoints in a child process, from a second copy of the state machine, so that applying never waits. Otherwise, and
     where the state machine cannot be made in another process, its ``snapshot()`` is called between two instances."""
+    sessions: bool = True
+    """Proposals may carry tokens; the same on all nodes. The table of sessions is replayed from the newest checkpoint, or the
+    beginning of the log, at each start; without it a state machine that keeps its state itself is fed only what it lacks."""
     on_alarm: Callable[[Alarm], object] | None = None
     """Is called with each alarm of the node, and must not block. ``Node`` calls it on the thread of its event loop, those of the
     opening before ``open`` returns or raises; ``SyncNode`` on the thread that opens the node, later on the one that applies. What
@@ -164,6 +167,7 @@ class NodeOptions(TypedDict, total=False):
     heal_divergence: bool
     check_results: bool
     mirror: bool
+    sessions: bool
     on_alarm: Callable[[Alarm], object] | None
 
 

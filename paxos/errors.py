@@ -14,6 +14,7 @@ __all__ = [
     "DirectoryInUse",
     "DiskFull",
     "Diverged",
+    "Fenced",
     "NodeClosed",
     "NotAvailable",
     "OutcomeUnknown",
@@ -22,6 +23,8 @@ __all__ = [
     "PaxosError",
     "RecoveryRefused",
     "Refused",
+    "ResultNotKept",
+    "SessionExpired",
     "StateMachineFailed",
     "StorageError",
     "ValueTooLarge",
@@ -68,6 +71,10 @@ class NodeClosed(Refused):
     """The node has been closed."""
 
 
+class Fenced(Refused):
+    """``outcome()`` has settled the token before its proposal was executed: it never will be. Another token is needed."""
+
+
 class OutcomeUnknown(PaxosError):
     """The proposal may have been chosen, or may yet be, or never. Read the state before you try again."""
 
@@ -78,6 +85,19 @@ class StateMachineFailed(OutcomeUnknown):
     The value is chosen or may be; its result will not be known here. The node goes on voting and logging, and the cause
     is in ``__cause__`` and in the log.
     """
+
+
+class SessionExpired(OutcomeUnknown):
+    """The token's session is not there, or not any more, or its client has acknowledged the token.
+
+    The proposal was certainly not executed now, and no copy of it that is still under way will be. If it was proposed before
+    under this token, nobody can tell what came of that. To propose again with the token is in vain.
+    """
+
+
+class ResultNotKept(PaxosError):
+    """The proposal was executed, once; its result is not there. It was longer than what is kept, or no ``bytes``, or was
+    computed before the restart of a state machine that keeps its state itself."""
 
 
 class PartialOutcome(PaxosError):

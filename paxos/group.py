@@ -46,6 +46,8 @@ from paxos.errors import (
 from paxos.mastership import LEASE_MAX, Master, Mastership
 from paxos.reads import Reads
 from paxos.reconcile import MESSAGES, Reconcile
+from paxos.sessions import SESSIONS, SessionTable
+from paxos.snapshot import make_machines
 from paxos.statemachine import StateMachine, StateMachineFactory
 from paxos.status import NodeStatus
 
@@ -126,20 +128,17 @@ class Group:
         max_value: int,
         batch_bytes: int,
         batch_values: int,
+        sessions: bool = True,
     ) -> None:
-        makers = {0: factory} if callable(factory) else dict(factory)
-        if not makers:
-            raise ConfigError("state_machine= is an empty mapping; give a class, a factory, or {id: factory}")
-        self._machines: dict[int, StateMachine] = {id_: make() for id_, make in makers.items()}
-        for id_, machine in self._machines.items():
-            if not isinstance(machine, StateMachine):
-                raise ConfigError(
-                    f"state_machine= made a {type(machine).__name__} for id {id_}; it must be a paxos.StateMachine"
-                )
+        self._machines = make_machines(factory)
         self._last = {id_: machine.last_applied() for id_, machine in self._machines.items()}
+        self._claimed = max(self._last.values())  # what the state machines say that they had before this process began
+        self._sessions = SessionTable() if sessions else None
+        if sessions:
+            self._last[SESSIONS] = -1
         self._engine = engine
         self._alarms = alarms
-        self._max_value = max_value
+        self.max_value = max_value
         self._batch_bytes = batch_bytes
         self._batch_values = batch_values
         self._lock = threading.Lock()  # between submit + register and look-up of what has been chosen
@@ -148,7 +147,6 @@ class Group:
         self.reads = Reads(engine, self._machines, lambda: self.applied + 1, self._cannot_read)
         self._events: deque[_Event] = deque()  # taken from the engine, not handled yet
         self.applied = min(self._last.values())
-        self._claimed = max(self._last.values())  # what the state machines say they have had
         self.checksum = 0
         self._chained = False  # whether that is the chain checksum behind `applied`, and not just unknown
         self.error: BaseException | None = None
@@ -170,8 +168,8 @@ class Group:
 
     @property
     def machines(self) -> dict[int, StateMachine]:
-        """The state machines by id."""
-        return self._machines
+        """The state machines by id, and the table of sessions."""
+        return self._machines if self._sessions is None else {**self._machines, SESSIONS: self._sessions}
 
     @property
     def keeper(self) -> Keeper:
@@ -230,7 +228,7 @@ class Group:
 
     def submit(self, completion: Completion, value: bytes, timeout: float, machine: int) -> None:
         """Hands one value to the engine; ``completion`` is settled with its result or error."""
-        if len(value) > self._max_value:
+        if len(value) > self.max_value:
             raise self._too_large(value)
         engine = self._engine
         with self._lock:
@@ -246,7 +244,7 @@ class Group:
         # All are looked at before the first is handed in: an error of the caller's must not leave half of them executed.
         values = [value if type(value) is bytes else memoryview(value).tobytes() for value in values]
         for value in values:
-            if len(value) > self._max_value:
+            if len(value) > self.max_value:
                 raise self._too_large(value)
         many = _Many(completion, len(values))
         if not values:
@@ -268,6 +266,20 @@ class Group:
                 return
             start = end
 
+    def submit_record(self, completion: Completion, record: bytes, timeout: float, machine: int | None = None) -> None:
+        """Hands in a record of sessions, which may be for a state machine; ``completion`` is settled with an ``Answer``."""
+        with self._lock:
+            if self.closed or self.error is not None or (machine is not None and machine not in self._machines):
+                raise self._refusal(machine or 0)
+            if self._sessions is None:
+                raise ConfigError("this node was opened with sessions=False: there are no sessions, and no tokens")
+            seq = self._engine.submit(SESSIONS, (record,), self._engine.now() + _nanoseconds(timeout))
+            self._waiting[seq] = completion
+
+    def mark(self) -> int:
+        """A number of the cluster's own, for the sessions that are opened here."""
+        return int(self._engine.status()["signature"][:8] or "0", 16)
+
     def _cuts(self, values: list[bytes]) -> list[int]:
         """Where to cut a list of values so that every piece fits an instance."""
         cuts, size, count = [], 0, 0
@@ -287,7 +299,7 @@ class Group:
         return None
 
     def _too_large(self, value: bytes) -> ValueTooLarge:
-        return ValueTooLarge(f"value of {len(value)} bytes is above the limit of {self._max_value} (option max_value)")
+        return ValueTooLarge(f"value of {len(value)} bytes is above the limit of {self.max_value} (option max_value)")
 
     def _refusal(self, machine: int, do: str = "propose") -> PaxosError:
         if self.closed:
@@ -415,6 +427,9 @@ class Group:
         self._chained = True
         if not settled:
             return
+        if instance <= self._claimed:
+            # What this process has handed in cannot be among what a state machine had before it began.
+            self._ahead(instance)
         with self._lock:
             found = [(self._waiting.pop(seq, None), run, start, count) for seq, run, start, count in settled]
         for entry, run, start, count in found:
@@ -434,6 +449,8 @@ class Group:
         spans = []
         for id_, run in runs:
             if id_ not in values:
+                if id_ == SESSIONS:
+                    return self._apply_sessions(instance, runs)
                 raise ConfigError(
                     f"instance {instance} has values for state machine {id_}, which this node does not have"
                 )
@@ -441,6 +458,16 @@ class Group:
             values[id_] += run
         results = {id_: self._apply_one(id_, instance, batch) for id_, batch in values.items()}
         return [results[id_][start : start + count] for id_, start, count in spans]
+
+    def _apply_sessions(self, instance: int, runs: list[tuple[int, list[bytes]]]) -> list[Sequence[object]]:
+        """The same for an instance that has records of sessions in it."""
+        if self._sessions is None:
+            raise ConfigError(
+                f"instance {instance} has to do with sessions, and this node was opened with sessions=False: all nodes of a "
+                "cluster must have them, or none"
+            )
+        step = self._sessions.unwrap(instance, runs)
+        return step.wrap(self._apply_runs(instance, step.runs), self._machines)
 
     def _apply_one(self, id_: int, instance: int, values: list[bytes]) -> Sequence[object]:
         if instance <= self._last[id_]:
@@ -533,7 +560,7 @@ class Group:
             status = self._engine.status()
             # A master that has taken over since this process began knows all that was chosen before. Of another node's
             # mastership nobody can say here when it began, and whether it still lasts.
-            if master_id == status["node_id"] and self.applied >= status["heard_chosen"]:
+            if master_id == status["node_id"] and max(self.applied, self._claimed) >= status["heard_chosen"]:
                 self._ahead(status["heard_chosen"])
             if self.on_ready is not None:
                 self.on_ready()
@@ -544,8 +571,8 @@ class Group:
             self._fail(
                 self.applied,
                 ConfigError(
-                    f"the state machine has applied instance {self.applied}, but the cluster has chosen only {chosen}; "
-                    "it belongs to another cluster, or the cluster has lost its log"
+                    f"the state machine has applied instance {max(self.applied, self._claimed)}, but the cluster has chosen "
+                    f"only {chosen}; it belongs to another cluster, or the cluster has lost its log"
                 ),
             )
 

@@ -12,6 +12,7 @@ from paxos.background import Background
 from paxos.checkpoint import CheckpointStore
 from paxos.manifest import Manifest
 from paxos.mirror import Mirror, MirrorJob, obstacle
+from paxos.sessions import SESSIONS
 from paxos.snapshot import Cut, Writing
 from paxos.statemachine import StateMachine, StateMachineFactory, has_files
 
@@ -75,8 +76,11 @@ class MirrorMaker:
         factory: StateMachineFactory,
         rate: float | None,
         inline: InlineMaker,
+        *,
+        sessions: bool = True,
     ) -> None:
         self._inline = inline
+        self._sessions = sessions
         self._store = store
         self._background = background
         self._engine = engine
@@ -93,7 +97,9 @@ class MirrorMaker:
         if here or small or cut_off:
             self._inline(cut, done, newest=newest)
             return
-        job = MirrorJob(self._directory, status["node_id"], status["incarnation"], cut, self._factory, self._rate)
+        job = MirrorJob(
+            self._directory, status["node_id"], status["incarnation"], cut, self._factory, self._rate, sessions=self._sessions
+        )  # fmt: skip
         mirror = self._mirror = Mirror(job)
 
         self._background.run(lambda: self._store.prove(mirror.run()), done)
@@ -128,4 +134,4 @@ def make_maker(
             "no mirror can be had, so checkpoints are made in this process, and nothing is applied meanwhile: %s", why
         )
         return inline
-    return MirrorMaker(store, background, engine, directory, factory, rate, inline)
+    return MirrorMaker(store, background, engine, directory, factory, rate, inline, sessions=SESSIONS in machines)

@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +38,7 @@ from paxos._folder import Folder
 from paxos._logreader import LogReader
 from paxos.checkpoint import CheckpointStore, Manifest
 from paxos.errors import CheckpointFailed, ConfigError, DamagedCheckpoint, StorageError
+from paxos.sessions import SESSIONS, SessionTable
 from paxos.snapshot import Cut, Writing, make_machines, restore_machines
 from paxos.statemachine import StateMachine, StateMachineFactory
 from paxos.stored import MANIFEST, file_name
@@ -80,6 +81,8 @@ class MirrorJob:
     rate: float | None = None
     """Bytes per second that are written at most."""
     group: int = 0
+    sessions: bool = True
+    """Whether the group has a table of sessions."""
 
     @property
     def work(self) -> Path:
@@ -305,41 +308,56 @@ def _begin(job: MirrorJob, store: CheckpointStore) -> tuple[dict[int, StateMachi
     for manifest in store.list():
         if manifest.instance > job.cut.instance or manifest.signature != job.cut.signature:
             continue
-        machines = _fresh(job.factory)
+        machines = _fresh(job)
         try:
             restore_machines(store, manifest, machines, job.work)
         except DamagedCheckpoint as error:
             logger.warning("a checkpoint is damaged, and an older one is begun with: %s", error)
             continue
         return machines, manifest.instance, manifest.chain
-    return _fresh(job.factory), 0, 0
+    return _fresh(job), 0, 0
 
 
-def _fresh(factory: StateMachineFactory) -> dict[int, StateMachine]:
-    machines = make_machines(factory)
+def _fresh(job: MirrorJob) -> dict[int, StateMachine]:
+    machines = make_machines(job.factory)
     for machine in machines.values():
         if (last := machine.last_applied()) != -1:
             raise ConfigError(
                 f"{type(machine).__name__} begins with what it has applied up to instance {last}: it keeps its state itself, and "
                 "a second copy of it would write over the first. Its checkpoints are to be made in the node's own process"
             )
+    if job.sessions:
+        machines[SESSIONS] = SessionTable()
     return machines
 
 
+def _apply(
+    machines: Mapping[int, StateMachine], instance: int, runs: list[tuple[int, list[bytes]]]
+) -> list[Sequence[object]]:
+    """All values of an instance; the results per run."""
+    values: dict[int, list[bytes]] = {id_: [] for id_ in machines}
+    places = []
+    for id_, run in runs:
+        if id_ not in values:
+            raise ConfigError(f"instance {instance} has values for state machine {id_}, which this node does not have")
+        places.append((id_, len(values[id_]), len(run)))
+        values[id_] += run
+    results = {id_: machines[id_].apply_batch(instance, batch) for id_, batch in values.items()}
+    return [results[id_][start : start + count] for id_, start, count in places]
+
+
 def _replay(log: LogReader, machines: Mapping[int, StateMachine], end: int) -> None:
+    table = machines.get(SESSIONS)
+    users = {id_: machine for id_, machine in machines.items() if id_ != SESSIONS}
     heard = time.monotonic()
     while not log.done:
         part = log.read()
         for instance, runs in part:
-            values: dict[int, list[bytes]] = {id_: [] for id_ in machines}
-            for id_, run in runs:
-                if id_ not in values:
-                    raise ConfigError(
-                        f"instance {instance} has values for state machine {id_}, which this node does not have"
-                    )
-                values[id_] += run
-            for id_, batch in values.items():
-                machines[id_].apply_batch(instance, batch)
+            if isinstance(table, SessionTable) and any(id_ == SESSIONS for id_, _ in runs):
+                step = table.unwrap(instance, runs)
+                step.wrap(_apply(users, instance, step.runs), users)
+            else:
+                _apply(users, instance, runs)
         if part:
             heard = time.monotonic()
         elif time.monotonic() - heard > LOG_LIMIT:

@@ -28,6 +28,7 @@ from paxos.results import Results
 from paxos.scrub import Scrub
 from paxos.statemachine import StateMachineFactory
 from paxos.status import NodeStatus
+from paxos.tokens import LIFETIME, Outcome, Session, Token, close_session, open_session, outcome, propose
 
 __all__ = ["Node", "open_group"]
 
@@ -74,7 +75,7 @@ def open_group(
     try:
         alarms = Alarms(node_id, options.on_alarm, call)
         group = Group(engine, state_machine, alarms, max_value=options.max_value, batch_bytes=options.batch_bytes,
-                      batch_values=options.batch_values)  # fmt: skip
+                      batch_values=options.batch_values, sessions=options.sessions)  # fmt: skip
         store = CheckpointStore(engine.files())
         policy = CheckpointPolicy(
             budget=options.log_budget, instances=options.checkpoint_instances, seconds=options.checkpoint_seconds,
@@ -176,7 +177,9 @@ class Node:
             engine.stop()  # a loop that cannot watch a descriptor, say: nothing of the node may stay behind
             raise
 
-    def propose(self, value: bytes, *, timeout: float = 5.0, machine: int = 0) -> asyncio.Future[Any]:
+    def propose(
+        self, value: bytes, *, timeout: float = 5.0, machine: int = 0, token: Token | None = None
+    ) -> asyncio.Future[Any]:
         """Proposes a value; await the returned future for what ``apply`` returned on this node.
 
         When it returns, the value is on the disks of a majority and applied here. The future ends with
@@ -186,13 +189,24 @@ class Node:
 
         Cancelling the future does not take the proposal back.
 
+        With a token it is applied once, however often and wherever it is proposed. Each time the future ends with the result of
+        that once, which must be ``bytes``; or with
+
+        * :exc:`SessionExpired`: not executed now, nor later; what came of earlier attempts nobody can tell;
+        * :exc:`Fenced`: never executed, for :meth:`outcome` was asked before;
+        * :exc:`ResultNotKept`: executed once, but the result is not there.
+
         :param timeout: seconds after which it ends with ``NotAvailable`` or ``OutcomeUnknown``.
         :param machine: id of the state machine, where the group has several.
+        :param token: of :meth:`Session.token`; the same for each attempt, and each value its own.
         :raises ValueTooLarge: above ``max_value``. :raises Overloaded: too many are under way.
         :raises DiskFull: this node's disk is. :raises NodeClosed: closed.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._group.submit(future, value, timeout, machine)
+        if token is None:
+            self._group.submit(future, value, timeout, machine)
+        else:
+            propose(self._group, future, value, token, timeout, machine)
         return future
 
     def propose_many(
@@ -206,6 +220,38 @@ class Node:
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         self._group.submit_many(future, values, timeout, machine)
         return future
+
+    async def open_session(self, *, lifetime: int = LIFETIME, timeout: float = 5.0) -> Session:
+        """Opens a session, for proposals under tokens. It is the cluster's: its tokens may be used at any node.
+
+        :param lifetime: instances after which it expires if nobody has used it. Where there are too many sessions (16384), or
+            tokens (131072), the one that was not used for longest expires earlier.
+        :raises OutcomeUnknown, NotAvailable: open another one; if this one has been opened, it expires.
+        :raises ConfigError: the node has no sessions (option ``sessions``).
+        """
+        future: asyncio.Future[Session] = self._loop.create_future()
+        open_session(self._group, future, lifetime, timeout)
+        return await future
+
+    async def outcome(self, token: Token, *, timeout: float = 5.0) -> Outcome:
+        """Settles what became of a proposal, for good: it was applied, with this result, or it never will be.
+
+        To know that, a fence is chosen: of the proposal and the fence the first in the log counts. So ask only when you want to
+        give up an attempt; :meth:`propose` with the same token asks as well, and brings it about.
+
+        :raises SessionExpired: nobody can tell any more. No copy that is still under way will be executed.
+        :raises OutcomeUnknown, NotAvailable: it is not settled yet; ask again, at any node.
+        """
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        outcome(self._group, future, token, timeout)
+        return await future
+
+    async def close_session(self, session: Session | Token, *, timeout: float = 5.0) -> None:
+        """Forgets a session (or that of a token) and what came of its tokens; what is still under way under them is void. Nothing
+        where it has expired. To leave it to expire is all right, too."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        close_session(self._group, future, session, timeout)
+        await future
 
     def read(
         self,

@@ -12,6 +12,7 @@ from typing import Self
 
 from paxos.checkpoint import CheckpointStore, Manifest
 from paxos.errors import ConfigError, StorageError
+from paxos.sessions import RESERVED, SESSIONS, SessionTable
 from paxos.statemachine import StateMachine, StateMachineFactory, has_files, has_snapshot
 
 __all__ = ["Cut", "Writing", "has_checkpoints", "make_machines", "restore_machines"]
@@ -36,6 +37,10 @@ def make_machines(factory: StateMachineFactory) -> dict[int, StateMachine]:
     makers = {0: factory} if callable(factory) else dict(factory)
     if not makers:
         raise ConfigError("state_machine= is an empty mapping; give a class, a factory, or {id: factory}")
+    if reserved := [id_ for id_ in makers if id_ >= RESERVED]:
+        raise ConfigError(
+            f"state_machine= has the id {reserved[0]}; ids from {RESERVED} on belong to the library: take a smaller one"
+        )
     machines = {id_: make() for id_, make in makers.items()}
     for id_, machine in machines.items():
         if not isinstance(machine, StateMachine):
@@ -71,6 +76,8 @@ class Writing:
                 _make_empty(directory)
                 self._taken.append((id_, directory))
                 machine.snapshot_files(directory)
+            elif isinstance(machine, SessionTable) and machine.empty:
+                continue  # so that a release that knows nothing of sessions can read it
             elif has_snapshot(machine):
                 with self._writer.stream(id_) as stream:
                     machine.snapshot(stream)
@@ -122,10 +129,15 @@ def restore_machines(
     """
     inside = {entry.machine for entry in manifest.entries}
     streams = {entry.machine for entry in manifest.entries if not entry.path}
+    if SESSIONS in inside and SESSIONS not in machines:
+        raise ConfigError(
+            f"checkpoint {manifest.instance} has sessions, and this node was opened with sessions=False: all nodes of a cluster "
+            "must have them"
+        )
     if unknown := sorted(inside - set(machines)):
         raise ConfigError(
             f"checkpoint {manifest.instance} has the state of state machine {unknown[0]}, which this node does not have; "
-            f"it has {sorted(machines)}"
+            f"it has {sorted(set(machines) - {SESSIONS})}"
         )
     for id_, machine in machines.items():
         name = type(machine).__name__
@@ -141,6 +153,8 @@ def restore_machines(
                 machine.restore(stream)
             finally:
                 stream.close()
+        elif isinstance(machine, SessionTable):
+            machine.clear()
         elif has_files(machine):  # with no entry at all it had no files
             directory = work / f"restored-{id_}"
             _make_empty(directory)

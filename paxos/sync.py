@@ -20,6 +20,7 @@ from paxos.node import open_group
 from paxos.reads import Consistency
 from paxos.statemachine import StateMachineFactory
 from paxos.status import NodeStatus
+from paxos.tokens import LIFETIME, Outcome, Session, Token, close_session, open_session, outcome, propose
 
 __all__ = ["SyncNode"]
 
@@ -64,16 +65,21 @@ class SyncNode:
                 return
             self._group.drain()
 
-    def submit(self, value: bytes, *, timeout: float = 5.0, machine: int = 0) -> concurrent.futures.Future[Any]:
+    def submit(
+        self, value: bytes, *, timeout: float = 5.0, machine: int = 0, token: Token | None = None
+    ) -> concurrent.futures.Future[Any]:
         """Proposes a value and returns at once, with a future of the result."""
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._group.submit(future, value, timeout, machine)
+        if token is None:
+            self._group.submit(future, value, timeout, machine)
+        else:
+            propose(self._group, future, value, token, timeout, machine)
         return future
 
-    def propose(self, value: bytes, *, timeout: float = 5.0, machine: int = 0) -> Any:
+    def propose(self, value: bytes, *, timeout: float = 5.0, machine: int = 0, token: Token | None = None) -> Any:
         """Proposes a value and waits for what ``apply`` returned here; see :meth:`paxos.Node.propose`."""
         self._not_here("propose()")
-        return self.submit(value, timeout=timeout, machine=machine).result()
+        return self.submit(value, timeout=timeout, machine=machine, token=token).result()
 
     def propose_many(self, values: Sequence[bytes], *, timeout: float = 5.0, machine: int = 0) -> list[Any]:
         """Proposes values in order and waits for their results; see :meth:`paxos.Node.propose_many`."""
@@ -81,6 +87,27 @@ class SyncNode:
         future: concurrent.futures.Future[list[Any]] = concurrent.futures.Future()
         self._group.submit_many(future, values, timeout, machine)
         return future.result()
+
+    def open_session(self, *, lifetime: int = LIFETIME, timeout: float = 5.0) -> Session:
+        """Opens a session, for proposals under tokens; see :meth:`paxos.Node.open_session`."""
+        self._not_here("open_session()")
+        future: concurrent.futures.Future[Session] = concurrent.futures.Future()
+        open_session(self._group, future, lifetime, timeout)
+        return future.result()
+
+    def outcome(self, token: Token, *, timeout: float = 5.0) -> Outcome:
+        """Settles what became of a proposal, for good; see :meth:`paxos.Node.outcome`."""
+        self._not_here("outcome()")
+        future: concurrent.futures.Future[Outcome] = concurrent.futures.Future()
+        outcome(self._group, future, token, timeout)
+        return future.result()
+
+    def close_session(self, session: Session | Token, *, timeout: float = 5.0) -> None:
+        """Forgets a session and what came of its tokens; see :meth:`paxos.Node.close_session`."""
+        self._not_here("close_session()")
+        future: concurrent.futures.Future[None] = concurrent.futures.Future()
+        close_session(self._group, future, session, timeout)
+        future.result()
 
     def read(
         self,

@@ -132,3 +132,12 @@ class Killed(Journal):
 
 def make(tag: bytes) -> Journal:
     return Journal(tag)
+
+
+class Counted(Journal):
+    """Answers with bytes: how many values came before, and the value."""
+
+    def apply_batch(self, instance: int, values: Sequence[bytes]) -> Sequence[object]:
+        first = len(self.values)
+        super().apply_batch(instance, values)
+        return [b"%d %b" % (number, value) for number, value in enumerate(values, first)]

@@ -117,7 +117,7 @@ def test_restart_replays_what_the_state_machine_does_not_have(tmp_path: Path) ->
 
 
 def test_the_checksum_is_known_before_anything_is_applied(tmp_path: Path) -> None:
-    """A durable state machine that has everything is replayed nothing, and still has its place in the chain."""
+    """A durable state machine that has everything is replayed nothing, without sessions, and still has its place in the chain."""
 
     async def main() -> tuple[int, int]:
         async with cluster(tmp_path, 1) as nodes:
@@ -131,7 +131,7 @@ def test_the_checksum_is_known_before_anything_is_applied(tmp_path: Path) -> Non
         def last_applied(self) -> int:
             return applied - 1
 
-    engine, group = open_group(tmp_path / "1", 1, book(1), None, Durable, paxos.Options(**SMALL))
+    engine, group = open_group(tmp_path / "1", 1, book(1), None, Durable, paxos.Options(sessions=False, **SMALL))
     engine.stop()
     assert checksum != 0
     assert (group.applied, group.checksum) == (applied - 1, checksum)

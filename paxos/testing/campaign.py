@@ -26,6 +26,7 @@ from paxos.keeper import CheckpointPolicy
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 from paxos.testing.faults import KINDS, Fault, Faults, draw
 from paxos.testing.linearizability import Inconclusive, Operation, check
+from paxos.testing.tokened import TokenClient, judge_tokens
 from paxos.testing.workload import REGISTER, Probe, Workload, machine_for
 
 __all__ = ["Outcome", "Plan", "run", "schedule_of", "shrink"]
@@ -118,6 +119,11 @@ class _Life:
         return (0, 1 << 18, 1 << 22)[(self.clients + self.keys) % 3]
 
 
+def _with_sessions(seed: int) -> bool:
+    """Every other life has them, with clients that use them. Without, durable state machines are fed only what they lack."""
+    return seed % 2 == 0
+
+
 def _life(plan: Plan, dice: random.Random) -> _Life:
     nodes = plan.nodes or dice.choice([3, 3, 5])
     machines = dice.choice([1, 1, 2])
@@ -194,12 +200,16 @@ def run(
             direct=life.direct,
             policy=life.policy,
             scrub_rate=life.scrub_rate,
+            sessions=_with_sessions(seed),
             **life.options,
         )
         faults = Faults(cluster, lambda replica: None)
         workload = Workload(
             cluster, dice, clients=life.clients, keys=life.keys, rate=life.rate, machines=len(life.modes[0])
         )
+        if cluster.sessions:
+            chance = random.Random(seed * 2 + 3)
+            workload.token_clients = [TokenClient(workload, number, chance) for number in range(chance.choice([1, 2, 3]))]
         start = cluster.now
 
         def ended(replica: Replica) -> None:
@@ -316,6 +326,7 @@ def _judge(cluster: Cluster, workload: Workload, outcome: Outcome) -> None:
     twice = [value for value, times in applied.items() if times > 1]
     if twice:
         raise Violation(f"applied twice: {twice[0]!r}")
+    judge_tokens(cluster, workload.token_clients, [replica for replica in cluster.replicas if replica.damaged is None])
     for value in workload.refused:
         if value in applied:
             raise Violation(f"refused for certain, and applied: {value!r}")

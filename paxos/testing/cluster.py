@@ -183,6 +183,7 @@ class Replica:
             max_value=cluster.max_value,
             batch_bytes=cluster.batch_bytes,
             batch_values=4096,
+            sessions=cluster.sessions,
         )
         self.handle, self.group = handle, group
         group.strict = True
@@ -246,12 +247,14 @@ class Cluster:
         direct: Sequence[bool] = (),
         policy: CheckpointPolicy | None = None,
         scrub_rate: int = 0,
+        sessions: bool = True,
         on_alarm: Callable[[Alarm], object] | None = None,
         **options: Any,
     ) -> None:
         self.factory = factory
         self.policy = policy or CheckpointPolicy(budget=options.get("log_budget", 1 << 22))
         self.scrub_rate = scrub_rate
+        self.sessions = sessions
         self.on_alarm = on_alarm
         self.options = options
         self.max_value = options.get("max_value", 1 << 16)

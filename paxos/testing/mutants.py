@@ -11,6 +11,7 @@ from typing import Final
 from paxos.testing.mutant import Mutant
 from paxos.testing.mutants_reads import READING
 from paxos.testing.mutants_running import RUNNING
+from paxos.testing.mutants_sessions import SESSIONS
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -450,7 +451,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "logs-past-the-reserve",
         "B8: a node whose log has no room takes on more to log",
         "_round.pyx",
-        "    if h.unlogged.count and frame.type != FRAME_LEARN:\n",
+        "    if h.unlogged.count and frame.type != FRAME_LEARN and frame.type != FRAME_READABLE:\n",
         "    if False:\n",
     ),
     Mutant(
@@ -674,4 +675,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *RUNNING,
     # -- rule 20: reads
     *READING,
+    # -- rule 18
+    *SESSIONS,
 )

@@ -58,9 +58,9 @@ READING: Final[tuple[Mutant, ...]] = (
     Mutant(
         "read-confirmed-under-another-ballot",
         "20: answers to heartbeats under another ballot count",
-        "_reader.pyx",
-        "    if r.role != ROLE_MASTER or ballot_compare(&body.ballot, &r.ballot) != 0:\n",
-        "    if r.role != ROLE_MASTER:\n",
+        "_core.pyx",
+        "    if r.role == ROLE_MASTER and ballot_compare(&body.ballot, &r.ballot) == 0:\n        mastership",
+        "    if r.role == ROLE_MASTER:\n        mastership",
         hunt="test test_core_steps_reads.py::test_answers_under_another_ballot_are_none",
     ),
     Mutant(

@@ -21,12 +21,23 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, cast
 
 from paxos.alarm import Alarm
 from paxos.config import NodeOptions, Options
-from paxos.errors import ConfigError, NotAvailable, Refused, StorageError, ValueTooLarge
+from paxos.errors import (
+    ConfigError,
+    Fenced,
+    NotAvailable,
+    OutcomeUnknown,
+    PaxosError,
+    Refused,
+    SessionExpired,
+    StorageError,
+    ValueTooLarge,
+)
 from paxos.node import Node
 from paxos.statemachine import StateMachine, StateMachineFactory
 from paxos.testing.cluster import MS, SECOND, Cluster, Diverged, Machines, Replica, Violation
 from paxos.testing.faults import GROUPS, KINDS, Fault, Faults, draw
 from paxos.testing.loop import Blocking, SimLoop
+from paxos.tokens import Token
 
 if TYPE_CHECKING:
     from paxos.testing._sim import SimHandle
@@ -235,6 +246,7 @@ class SimCluster:
             "election_max_ns": 2 * election_min, "stuck_limit_ns": int(checked.stuck_limit * SECOND),
             "max_value": checked.max_value, "segment_size": checked.segment_bytes,
             "max_pending": checked.max_pending, "max_pending_bytes": checked.max_pending_bytes,
+            "sessions": checked.sessions,
             "on_alarm": None if checked.on_alarm is None else partial(self._alarmed, checked.on_alarm),
         }  # fmt: skip
         return [checked.direct_io] * nodes, drifts, below
@@ -456,21 +468,29 @@ class SimCluster:
         """Lets so many simulated seconds go by; ``asyncio.sleep`` does the same."""
         await asyncio.sleep(seconds)
 
-    async def propose(self, value: bytes, *, timeout: float = 5.0, machine: int = 0) -> Any:
+    async def propose(
+        self, value: bytes, *, timeout: float = 5.0, machine: int = 0, token: Token | None = None
+    ) -> Any:
         """Proposes at a running node drawn by the seed, and again at another one after a certain refusal.
 
-        Raises OutcomeUnknown where nobody can tell whether the value was or will be executed, a Refused after ``timeout``
-        seconds in which nobody took it.
+        With a token also where nobody can tell, as long as there is time. Raises OutcomeUnknown where nobody can tell whether
+        the value was or will be executed, a Refused after ``timeout`` seconds in which nobody took it.
         """
         until = self.loop.time() + timeout
         while True:
-            refusal: Refused = NotAvailable("all nodes are down")
+            refusal: PaxosError = NotAvailable("all nodes are down")
             left = until - self.loop.time()
             if self._nodes and left > 0:
                 try:
-                    return await self._dice.choice(self.nodes).propose(value, timeout=left, machine=machine)
-                except ValueTooLarge:
+                    return await self._dice.choice(self.nodes).propose(
+                        value, timeout=left, machine=machine, token=token
+                    )
+                except (ValueTooLarge, Fenced, SessionExpired):
                     raise
+                except OutcomeUnknown as error:
+                    if token is None:
+                        raise
+                    refusal = error
                 except Refused as error:
                     refusal = error
             if self.loop.time() + 0.02 >= until:

@@ -13,6 +13,7 @@ from paxos.errors import PartialOutcome, PaxosError, Refused
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 from paxos.testing.linearizability import Action, Operation, Register
+from paxos.testing.tokened import TokenClient
 
 __all__ = ["Client", "Registers", "Workload", "machine_for"]
 
@@ -56,6 +57,9 @@ class Registers(StateMachine):
                 if old == expected:
                     state[key] = new
                 results.append((instance, old == expected))
+            elif kind == b"tok":  # an append under a token, whose result must be bytes
+                state[key] = (old or b"") + word
+                results.append(b"%d %d" % (instance, len(state[key] or b"")))
             else:
                 state[key] = (old or b"") + word
                 results.append((instance, len(state[key] or b"")))
@@ -332,6 +336,7 @@ class Workload:
         self.paddings = dice.choice([(0,), (0, 0, 700, 2500)])
         self.timeouts = dice.choice([(0.2, 1.0, 5.0), (0.05, 0.3), (5.0,)])
         self.clients = [Client(self, number) for number in range(clients)]
+        self.token_clients: list[TokenClient] = []
         # With dice of their own, so that all else happens as it does without them.
         self.reading = random.Random(dice.getstate()[1][0])
         self.read_share = self.reading.choice([0.0, 0.5, 0.9])
@@ -351,6 +356,8 @@ class Workload:
         """All clients begin."""
         for client in self.clients:
             client.later(int(self.dice.expovariate(1 / self.mean)))
+        for each in self.token_clients:
+            each.later(self.pause(), each.step)
 
     def stop(self) -> None:
         """No new operations; what is under way may still be answered."""
@@ -363,6 +370,8 @@ class Workload:
                 client.call.settled = True
                 client.unknown(client.call)
                 client.call = None
+        for each in self.token_clients:
+            each.finish()
 
     def pause(self) -> int:
         """Until a client's next operation, in ns."""
@@ -372,6 +381,8 @@ class Workload:
         """Tells who waits for that node."""
         for client in self.clients:
             client.process_ended(replica)
+        for each in self.token_clients:
+            each.process_ended(replica)
         for probe in self.probes:
             if probe.replica is replica:
                 probe.again()
