@@ -471,7 +471,7 @@ def test_reads_that_cannot_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     async def main() -> None:
         async with cluster(tmp_path, 1, machine={1: Poisoned, 7: Journal}) as nodes:
             node = nodes[1]
-            with pytest.raises(paxos.ConfigError, match="'linearizable', 'stale'"):
+            with pytest.raises(paxos.ConfigError, match="'linearizable', 'lease', 'stale'"):
                 node.read(0, consistency="strong", machine=1)  # type: ignore[arg-type]
             with pytest.raises(paxos.ConfigError, match="for consistency='stale' only"):
                 node.read(0, max_staleness=1.0, machine=1)
