@@ -17,8 +17,8 @@ from paxos._election cimport (
 )
 from paxos._learner cimport (
     learner_accept_arriving, learner_advance, learner_ask, learner_base, learner_heard, learner_install, learner_kept,
-    learner_learned, learner_learned_arriving, learner_notice, learner_restore, learner_restore_base, learner_restore_value,
-    learner_serve, learner_tick,
+    learner_known, learner_learned, learner_learned_arriving, learner_notice, learner_restore, learner_restore_base,
+    learner_restore_value, learner_serve, learner_tick,
 )
 from paxos._proposer cimport (
     proposer_accepted, proposer_deadline, proposer_durable, proposer_elected, proposer_forward_again,
@@ -365,6 +365,12 @@ cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t c
         _step_down(r)               # of long ago: others have gone on without it
     learner_install(r, instance, chain, members)
     learner_base(r, instance, chain)
+    _finish(r)
+
+
+cdef void replica_known(Replica *r, int64_t now, Value *value) noexcept nogil:
+    r.now = now
+    learner_known(r, value)
     _finish(r)
 
 

@@ -121,6 +121,9 @@ class Handle:
         """The chain checksum behind an instance is wanted: it comes as an event, 0 where it is not known here."""
     def part(self) -> None:
         """This node has no part any more in what the others decide: it gives the mastership up, and neither votes nor answers."""
+    def salvage_after(self, instance: int) -> None:
+        """Before start(): a checkpoint of everything below ``instance`` is going to be installed. What the log that was set aside
+        has is wanted from there on."""
     def distrust(self, first: int, why: str) -> None:
         """Durably: the next start sets the log aside, and every checkpoint that holds instance ``first``. On any thread."""
     def making(self, on: bool) -> None:
