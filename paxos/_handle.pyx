@@ -35,9 +35,6 @@ cdef tuple REASON_NAMES = (
 if len(REASON_NAMES) != REASONS:
     raise ImportError("paxos: names and numbers of the reasons for refusing differ")
 
-# An instance that nothing reaches.
-NO_END = (1 << 64) - 1
-
 cdef enum:
     FRAME_ROOM = 1114112            # what a frame may hold beside its largest value: 1 MiB of others, and heads
     CARRY_MAX = 1110016             # bytes for another node's Python side; every node takes such a frame
@@ -134,7 +131,8 @@ cdef class Handle:
             marked = distrusted(folder.files())
             self.quarantined = folder.quarantine(why)
             set_aside(folder.files())
-            kept = self.salvage(folder, segments, marked[0] if marked is not None else NO_END)
+            end = (1 << 64) - 1         # no instance comes so far, whatever a mark says
+            kept = self.salvage(folder, segments, min(marked[0], end) if marked is not None else end)
         finally:
             folder.close()
         self.damage = why
