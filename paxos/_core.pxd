@@ -36,6 +36,8 @@ cdef void replica_resign(Replica *r, int64_t now, bint may_lead) noexcept nogil 
 cdef void replica_replace(Replica *r, int64_t now, uint32_t node, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil
 # A checkpoint was installed: every instance below is chosen. Nothing happens where that was known.
 cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil
+# The value of the next instance is known to be chosen, from a log that was set aside; more of it follows.
+cdef void replica_known(Replica *r, int64_t now, Value *value) noexcept nogil
 # The log is to begin at `first` (at most the watermark), behind whose predecessor the chain checksum is `chain`: RECORD_BASE.
 cdef void replica_base(Replica *r, int64_t now, uint64_t first, uint32_t chain) noexcept nogil
 # The same record once more, for what the log begins with lies on a bad disk. False: the log does not begin at the watermark.

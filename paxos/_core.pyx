@@ -19,7 +19,7 @@ from paxos._election cimport (
 from paxos._learner cimport (
     learner_accept_arriving, learner_advance, learner_ask, learner_base, learner_heard, learner_install, learner_kept,
     learner_learned, learner_learned_arriving, learner_notice, learner_restore, learner_restore_base, learner_restore_value,
-    learner_serve, learner_tick, learner_watermark,
+    learner_serve, learner_tick, learner_watermark, learner_known,
 )
 from paxos._mastership cimport (
     mastership_answered, mastership_best, mastership_bound, mastership_fit, mastership_grant, mastership_hand, mastership_now,
@@ -461,6 +461,12 @@ cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t c
         _step_down(r)               # of long ago: others have gone on without it
     learner_install(r, instance, chain, members)
     learner_base(r, instance, chain)
+    _finish(r)
+
+
+cdef void replica_known(Replica *r, int64_t now, Value *value) noexcept nogil:
+    _now(r, now)
+    learner_known(r, value)
     _finish(r)
 
 

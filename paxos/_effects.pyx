@@ -6,7 +6,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from paxos._codec cimport out_clear
-from paxos._core cimport replica_new, replica_peer, replica_resign, replica_start, replica_submit
+from paxos._core cimport replica_new, replica_peer, replica_resign, replica_restore, replica_start, replica_submit
 from paxos._delivery cimport (
     EVENT_BEHIND, EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_MASTERSHIP, EVENT_MEMBERSHIP, EVENT_READABLE, EVENT_SETTLED, Event, Submission, delivery_event, delivery_lease, delivery_token,
     delivery_wire,
@@ -14,10 +14,11 @@ from paxos._delivery cimport (
 from paxos._history cimport history_chosen
 from paxos._mastership cimport mastership_lease
 from paxos._state cimport HeldSend, ReadJob, may_stand
-from paxos._store cimport index_set_chain
+from paxos._store cimport highs_note, index_set, index_set_chain
 from paxos._types cimport (
-    EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MASTERSHIP, EFFECT_MEMBERSHIP, EFFECT_READ,
-    EFFECT_READABLE, EFFECT_SEND, EFFECT_SETTLED, SETTLE_NOT_AVAILABLE, ChunkHead, Effect, Outbox, bit, value_ref, value_unref, xrealloc,
+    EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MASTERSHIP,
+    EFFECT_MEMBERSHIP, EFFECT_READ, EFFECT_READABLE, EFFECT_SEND, EFFECT_SETTLED, SETTLE_NOT_AVAILABLE, ChunkHead, Effect,
+    Outbox, bit, value_ref, value_unref, xrealloc, RECORD_ACCEPT, RECORD_LEARN,
 )
 from paxos._unlogged cimport log_record
 
@@ -164,6 +165,21 @@ cdef void make_replica(Host *h, Group *g) noexcept nogil:
     h.seed = next_seed(h.seed)
     g.replica = replica_new(&h.options, &h.formation.first, h.formation.sig_lo, h.formation.inc_hi, h.formation.inc_lo,
                             h.boot, h.seed if h.seed else 1)
+
+
+cdef int restore_record(Group *g, uint8_t type, uint64_t instance, const uint8_t *body, uint32_t size, uint64_t position,
+                        uint64_t segment) noexcept nogil:
+    cdef size_t i
+    if replica_restore(g.replica, type, instance, body, size) != 0:
+        return -1
+    if (type == RECORD_ACCEPT or type == RECORD_LEARN) and instance >= g.replica.first_kept:
+        index_set(&g.index, instance, position)
+        highs_note(&g.highs, segment, instance)
+    for i in range(g.replica.out.count):
+        if g.replica.out.effects[i].type == EFFECT_CHOSEN:
+            index_set_chain(&g.index, g.replica.out.effects[i].instance, <uint32_t>g.replica.out.effects[i].after)
+    out_clear(&g.replica.out)
+    return 0
 
 
 cdef void begin(Host *h, Group *g) noexcept nogil:

@@ -10,4 +10,6 @@ cdef class Folder:
     cdef readonly bint threads      # whether a preparer thread may run beside the log
     cdef int lock                   # descriptor of LOCK
     cdef Files checkpoints          # None, until somebody asks for them
+    cdef str place                  # of the log that quarantine() has set aside
     cdef int close_files(self) except -1
+    cdef bytes aside(self, Disk *out)

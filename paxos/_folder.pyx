@@ -24,6 +24,12 @@ cdef enum:
     READERS = 4                         # of segments, at the start
 
 
+def segment_number(name):
+    """The number of the segment that lies in a file of this name, or None: it is none. Nothing else decides what belongs to a log."""
+    stem, _, ending = name.rpartition(".")
+    return int(stem, 16) if ending == "seg" and len(stem) == 16 and set(stem) <= set("0123456789abcdef") else None
+
+
 def damage(path, offset, why):
     """What is said of data that was acknowledged and does not verify."""
     return (f"{path}, offset {offset}: {why}. Data that this node had made durable is damaged or missing, so it may have "
@@ -109,6 +115,7 @@ cdef class Folder:
             os.fsync(note.fileno())
         _fsync_path(self.log)
         os.rename(self.log, place)
+        self.place = place
         _fsync_path(top)
         os.close(self.disk.directory)
         self.disk.directory = -1
@@ -116,6 +123,12 @@ cdef class Folder:
         _fsync_path(self.path)
         disk_real(&self.disk, os.open(self.log, os.O_RDONLY | os.O_DIRECTORY))
         return place
+
+    cdef bytes aside(self, Disk *out):
+        """After quarantine(): a Disk on what was set aside, for the caller to close its directory; the printf() format by which the
+        segments are named there."""
+        disk_real(out, os.open(self.place, os.O_RDONLY | os.O_DIRECTORY))
+        return b"%016llx.seg"
 
     def lived(self):
         """Whether there is more here than a log: one that was set aside, or checkpoints."""
@@ -161,6 +174,10 @@ cdef class Folder:
     def names(self):
         """Every file."""
         return os.listdir(self.log)
+
+    def segments(self):
+        """The numbers of the segments that are there, in order."""
+        return sorted(number for number in map(segment_number, self.names()) if number is not None)
 
     def size(self, name):
         """Bytes of a file."""

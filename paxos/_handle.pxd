@@ -1,6 +1,7 @@
 # cython: language_level=3
 """A node below Python, as Python holds it: what the engine and the simulator have in common."""
 from libc.stdint cimport int64_t, uint64_t
+from paxos._folder cimport Folder
 from paxos._log cimport RecordRef
 from paxos._segments cimport LogStore
 from paxos._state cimport Host
@@ -26,6 +27,7 @@ cdef class Handle:
     # open_log and replay; a damaged log is set aside and begun anew, if `quarantine` says so and there are others to learn from.
     cdef int recover(self, object directory, object segment_size, bint direct, bint quarantine, uint64_t seed, uint64_t fresh_hi,
                      uint64_t fresh_lo) except -1
+    cdef object salvage(self, Folder folder, list segments, uint64_t below)
     cdef int open_log(self, object directory, object segment_size, bint direct) except -1
     cdef int replay(self, uint64_t seed, uint64_t fresh_hi, uint64_t fresh_lo) except -1
     # Notes which instance Python wants next; the chain checksum behind the one before it.

@@ -138,6 +138,9 @@ class Handle:
         """Leases are to last so long; 0: there are to be none. What comes of it shows as an event."""
     def part(self) -> None:
         """This node has no part any more in what the others decide: it gives the mastership up, and neither votes nor answers."""
+    def salvage_after(self, instance: int) -> None:
+        """Before start(): a checkpoint of everything below ``instance`` is going to be installed. What the log that was set aside
+        has is wanted from there on."""
     def distrust(self, first: int, why: str) -> None:
         """Durably: the next start sets the log aside, and every checkpoint that holds instance ``first``. On any thread."""
     def making(self, on: bool) -> None:

@@ -1,6 +1,8 @@
 # cython: language_level=3
 """What the engine and the simulator have in common as Python objects: options, opening and replaying the log, and the calls that
 only touch the queues between a node and Python."""
+import logging
+
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
@@ -14,6 +16,7 @@ from paxos._log cimport RecordRef
 from paxos._membership cimport MEMBERSHIP_MAX, membership_read, membership_size, membership_write
 from paxos._round cimport host_free, host_restore, host_restore_first, host_restored
 from paxos._folder cimport Folder
+from paxos._salvage cimport Salvage
 from paxos._segments cimport LogStore
 from paxos._state cimport TAIL, Group, Host
 from paxos._store cimport index_chain
@@ -22,6 +25,8 @@ from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membershi
 from paxos._distrust import distrusted, mark, set_aside
 from paxos._scrub import SegmentScrub
 from paxos.errors import ConfigError, DamagedLog, DiskFull, NodeClosed, StorageError
+
+logger = logging.getLogger("paxos")
 
 cdef tuple ROLES = ("follower", "asking", "preparing", "master")
 cdef tuple REASON_NAMES = (
@@ -124,13 +129,33 @@ cdef class Handle:
                 raise DamagedLog(f"{why}. Nothing was changed on disk; {alone}") from error
         folder.open()
         try:
+            segments = folder.segments()
+            marked = distrusted(folder.files())
             self.quarantined = folder.quarantine(why)
             set_aside(folder.files())
+            end = (1 << 64) - 1         # no instance comes so far, whatever a mark says
+            kept = self.salvage(folder, segments, min(marked[0], end) if marked is not None else end)
         finally:
             folder.close()
         self.damage = why
         self.open_log(folder, segment_size, direct)
-        return self.replay(seed, fresh_hi, fresh_lo)
+        self.replay(seed, fresh_hi, fresh_lo)
+        if kept is not None:
+            (<Salvage>kept).hand_over(h)
+        return 0
+
+    cdef object salvage(self, Folder folder, list segments, uint64_t below):
+        """What can be kept of the log that was set aside; None: nothing. No error in here ends a start: what is not kept is fetched."""
+        nothing = "nothing is kept of the log that was set aside, and all is fetched: %s"
+        try:
+            kept = Salvage(folder, segments, self.host.options.node, below)
+        except Exception as error:
+            logger.warning(nothing, f"{type(error).__name__}: {error}", exc_info=True)
+            return None
+        if kept.why:
+            logger.warning(nothing, kept.why)
+            return None
+        return kept
 
     cdef int open_log(self, object directory, object segment_size, bint direct) except -1:
         cdef uint64_t largest = self.host.delivery.max_chunk + sizeof(ChunkHead)
@@ -220,6 +245,12 @@ cdef class Handle:
         return delivery_drain(&self.host.delivery, max_values)
 
     # -- for catch-up and checkpoints
+
+    def salvage_after(self, uint64_t instance):
+        """Before start(): a checkpoint of everything below ``instance`` is going to be installed. What the log that was set aside
+        has is wanted from there on."""
+        if self.host.salvage != NULL:
+            self.host.salvage.after = instance
 
     def found(self):
         """Before start(): what the log holds, as (formed, signature, first_kept, chosen)."""

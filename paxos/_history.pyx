@@ -97,31 +97,35 @@ cdef void history_chosen(Host *h, Group *g, uint64_t instance, Value *value) noe
     deliver(h, g)
 
 
-cdef uint8_t *read_value(Host *h, Group *g, uint64_t instance, uint64_t position, ValueHead *head,
-                         const uint8_t **data) noexcept nogil:
-    """The record that holds the value of an instance: malloc'ed, checked, value at *data. Never NULL."""
-    cdef uint32_t size = 0
-    cdef int error = 0
+cdef bint value_in(const uint8_t *record, uint32_t size, uint32_t group, uint64_t instance, ValueHead *head,
+                   const uint8_t **data) noexcept nogil:
+    cdef const Record *r = <const Record *>record
     cdef size_t before
-    cdef uint8_t *record = store_read(h.store, position, &size, &error)
-    cdef Record *r = <Record *>record
-    if record == NULL:
-        h.outside.fatal(h, "reading the log failed", error)
-    if size < sizeof(Record) or r.group != g.id or r.instance != instance:
-        h.outside.fatal(h, "the log holds another record than was written", EBADMSG)
+    if size < sizeof(Record) or r.group != group or r.instance != instance:
+        return False
     if r.type == RECORD_ACCEPT:
         before = sizeof(Record) + sizeof(RecordAccept)
     elif r.type == RECORD_LEARN:
         before = sizeof(Record) + sizeof(RecordLearn)
     else:
-        before = 0
-        h.outside.fatal(h, "the log holds a record of another type than was written", EBADMSG)
+        return False
     if size < before:
-        h.outside.fatal(h, "the log holds a record that is too short", EBADMSG)
+        return False
     memcpy(head, record + before - sizeof(ValueHead), sizeof(ValueHead))
     data[0] = record + before
-    if value_check(head, data[0], size - before) != 0:
-        h.outside.fatal(h, "the log holds a record that is malformed", EBADMSG)
+    return value_check(head, data[0], size - before) == 0
+
+
+cdef uint8_t *read_value(Host *h, Group *g, uint64_t instance, uint64_t position, ValueHead *head,
+                         const uint8_t **data) noexcept nogil:
+    """The record that holds the value of an instance: malloc'ed, checked, value at *data. Never NULL."""
+    cdef uint32_t size = 0
+    cdef int error = 0
+    cdef uint8_t *record = store_read(h.store, position, &size, &error)
+    if record == NULL:
+        h.outside.fatal(h, "reading the log failed", error)
+    if not value_in(record, size, g.id, instance, head, data):
+        h.outside.fatal(h, "the log holds another record than was written", EBADMSG)
     return record
 
 

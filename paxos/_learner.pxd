@@ -13,6 +13,8 @@ cdef void learner_learned_arriving(Replica *r, uint32_t index, uint32_t size) no
 cdef void learner_serve(Replica *r, uint32_t index, const Learn *body) noexcept nogil
 cdef void learner_kept(Replica *r, uint32_t index, const Kept *body) noexcept nogil
 cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil
+# The value of the next instance, from a log that was set aside. What was asked for is not asked for again for a while.
+cdef void learner_known(Replica *r, Value *value) noexcept nogil
 cdef void learner_ask(Replica *r) noexcept nogil                # asks, if something is missing and no question is out
 cdef void learner_tick(Replica *r) noexcept nogil
 # Recovery: the watermark recorded in the log, checked against the values. 0, or -1: they do not agree.

@@ -168,16 +168,36 @@ cdef void learner_kept(Replica *r, uint32_t index, const Kept *body) noexcept no
     e.instance = body.first_kept
 
 
+cdef void _fetched(Replica *r, Value *value) noexcept nogil:
+    """Instance `chosen` is known to be chosen, by somebody else's word."""
+    cdef RecordLearn *record = <RecordLearn *>record_add(r, RECORD_LEARN, r.chosen, sizeof(RecordLearn), value)
+    cdef Slot *s = slot_take(r, r.chosen)
+    record.chosen = r.chosen
+    record.chain = r.chain
+    value_head(&record.value, value)
+    value_unref(s.value)
+    s.value = value_ref(value)
+    s.own = False
+    _choose(r, s)
+    # A master that fetches a value does not know under which ballot it was chosen, perhaps under a higher one than its own and
+    # against its own proposal: its notices must not name that instance (rule 5).
+    if r.own_from < r.chosen:
+        r.own_from = r.chosen
+
+
+cdef void learner_known(Replica *r, Value *value) noexcept nogil:
+    _fetched(r, value)
+    r.learn_deadline = r.now + r.options.resend     # (whoever was asked for this has been asked in vain)
+
+
 cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil:
     cdef const uint8_t *data = <const uint8_t *>frame + sizeof(Frame)
     cdef Learned body
     cdef ValueHead head
     cdef size_t at = sizeof(Learned)
     cdef uint32_t i
-    cdef uint64_t instance, before = r.chosen
+    cdef uint64_t before = r.chosen
     cdef Value *value
-    cdef Slot *s
-    cdef RecordLearn *record
     memcpy(&body, data, sizeof(Learned))
     # A sender never gives what it does not itself know chosen.
     if body.first > frame.chosen or body.count > frame.chosen - body.first:
@@ -186,25 +206,13 @@ cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil:
     for i in range(body.count):
         memcpy(&head, data + at, sizeof(ValueHead))
         at += sizeof(ValueHead)
-        instance = body.first + i
-        if instance == r.chosen:
+        if body.first + i == r.chosen:
             value = value_copy(&head, data + at)
-            record = <RecordLearn *>record_add(r, RECORD_LEARN, instance, sizeof(RecordLearn), value)
-            record.chosen = r.chosen
-            record.chain = r.chain
-            value_head(&record.value, value)
-            s = slot_take(r, instance)
-            value_unref(s.value)
-            s.value = value
-            s.own = False
-            _choose(r, s)
+            _fetched(r, value)
+            value_unref(value)
         at += head.size
     if r.chosen == before:
         return                  # a late copy: to ask again for it would multiply the questions that are out
-    # A master that fetches a value does not know under which ballot it was chosen, perhaps under a higher one than its own and
-    # against its own proposal: its notices must not name that instance (rule 5).
-    if r.own_from < r.chosen:
-        r.own_from = r.chosen
     learner_advance(r)
     r.learning = False
 

@@ -33,6 +33,7 @@ from paxos._types cimport (
     RecordWrite, Value, ValueHead, ballot_compare, value_ref, value_unref, xrealloc, xzalloc,
 )
 
+from paxos._folder import segment_number
 from paxos._recovery import _REASONS
 from paxos.errors import StorageError
 
@@ -141,12 +142,7 @@ cdef class LogReader:
     # -- where to begin
 
     def _find(self):
-        numbers = []
-        for name in os.listdir(self.directory):
-            stem, dot, ending = name.rpartition(".")
-            if ending == "seg" and len(stem) == 16 and set(stem) <= set("0123456789abcdef"):
-                numbers.append(int(stem, 16))
-        numbers.sort()
+        numbers = sorted(number for number in map(segment_number, os.listdir(self.directory)) if number is not None)
         if not numbers:
             raise StorageError(f"there is no log in {self.directory}")
         for number in reversed(numbers):

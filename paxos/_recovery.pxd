@@ -38,7 +38,7 @@ cdef struct Walk:                   # how far recovery has come through the log
     bint ended                      # that segment ended with LOG_END
     RecordTable table
 
-# What a log that is in use is read with, too; see _logreader.
+# What a log that is in use, or was set aside, is read with, too; see _logreader, _salvage.
 # The header block: 0 good, -1 does not verify, 1 verifies but is of an unknown version.
 cdef int recovery_header(const uint8_t *data, size_t size, Segment *h) noexcept nogil
 # The RECORD_WRITE at data, judged by itself. `room`: bytes to the end of the segment. A Reason.
@@ -47,6 +47,8 @@ cdef int recovery_write(const uint8_t *data, size_t room, uint64_t position, uin
 # The records of the write at data, into k.table; the caller takes the table back to where it was on failure. A Reason.
 cdef int recovery_records(Walk *k, const uint8_t *data, uint64_t position, uint32_t seed, const RecordWrite *write,
                           uint32_t *chain) noexcept nogil
+# The writes of one segment, from k.offset on, up to LOG_END (OK) or the first that is not whole; their records into k.table.
+cdef int recovery_walk(Walk *k, const uint8_t *data, uint64_t number) noexcept nogil
 
 cdef class Recovered:
     """What recover() found out; see there."""

@@ -162,7 +162,7 @@ cdef int recovery_records(Walk *k, const uint8_t *data, uint64_t position, uint3
     return OK
 
 
-cdef int _walk(Walk *k, const uint8_t *data, uint64_t number) noexcept nogil:
+cdef int recovery_walk(Walk *k, const uint8_t *data, uint64_t number) noexcept nogil:
     """Takes the writes of one segment, from k.offset on, up to LOG_END (OK) or the first that is not whole."""
     cdef uint32_t seed = log_seed(k.inc_hi, k.inc_lo, number)
     cdef uint32_t chain
@@ -363,7 +363,7 @@ cdef class Recovered:
             k.offset = BLOCK
             data = <const uint8_t *>views[at].buf
             with nogil:
-                reason = _walk(k, data, self.numbers[at])
+                reason = recovery_walk(k, data, self.numbers[at])
             if reason != OK:
                 break
             if at + 1 == n:

@@ -18,17 +18,18 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset, strerror
-from paxos._codec cimport crc32c, out_clear
+from paxos._codec cimport crc32c
 from paxos._core cimport (
-    replica_arriving, replica_deadline, replica_lease, replica_durable, replica_free, replica_peer, replica_pump, replica_read, replica_receive,
-    replica_replace, replica_resign, replica_restore, replica_restore_base, replica_seal, replica_tick, replica_transfer,
+    replica_arriving, replica_deadline, replica_lease, replica_durable, replica_free, replica_peer, replica_pump, replica_read,
+    replica_receive, replica_replace, replica_resign, replica_restore_base, replica_seal, replica_tick,
+    replica_transfer,
 )
 from paxos._delivery cimport (
     ALARM_DISK_FULL, ALARM_LOG_LOST, EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_LEASE, ORDER_LEAVE, ORDER_MAKING, ORDER_READ, ORDER_TRANSFER, Event, Order,
     Status, Submission, clock_now, delivery_alarm, delivery_carry, delivery_event, delivery_lease, delivery_log, delivery_oldest, delivery_orders, delivery_ping,
     delivery_publish, delivery_room, delivery_take,
 )
-from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, submit, take
+from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, restore_record, submit, take
 from paxos._formation cimport (
     REFUSE_NONE, REFUSE_OTHER_INCARNATION, STATE_EMPTY, STATE_FORMED, formation_admits, formation_durable, formation_free,
     formation_outside, formation_receive, formation_restore, formation_start, formation_tick,
@@ -37,16 +38,17 @@ from paxos._history cimport frame_head, history_behind, history_free, history_re
 from paxos._mastership cimport mastership_lease
 from paxos._membership cimport membership_read, votes
 from paxos._prune cimport prune_base, prune_full, prune_install, prune_next, prune_rotates
+from paxos._salvage cimport salvage_feed, salvage_free, salvage_waits
 from paxos._state cimport PEER_BACKLOG, Group, Host, may_stand
 from paxos._replica cimport Replica
 from paxos._store cimport (
-    STORE_NO_ROOM, highs_free, highs_note, index_chain, index_free, index_set, index_set_chain, store_flush, store_full,
+    STORE_NO_ROOM, highs_free, index_chain, index_free, store_flush, store_full,
     store_pending, store_recycle, store_rotate,
 )
 from paxos._types cimport (
     BLOCK, FRAME_ACCEPT, FRAME_CARRY, FRAME_FORWARD, FRAME_JOIN, FRAME_LEARN, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE,
-    FRAME_READABLE,
-    EFFECT_CHOSEN, RECORD_ACCEPT, RECORD_BASE, RECORD_FORMATION, RECORD_FORMED, RECORD_IDENTITY, RECORD_LEARN, Accept, Carry, ChunkHead, Forward,
+    FRAME_READABLE, RECORD_BASE, RECORD_FORMATION, RECORD_FORMED, RECORD_IDENTITY,
+    Accept, Carry, ChunkHead, Forward,
     Frame, Learned, Membership, PromiseValue,
     Value, ValueHead, bit, value_new, value_unref,
 )
@@ -490,6 +492,7 @@ cdef bint round_steps(Host *h) noexcept nogil:
         if g.replica != NULL and h.now >= replica_deadline(g.replica):
             replica_tick(g.replica, h.now)
             take(h, &g.replica.out, g)
+    salvage_feed(h)
     pump(h)
     h.link.flush(h.link.context, h.now)
     if h.seal_due != 0 and h.now >= h.seal_due and not store_pending(h.store):
@@ -531,7 +534,7 @@ cdef int64_t round_deadline(Host *h) noexcept nogil:
         return h.now
     if h.formation.state != STATE_FORMED or formation_outside(&h.formation):
         when = min(when, h.formation_due)
-    if (h.pruning or prune_rotates(h)) and h.unlogged.count == 0:
+    if salvage_waits(h) or (h.pruning or prune_rotates(h)) and h.unlogged.count == 0:
         return h.now
     if h.seal_due:
         when = min(when, h.seal_due)
@@ -582,7 +585,6 @@ cdef int host_restore_first(Host *h, uint8_t type, uint32_t group, uint64_t inst
 cdef int host_restore(Host *h, uint8_t type, uint32_t group, uint64_t instance, const uint8_t *body, uint32_t size,
                       uint64_t position) noexcept nogil:
     cdef Group *g
-    cdef size_t i
     if type == RECORD_IDENTITY:
         return 0                    # the log's own; it has checked it
     if type == RECORD_FORMATION or type == RECORD_FORMED:
@@ -592,16 +594,7 @@ cdef int host_restore(Host *h, uint8_t type, uint32_t group, uint64_t instance, 
     g = &h.groups[group]
     if g.replica == NULL:
         make_replica(h, g)
-    if replica_restore(g.replica, type, instance, body, size) != 0:
-        return -1
-    if (type == RECORD_ACCEPT or type == RECORD_LEARN) and instance >= g.replica.first_kept:
-        index_set(&g.index, instance, position)
-        highs_note(&g.highs, position / h.store.writer.segment_size, instance)
-    for i in range(g.replica.out.count):
-        if g.replica.out.effects[i].type == EFFECT_CHOSEN:
-            index_set_chain(&g.index, g.replica.out.effects[i].instance, <uint32_t>g.replica.out.effects[i].after)
-    out_clear(&g.replica.out)
-    return 0
+    return restore_record(g, type, instance, body, size, position, position / h.store.writer.segment_size)
 
 
 cdef void host_restored(Host *h) noexcept nogil:
@@ -645,6 +638,7 @@ cdef void host_free(Host *h) noexcept nogil:
     h.groups = NULL
     h.group_count = 0
     unlogged_free(h)
+    salvage_free(h)
     held_free(&h.formation_held)
     formation_free(&h.formation)
     for n in range(h.waiting_count):

@@ -92,14 +92,8 @@ cdef class LogStore:
     cdef _open(self, uint32_t node_id, uint64_t segment_size, bint direct):
         cdef Recovered found
         self._folder.open()
-        numbers, spares = [], []
-        for name in sorted(self._folder.names()):
-            stem, dot, ending = name.rpartition(".")
-            if ending == "seg" and len(stem) == 16 and set(stem) <= set("0123456789abcdef"):
-                numbers.append(int(stem, 16))
-            elif ending == "tmp" and stem != "probe":
-                spares.append(name)
-        numbers.sort()
+        numbers = self._folder.segments()
+        spares = sorted(name for name in self._folder.names() if name.endswith(".tmp") and name != "probe.tmp")
         self._private.maps = self._folder.views([f"{n:016x}.seg" for n in numbers])
         found = recover(list(zip(numbers, self._private.maps)))
         if found.outcome in ("damaged", "unsupported"):

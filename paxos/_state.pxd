@@ -3,6 +3,7 @@
 the real ones, a simulator its own. One thread at a time touches a Host, but for host.delivery, which has rules of its own."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from paxos._delivery cimport Delivery, Status, Submission
+from paxos._disk cimport Disk
 from paxos._formation cimport Formation
 from paxos._replica cimport Options, Replica
 from paxos._store cimport Highs, Index, Store
@@ -76,6 +77,22 @@ cdef struct UnloggedQueue:
     size_t count
     size_t capacity
 
+cdef struct Salvaged:               # what a log that was set aside had recorded as chosen; see _salvage
+    uint64_t sig_hi                 # of its cluster
+    uint64_t sig_lo
+    uint64_t first                  # instances first to end - 1
+    uint64_t end
+    Index index                     # where in that log their values lie, and the chain checksum behind each
+    uint64_t inc_hi                 # of its incarnation, by which its records are verified
+    uint64_t inc_lo
+    uint64_t segment_size
+    Disk disk                       # the directory that it lies in now; its descriptor is closed with the rest
+    char names[32]                  # what its segments are called there, for printf()
+    uint64_t segment                # the one that `fd` is open for; 0: none
+    int fd
+    uint64_t after                  # a checkpoint of the instances below is about to be installed
+    uint64_t taken
+
 cdef struct Host
 
 cdef struct Outside:                # what else differs between an engine and a simulator
@@ -117,6 +134,7 @@ cdef struct Host:
     bint disk_full                  # no segment can be made ahead
     bint silent                     # ... and there is none left: what would be logged is not taken
     UnloggedQueue unlogged
+    Salvaged *salvage               # of the log in whose place this one is; NULL: nothing, or no more
     uint32_t met_formed
     Submission *waiting             # submitted before the cluster was formed
     size_t waiting_count

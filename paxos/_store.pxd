@@ -62,6 +62,9 @@ cdef int store_full(Store *s) noexcept nogil
 # Reads and verifies the record at position: returns a malloc'ed copy (header + body) and its size, NULL where it does
 # not verify or is not there (errno in *error; EBADMSG: damaged). The caller frees it.
 cdef uint8_t *store_read(Store *s, uint64_t position, uint32_t *size, int *error) noexcept nogil
+# The same of an open segment, whose bytes end at `end` and whose crcs begin with `seed`.
+cdef uint8_t *store_record(Disk *disk, int fd, uint64_t offset, uint64_t end, uint32_t seed, uint32_t *size,
+                           int *error) noexcept nogil
 # Gives a whole segment back for reuse: the oldest one, never the current one (else EINVAL). Makes what is pending durable,
 # with the note that the segment is no longer part of the log, before it is taken away. 0, an errno, or STORE_NO_ROOM: the note would be
 # the first write of a new segment.

@@ -197,12 +197,48 @@ cdef void store_forget(Store *s, uint64_t segment) noexcept nogil:
             f.cache[i].used = 0
 
 
+cdef uint8_t *store_record(Disk *disk, int fd, uint64_t offset, uint64_t end, uint32_t seed, uint32_t *size,
+                           int *error) noexcept nogil:
+    cdef size_t first, whole
+    cdef uint8_t near[BLOCK]
+    cdef Record r
+    cdef uint8_t *out
+    # Positions are multiples of 8 below a multiple of BLOCK, but a header may need more than is left.
+    if end - offset < RECORD_HEAD:
+        error[0] = EBADMSG
+        return NULL
+    first = <size_t>min(<uint64_t>BLOCK, end - offset)
+    error[0] = disk.read(disk, fd, near, first, offset)
+    if error[0]:
+        return NULL
+    memcpy(&r, near, RECORD_HEAD)
+    if r.size > end - offset - RECORD_HEAD:
+        error[0] = EBADMSG
+        return NULL
+    whole = RECORD_HEAD + <size_t>r.size
+    out = <uint8_t *>malloc(whole)
+    if out == NULL:
+        error[0] = ENOMEM
+        return NULL
+    if whole <= first:
+        memcpy(out, near, whole)
+    else:
+        memcpy(out, near, first)
+        error[0] = disk.read(disk, fd, out + first, whole - first, offset + first)
+    if error[0] == 0 and log_check_record(out, whole, seed) != 0:
+        error[0] = EBADMSG
+    if error[0]:
+        free(out)
+        return NULL
+    size[0] = <uint32_t>whole
+    return out
+
+
 cdef uint8_t *store_read(Store *s, uint64_t position, uint32_t *size, int *error) noexcept nogil:
     cdef uint64_t segment = position / s.writer.segment_size
     cdef uint64_t offset = position % s.writer.segment_size
     cdef uint64_t end = s.writer.segment_size
-    cdef size_t first, whole, at
-    cdef uint8_t near[BLOCK]
+    cdef size_t whole, at
     cdef Record r
     cdef uint8_t *out
     cdef int fd = -1
@@ -232,35 +268,7 @@ cdef uint8_t *store_read(Store *s, uint64_t position, uint32_t *size, int *error
     error[0] = _cached(s, segment, &fd)
     if error[0]:
         return NULL
-    # Positions are multiples of 8 below a multiple of BLOCK, but a header may need more than is left.
-    if end - offset < RECORD_HEAD:
-        error[0] = EBADMSG
-        return NULL
-    first = <size_t>min(<uint64_t>BLOCK, end - offset)
-    error[0] = s.disk.read(s.disk, fd, near, first, offset)
-    if error[0]:
-        return NULL
-    memcpy(&r, near, RECORD_HEAD)
-    if r.size > end - offset - RECORD_HEAD:
-        error[0] = EBADMSG
-        return NULL
-    whole = RECORD_HEAD + <size_t>r.size
-    out = <uint8_t *>malloc(whole)
-    if out == NULL:
-        error[0] = ENOMEM
-        return NULL
-    if whole <= first:
-        memcpy(out, near, whole)
-    else:
-        memcpy(out, near, first)
-        error[0] = s.disk.read(s.disk, fd, out + first, whole - first, offset + first)
-    if error[0] == 0 and log_check_record(out, whole, log_seed(s.writer.inc_hi, s.writer.inc_lo, segment)) != 0:
-        error[0] = EBADMSG
-    if error[0]:
-        free(out)
-        return NULL
-    size[0] = <uint32_t>whole
-    return out
+    return store_record(s.disk, fd, offset, end, log_seed(s.writer.inc_hi, s.writer.inc_lo, segment), size, error)
 
 
 cdef int store_recycle(Store *s, uint64_t segment) noexcept nogil:

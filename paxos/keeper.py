@@ -192,6 +192,7 @@ class Keeper:
         self._restore(chosen, [id_ for id_, instance in last.items() if instance < chosen.instance - 1])
         if not formed:
             self._foreign = chosen
+            self._engine.salvage_after(chosen.instance)
         return chosen
 
     def _restore(self, manifest: Manifest, machines: list[int]) -> None:

@@ -144,21 +144,13 @@ class StoppedNode:
 
     # -- bytes
 
-    @staticmethod
-    def number_of(name: str) -> int | None:
-        """The number of a segment by the name of its file; None: that is no segment."""
-        stem, _, ending = name.rpartition(".")
-        if ending != "seg" or len(stem) != 16 or not set(stem) <= set("0123456789abcdef"):
-            return None
-        return int(stem, 16)
-
     def name_of(self, number: int) -> str:
         """The name of a segment's file."""
         return f"{number:016x}.seg"
 
     def numbers(self) -> list[int]:
         """Of the segments that are there."""
-        return sorted(number for name in self.folder.names() if (number := self.number_of(name)) is not None)
+        return self.folder.segments()
 
     def bytes_of(self, number: int) -> memoryview:
         """The bytes of a segment, after ``read()``."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from paxos._files import Files
-from paxos._folder import Folder
+from paxos._folder import Folder, segment_number
 from paxos._recovery import recover
 from paxos.checkpoint import CheckpointStore
 from paxos.errors import DamagedCheckpoint, DamagedLog
@@ -345,7 +345,7 @@ class _Checkpoints:
 def _beside(node: StoppedNode, report: Report) -> None:
     """What lies in the directory beside log and checkpoints."""
     for name in sorted(node.folder.names()):
-        if node.number_of(name) is not None or parse_name(name) is not None:
+        if segment_number(name) is not None or parse_name(name) is not None:
             continue
         size = node.folder.size(name)
         if name.startswith("spare-") and name.endswith(".tmp"):

@@ -454,13 +454,20 @@ cdef class SimFolder(Folder):
         number = 0
         while any(name.startswith(f"q{number:03d}-") for name in self.names()):
             number += 1
-        for name in sorted(name for name in self.names() if name.endswith(".seg")):
-            old, new = name.encode(), f"q{number:03d}-{name[:16]}.old".encode()
+        self.place = f"q{number:03d}-"
+        for segment in self.segments():
+            old, new = f"{segment:016x}.seg".encode(), f"{self.place}{segment:016x}.old".encode()
             error = error or self.disk.rename(&self.disk, old, new)
         error = error or self.disk.sync_directory(&self.disk)
         if error:
             raise OSError(error, "the process ended", self.path)
         return f"{self.path}/quarantine/{number:03d}"
+
+    cdef bytes aside(self, Disk *out):
+        """Where quarantine() has put the segments: on the same disk."""
+        out[0] = self.sim.disk
+        out.directory = -1
+        return self.place.encode() + b"%016llx.old"
 
     def lived(self):
         """Whether there is more here than a log: one that was set aside, or checkpoints."""
