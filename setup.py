@@ -32,9 +32,9 @@ COVERAGE = os.environ.get("PAXOS_DEBUG") == "coverage"
 DEBUG = os.environ.get("PAXOS_DEBUG", "") not in ("", "0", "coverage")
 TRACE = os.environ.get("PAXOS_DEBUG") == "trace"
 VARIANT = "coverage" if COVERAGE else "trace" if TRACE else "debug" if DEBUG else "release"
-# The modules that are traced.
-TRACED = ["codec", "replica", "membership", "acceptor", "proposer", "learner", "election", "formation", "core"]
-TRACED += ["log", "recovery", "store", "spares", "segments", "prune", "unlogged", "logreader", "folder", "disk", "files"]
+# The modules that are traced: of the core, of the log.
+TRACED = {"codec", "replica", "membership", "acceptor", "proposer", "learner", "election", "formation", "core", "prune"}
+TRACED |= {"log", "recovery", "store", "spares", "segments", "unlogged", "logreader", "folder", "disk", "files"}
 # Of Cython's translations, and then of C compilers, at a time.
 JOBS = int(os.environ.get("PAXOS_BUILD_JOBS", "2"))
 

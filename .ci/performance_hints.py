@@ -24,9 +24,7 @@ def main() -> int:
         command = [sys.executable, "-m", "cython", "-3", "-X", "show_performance_hints=True"]
         for directive in ("boundscheck=False", "wraparound=False", "initializedcheck=False", "cdivision=True"):
             command += ["-X", directive]
-        run = subprocess.run(
-            [*command, "-o", folder, *map(str, sources)], capture_output=True, text=True, check=False
-        )
+        run = subprocess.run([*command, "-o", folder, *map(str, sources)], capture_output=True, text=True, check=False)
         translated = {path.stem for path in Path(folder).glob("*.c")}
     if run.returncode != 0 or translated != {source.stem for source in sources}:
         print(run.stderr, file=sys.stderr)

@@ -64,8 +64,8 @@ def hunts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts hunts last; leaves out, with a word, the tests for which this machine gives no networks or file systems of their own."""
-    # Last, those that wait for hunts.
+    """Puts hunts last. Leaves out, with a word, tests for which this machine gives no networks or file systems of their own."""
+    # (They get the more time for themselves.)
     items.sort(key=lambda item: mutant_of(item) is not None)
     words = config.stash[LEFT_OUT] = []
     for marker, what, missing in (

@@ -14,6 +14,7 @@ from paxos.testing.hunt import CAUGHT
 from paxos.testing.mutants import MUTANTS, Mutant
 from paxos.testing.mutating import build, find, hunt
 
+
 @pytest.mark.mutants
 @pytest.mark.parametrize("mutant", [mutant.name for mutant in MUTANTS])
 def test_mutant_is_caught(mutant: str, hunts: Hunts, record_property: Callable[[str, object], None]) -> None:
@@ -26,7 +27,9 @@ def test_mutant_is_caught(mutant: str, hunts: Hunts, record_property: Callable[[
 def test_every_rule_that_is_built_has_mutants() -> None:
     """Design, section 5. Not built yet: sessions (18), reads and leases (20 and 21); 17 has tests of its own."""
     rules = Counter(mutant.rule.split(":")[0] for mutant in MUTANTS)
-    assert {"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "19", "22"} <= set(rules)
+    assert {"1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "19", "22"} <= set(
+        rules
+    )
     assert len(MUTANTS) >= 20
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
 

@@ -102,7 +102,9 @@ def _translate(source: Path) -> None:
         options = CompilationOptions(language_level=3, compiler_directives=dict(DIRECTIVES))
         result = compile(str(source), options)
     if result.num_errors:
-        raise ConfigError(f"the mutant does not compile: Cython found {result.num_errors} errors (above) in {source.name}")
+        raise ConfigError(
+            f"the mutant does not compile: Cython found {result.num_errors} errors (above) in {source.name}"
+        )
 
 
 def command(mutant: Mutant, first: int, end: int, folder: Path) -> tuple[list[str], dict[str, str]]:
