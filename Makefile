@@ -27,7 +27,7 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.made pyproject.toml
+$(VENV)/.test: $(VENV)/.made pyproject.toml | build/.directives
 	$(PY) -m pip install --quiet --disable-pip-version-check "setuptools>=77" "Cython>=3.1"
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[test]"
 	@touch $@

@@ -22,7 +22,7 @@ if [ ! -e .directives ] || [ setup.py -nt .directives ]; then
     rm -rf build
     touch .directives
 fi
-export PAXOS_DEBUG=$setting
+export PAXOS_DEBUG=$setting PAXOS_BUILD_KEPT=${PAXOS_BUILD_KEPT:-$top/build/kept}
 "$python" setup.py --quiet build_ext --inplace
 # PYTHONPATH comes before the editable install, so it is this tree that is imported; test_sourcecode checks that.
 # A report of undefined behaviour ends the process: it goes to a file, past pytest's capturing, and the stack is shown.

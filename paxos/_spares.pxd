@@ -20,7 +20,7 @@ cdef enum:
     SPARES_RETRY = 1000000000       # ns until it is tried again on a full disk
 
 cdef struct Spares:                 # the pool of spare files of one log
-    uint8_t *zeros                  # CHUNK of zeros, aligned
+    uint8_t *zeros                  # CHUNK of zeros, or as many as a small segment has, aligned
     Disk *disk
     uint64_t segment_size
     bint made                       # mutex and condition are there

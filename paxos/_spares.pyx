@@ -58,14 +58,16 @@ cdef void making_name(char *out, uint64_t number) noexcept nogil:
 cdef int spares_init(Spares *f, Disk *disk, uint64_t segment_size) noexcept nogil:
     cdef void *memory = NULL
     cdef pthread_condattr_t attributes
+    # Small logs are opened by the thousand, where their lives are played: pages nobody needs cost more there than the rest.
+    cdef size_t zeros = <size_t>min(<uint64_t>CHUNK, segment_size)
     cdef int error
     memset(f, 0, sizeof(Spares))
     f.disk = disk
     f.segment_size = segment_size
-    if posix_memalign(&memory, BLOCK, CHUNK) != 0:
+    if posix_memalign(&memory, BLOCK, zeros) != 0:
         return ENOMEM
     f.zeros = <uint8_t *>memory
-    memset(f.zeros, 0, CHUNK)
+    memset(f.zeros, 0, zeros)
     error = pthread_mutex_init(&f.mutex, NULL)
     if error:
         return error

@@ -14,6 +14,7 @@ import mounts
 import netns
 import shim
 from cluster import Cluster, MakeCluster
+from hunts import Hunts
 
 # How long an example takes is no verdict. The checked build traces every line: fewer examples, of the same kinds.
 settings.register_profile("paxos", deadline=None)
@@ -46,8 +47,26 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
         cluster.close()
 
 
+def mutant_of(item: pytest.Item) -> str | None:
+    """The name of the mutant that a test asks for; those tests have it as their parameter."""
+    if item.get_closest_marker("mutants") is None or not isinstance(item, pytest.Function):
+        return None
+    return item.callspec.params.get("mutant") if hasattr(item, "callspec") else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hunts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hunts]:
+    """The hunts of the mutants that this session asks for: under way from its beginning, beside all other tests."""
+    names = dict.fromkeys(filter(None, map(mutant_of, request.session.items)))
+    hunts = Hunts(list(names), tmp_path_factory.mktemp("mutants"))
+    yield hunts
+    hunts.close()
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out, with a word, the tests for which this machine gives no networks or file systems of their own."""
+    """Puts hunts last. Leaves out, with a word, tests for which this machine gives no networks or file systems of their own."""
+    # (They get the more time for themselves.)
+    items.sort(key=lambda item: mutant_of(item) is not None)
     words = config.stash[LEFT_OUT] = []
     for marker, what, missing in (
         ("namespaces", "network partitions", netns.missing),

@@ -9,12 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from hunts import Hunts
 from paxos.testing.explore import CI, FORWARDS, LARGE, NEWS, REJECTS, SCOPES, VOTING, Scope, explore, main
-from paxos.testing.mutating import build
 
 # States, outcomes, ballots with a master. A change of the core that changes what can happen changes these numbers: when it
 # was meant to, put the new ones here. One that makes them much smaller has lost something.
@@ -95,14 +94,14 @@ CAUGHT = {
 
 
 @pytest.mark.mutants
-@pytest.mark.parametrize("name", CAUGHT)
-def test_mutant_is_found(name: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
-    scope, most, words = CAUGHT[name]
-    build(name, tmp_path)
+@pytest.mark.parametrize("mutant", CAUGHT)
+def test_mutant_is_found(mutant: str, hunts: Hunts, record_property: Callable[[str, object], None]) -> None:
+    scope, most, words = CAUGHT[mutant]
+    folder = hunts.built(mutant)
     run = subprocess.run(
         [sys.executable, "-m", "paxos.testing.explore", scope],
-        env=dict(os.environ, PYTHONPATH=str(tmp_path)),
-        cwd=tmp_path,
+        env=dict(os.environ, PYTHONPATH=str(folder)),
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hunts import Hunts
 from paxos.errors import ConfigError
 from paxos.testing.hunt import CAUGHT
 from paxos.testing.mutants import MUTANTS, Mutant
-from paxos.testing.mutating import build, command, find
-
-#: What the hunt of a mutant said: the exit status and its line.
-Caught = tuple[int, str]
-
-
-def hunt(mutant: Mutant, folder: Path) -> Caught:
-    build(mutant, folder)
-    words, environment = command(mutant, 0, mutant.seeds, folder)
-    run = subprocess.run(words, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-    return run.returncode, run.stdout.strip() or run.stderr
-
-
-@pytest.fixture(scope="session")
-def hunts(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Caught]]]:
-    """The hunts of the mutants that this session asks for, on all cores."""
-    wanted = [item.callspec.params["mutant"] for item in request.session.items
-              if item.path == Path(__file__) and hasattr(item, "callspec")]  # fmt: skip
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        yield {m.name: pool.submit(hunt, m, tmp_path_factory.mktemp("mutant")) for m in wanted}
+from paxos.testing.mutating import build, find, hunt
 
 
 @pytest.mark.mutants
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_mutant_is_caught(
-    mutant: Mutant, hunts: dict[str, Future[Caught]], record_property: Callable[[str, object], None]
-) -> None:
-    status, words = hunts[mutant.name].result()
-    assert status == CAUGHT, f"{mutant.name} ({mutant.rule}): {words}"
+@pytest.mark.parametrize("mutant", [mutant.name for mutant in MUTANTS])
+def test_mutant_is_caught(mutant: str, hunts: Hunts, record_property: Callable[[str, object], None]) -> None:
+    status, words = hunts.result(mutant)
+    assert status == CAUGHT, f"{mutant} ({find(mutant).rule}): {words}"
     assert "nothing found" not in words
     record_property("caught", words)
 

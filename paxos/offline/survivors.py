@@ -18,7 +18,7 @@ from typing import Final
 from paxos._codec import checksum
 from paxos._distrust import distrusted
 from paxos._files import Files
-from paxos._folder import StoppedFolder
+from paxos._folder import StoppedFolder, segment_number
 from paxos.checkpoint import CheckpointStore
 from paxos.errors import ConfigError, DamagedLog, RecoveryRefused
 from paxos.manifest import Manifest
@@ -319,7 +319,7 @@ class Survivor:
 def _logs(directory: Path, quarantined: bool) -> Iterator[tuple[str, str | None]]:
     """(data directory, log that was set aside or None) of what was named: a data directory, or one log in quarantine/."""
     inside = directory.parent.name == QUARANTINE and not (directory / "log").is_dir()
-    if inside and any(StoppedNode.number_of(file.name) is not None for file in directory.iterdir()):
+    if inside and any(segment_number(file.name) is not None for file in directory.iterdir()):
         yield str(directory.parent.parent), str(directory)
         return
     yield str(directory), None
