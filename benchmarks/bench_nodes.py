@@ -25,7 +25,9 @@ KEYS = (
     "messages_per_value", "bytes_per_value", "log_bytes_per_value_per_node",
 )  # fmt: skip
 #: Counters of NodeStatus that only grow.
-GROWING = ("commits", "log_writes", "fsyncs", "log_seconds", "frames_sent", "bytes_sent", "elections")
+GROWING = (
+    "commits", "log_writes", "fsyncs", "log_seconds", "frames_sent", "bytes_sent", "elections", "reads", "read_rounds",
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -117,18 +119,33 @@ class Nodes:
         """
         return self._runner.run(self._load(LoadOptions(clients, value_size, batch, seconds, warmup)))
 
+    def reads(
+        self, *, clients: int, batch: int = 1, at_master: bool = True, seconds: float, warmup: float
+    ) -> dict[str, Any]:
+        """One window of reads in the master's process, or in another node's: as ``load``, but per read."""
+        return self._runner.run(self._reads(LoadOptions(clients, 100, batch, seconds, warmup, read=True), at_master))
+
+    async def _reads(self, load: LoadOptions, at_master: bool) -> dict[str, Any]:
+        master = await self._find_master()
+        at = master if at_master else next(number for number in self._workers if number != master)
+        measured, before, after = await self._window(load, at)
+        counts = {
+            number: {name: after[number][name] - then[name] for name in GROWING} for number, then in before.items()
+        }
+        reads = counts[at]["reads"]
+        return {
+            "reads_per_s": measured["values"] / measured["seconds"],
+            "p50_ms": measured["p50_ms"],
+            "p99_ms": measured["p99_ms"],
+            "read_rounds_per_read": sum(count["read_rounds"] for count in counts.values()) / reads,
+            "messages_per_read": sum(count["frames_sent"] for count in counts.values()) / reads,
+            "log_writes": sum(count["log_writes"] for count in counts.values()),
+            "calm": not measured["refused"] and not any(count["elections"] for count in counts.values()),
+        }
+
     async def _load(self, load: LoadOptions) -> dict[str, Any]:
         master = await self._find_master()
-        loaded = self._workers[master]
-        loaded.tell(do="load", options=asdict(load))
-        before = {master: (await loaded.hear("opened", load.warmup + STEP))["status"]}
-        others = {number: worker for number, worker in self._workers.items() if number != master}
-        for number, worker in others.items():
-            before[number] = await worker.status()
-        after = {master: (await loaded.hear("closed", load.seconds + STEP))["status"]}
-        for number, worker in others.items():
-            after[number] = await worker.status()
-        measured = (await loaded.hear("result"))["result"]
+        measured, before, after = await self._window(load, master)
         result = summarise(self._options(load), measured, before, after, master)
         result["calm"] = result["elections"] == 0 and result["refused"] == 0
         result["master"] = master
@@ -136,6 +153,21 @@ class Nodes:
             number: {name: after[number][name] - then[name] for name in GROWING} for number, then in before.items()
         }
         return result
+
+    async def _window(
+        self, load: LoadOptions, at: int
+    ) -> tuple[dict[str, Any], dict[int, dict[str, Any]], dict[int, dict[str, Any]]]:
+        """What the load at a node measured, and the counters of all nodes before and after."""
+        loaded = self._workers[at]
+        loaded.tell(do="load", options=asdict(load))
+        before = {at: (await loaded.hear("opened", load.warmup + STEP))["status"]}
+        others = {number: worker for number, worker in self._workers.items() if number != at}
+        for number, worker in others.items():
+            before[number] = await worker.status()
+        after = {at: (await loaded.hear("closed", load.seconds + STEP))["status"]}
+        for number, worker in others.items():
+            after[number] = await worker.status()
+        return (await loaded.hear("result"))["result"], before, after
 
 
 def figures(windows: list[dict[str, Any]]) -> dict[str, Any]:

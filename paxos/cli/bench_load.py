@@ -1,4 +1,4 @@
-"""The load of ``paxos bench``, in the process of a node: tasks that propose, one call under way each."""
+"""The load of ``paxos bench``, in the process of a node: tasks that propose (or read), one call under way each."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ class LoadedNode(Protocol):
 
     def propose(self, value: bytes, *, timeout: float = ...) -> Awaitable[object]: ...
     def propose_many(self, values: Sequence[bytes], *, timeout: float = ...) -> Awaitable[Sequence[object]]: ...
+    def read(self, query: bytes, *, timeout: float = ...) -> Awaitable[object]: ...
+    def read_many(self, queries: Sequence[bytes], *, timeout: float = ...) -> Awaitable[Sequence[object]]: ...
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """``clients`` tasks; a call carries ``batch`` values of ``value_size`` bytes; times in seconds."""
+    """``clients`` tasks; a call carries ``batch`` values of ``value_size`` bytes; times in seconds. ``read``: they are read, and
+    not proposed."""
 
     clients: int
     value_size: int
     batch: int
     seconds: float
     warmup: float
+    read: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ async def run_load(
     """
     value = b"v" * options.value_size
     values = [value] * options.batch
+    one, many = (node.read, node.read_many) if options.read else (node.propose, node.propose_many)
     clock = time.perf_counter
     samples = array("d")
     measuring = stopping = False
@@ -71,9 +76,9 @@ async def run_load(
             began = clock()
             try:
                 if options.batch == 1:
-                    await node.propose(value)
+                    await one(value)
                 else:
-                    await node.propose_many(values)
+                    await many(values)
             except (paxos.Refused, paxos.PartialOutcome) as error:
                 if isinstance(error, paxos.PartialOutcome) and any(
                     isinstance(outcome, paxos.OutcomeUnknown) for outcome in error.outcomes

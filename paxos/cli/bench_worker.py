@@ -36,6 +36,10 @@ class Echo(paxos.StateMachine):
         self._applied = instance
         return [len(value) for value in values]
 
+    def read(self, query: bytes) -> object:
+        """The length of the query."""
+        return len(query)
+
     def last_applied(self) -> int:
         """The last instance applied."""
         return self._applied
