@@ -8,8 +8,11 @@ from typing import Any, cast
 import pytest
 
 import paxos
+from paxos._engine import EVENT_READABLE
 from paxos._handle import Handle
+from paxos.alarm import Alarms
 from paxos.errors import PaxosError
+from paxos.group import Group
 from paxos.reads import MAX_WAITING, Reads
 
 SECOND = 10**9
@@ -473,3 +476,82 @@ def test_what_cannot_be_meant(options: dict[str, Any], words: str) -> None:
     with pytest.raises(paxos.ConfigError, match=words):
         world.read("a", **options)
     assert world.engine.asked == []
+
+
+# ---- in their group ----
+
+
+class Told(Engine):
+    """... and tells what a test has it tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[tuple[Any, ...]] = []
+
+    def drain(self, most: int) -> list[tuple[Any, ...]]:
+        events, self.events = self.events, []
+        return events
+
+    def resign(self, may_lead: bool) -> None:
+        pass
+
+
+class Restores:
+    """A background in which a checkpoint is restored at the next turn."""
+
+    def __init__(self, group: Group, applied: int) -> None:
+        self.group = group
+        self.applied = applied
+
+    def deliver(self) -> None:
+        self.group.applied = self.applied
+        self.group._last = {0: self.applied}
+
+
+class Seen(paxos.StateMachine):
+    def __init__(self, last: int = -1) -> None:
+        self.last = last
+
+    def last_applied(self) -> int:
+        return self.last
+
+    def read(self, query: Any) -> object:
+        return query
+
+
+def group_of(engine: Told, last: int = -1) -> tuple[Group, Call]:
+    """A group, and a read that waits there."""
+    group = Group(
+        cast("Handle", engine), lambda: Seen(last), Alarms(1), max_value=100, batch_bytes=1000, batch_values=10
+    )
+    call = Call()
+    group.reads.submit(call, ("a",), single=True, machine=0, consistency="linearizable", max_staleness=None, timeout=5)
+    return group, call
+
+
+def test_a_checkpoint_that_is_restored_answers_what_waits_for_its_instances() -> None:
+    engine = Told()
+    group, call = group_of(engine)
+    group._background = cast("Any", Restores(group, 41))
+    engine.events = [(EVENT_READABLE, 0, 42, 1)]
+    group.drain()
+    assert call.result == "a", "nothing else may come to pass for a long time"
+    # What the checkpoint has brought is nothing that the state machine has claimed to have.
+    second = Call()
+    group.reads.submit(
+        second, ("b",), single=True, machine=0, consistency="linearizable", max_staleness=None, timeout=5
+    )
+    engine.events = [(EVENT_READABLE, 0, 30, 2)]
+    group.drain()
+    assert (group.error, second.result) == (None, "b")
+
+
+@pytest.mark.parametrize(("index", "ahead"), [(7, True), (8, False)])
+def test_a_confirmed_read_shows_a_state_machine_that_is_ahead(index: int, ahead: bool) -> None:
+    engine = Told()
+    group, call = group_of(engine, last=7)
+    engine.events = [(EVENT_READABLE, 0, index, 1)]
+    group.drain()
+    assert (group.error is not None) is ahead
+    assert isinstance(call.error, paxos.NotAvailable) is ahead
+    assert call.result == (None if ahead else "a")
