@@ -495,6 +495,9 @@ class Told(Engine):
     def resign(self, may_lead: bool) -> None:
         pass
 
+    def status(self) -> dict[str, int]:
+        return {"node_id": 1}
+
 
 class Restores:
     """A background in which a checkpoint is restored at the next turn."""
