@@ -649,7 +649,7 @@ class Group:
         while self._wanted:
             complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
         self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))
-        self.reads.end()
+        self.reads.close()
 
     # -- what others see
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 
 from paxos._handle import Handle
 from paxos.completion import Completion, complete, complete_with
-from paxos.errors import ConfigError, NotAvailable, Overloaded, PaxosError
+from paxos.errors import ConfigError, NodeClosed, NotAvailable, Overloaded, PaxosError
 from paxos.statemachine import StateMachine
 
 __all__ = ["CONSISTENCIES", "Consistency", "Reads"]
@@ -255,3 +255,10 @@ class Reads:
             error = self._refusal(read.machine)
             if error is not None:
                 complete_with(read.completion, error)
+
+    def close(self) -> None:
+        """The node is closed. Lets go of the group, which would else be held in a circle."""
+        self.end()
+        self._known = lambda: 0
+        self._refusal = lambda machine: NodeClosed("the node has been closed")
+        self.later = None
