@@ -66,10 +66,8 @@ RECORDS: dict[int, list[tuple[str, str]]] = {
     RECORD_ACCEPT: [("ballot", "B"), ("chosen", "Q"), ("chain", "I"), ("zero", "I"), ("value", "V")],
     RECORD_LEARN: [("chosen", "Q"), ("chain", "I"), ("zero", "I"), ("value", "V")],
     RECORD_WATERMARK: [("chosen", "Q"), ("chain", "I"), ("zero", "I")],
-    RECORD_BASE: [
-        ("promised", "B"), ("chain", "I"), ("was_member", "I"), ("version", "I"), ("count", "I"), ("mastership", "Q"),
-        ("mastered", "Q"), ("lease", "Q"), ("master", "I"), ("zero", "I"),
-    ],  # fmt: skip
+    RECORD_BASE: [("promised", "B"), ("chain", "I"), ("was_member", "I"), ("version", "I"), ("count", "I")]
+    + [("mastership", "Q"), ("mastered", "Q"), ("lease", "Q"), ("master", "I"), ("zero", "I")],
 }
 
 Ballot = tuple[int, int, int, int]  # round, node, inc_hi, inc_lo: as Core.state() says it

@@ -525,7 +525,13 @@ class Seen(paxos.StateMachine):
 def group_of(engine: Told, last: int = -1) -> tuple[Group, Call]:
     """A group, and a read that waits there."""
     group = Group(
-        cast("Handle", engine), lambda: Seen(last), Alarms(1), max_value=100, batch_bytes=1000, batch_values=10
+        cast("Handle", engine),
+        lambda: Seen(last),
+        Alarms(1),
+        max_value=100,
+        batch_bytes=1000,
+        batch_values=10,
+        sessions=False,
     )
     call = Call()
     group.reads.submit(call, ("a",), single=True, machine=0, consistency="linearizable", max_staleness=None, timeout=5)
