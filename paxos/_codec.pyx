@@ -186,7 +186,7 @@ cdef int value_check(const ValueHead *head, const uint8_t *data, size_t availabl
         if head.size != sizeof(Mastership) or head.count != 0:
             return -1
         memcpy(&mastership, data, sizeof(Mastership))
-        return 0 if mastership.takeover <= 1 and mastership.lease <= LEASE_MAX else -1
+        return 0 if mastership.lease <= (0 if mastership.takeover == 1 else LEASE_MAX) and mastership.takeover <= 1 else -1
     if head.kind != VALUE_BATCH:
         return -1
     if _check_chunks(data, head.size, &values) <= 0 or values != head.count:

@@ -224,9 +224,9 @@ cdef void _receive_heartbeat(Replica *r, uint32_t index, const Frame *frame, con
         frame_end(r, NULL)
 
 
-cdef void _receive_heartbeat_reply(Replica *r, uint32_t index, const HeartbeatReply *body) noexcept nogil:
+cdef void _receive_heartbeat_reply(Replica *r, uint32_t index, const Frame *frame, const HeartbeatReply *body) noexcept nogil:
     if r.role == ROLE_MASTER and ballot_compare(&body.ballot, &r.ballot) == 0:
-        mastership_answered(r, index, body)
+        mastership_answered(r, index, frame, body)
         reader_answered(r, index, body)
 
 
@@ -265,7 +265,7 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
     elif frame.type == FRAME_HEARTBEAT:
         _receive_heartbeat(r, index, frame, <const Heartbeat *>data)
     elif frame.type == FRAME_HEARTBEAT_REPLY:
-        _receive_heartbeat_reply(r, index, <const HeartbeatReply *>data)
+        _receive_heartbeat_reply(r, index, frame, <const HeartbeatReply *>data)
     elif frame.type == FRAME_READ:
         reader_asked(r, index, <const Read *>data)
     elif frame.type == FRAME_READABLE:
@@ -368,13 +368,12 @@ cdef void replica_tick(Replica *r, int64_t now) noexcept nogil:
         _step_down(r)
         election_start(r)
     if r.role == ROLE_MASTER and r.hand_to != 0 and now >= r.hand_until:
-        # Nobody has taken over. If one was told to, the lease of this ballot is gone for good, and a new ballot is wanted.
-        if not r.handed:
-            r.released = False
-        elif r.members.lease != 0:
-            _step_down(r)
-            r.election_deadline = now
+        # Nobody has taken over. If one was told to, he may yet: the lease of this ballot is gone for good.
         r.hand_to = 0
+        r.released = r.told
+    if r.role == ROLE_MASTER and r.released and r.hand_to == 0 and r.members.lease != 0:
+        _step_down(r)               # so a new ballot is wanted
+        r.election_deadline = now
     election_tick(r)
     proposer_tick(r)
     learner_tick(r)

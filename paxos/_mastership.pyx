@@ -21,7 +21,7 @@ from paxos._codec cimport out_effect
 from paxos._membership cimport votes
 from paxos._replica cimport ROLE_MASTER, Replica, frame_begin, frame_end
 from paxos._types cimport (
-    Ballot, EFFECT_MASTERSHIP, Effect, FRAME_TRANSFER, HeartbeatReply, Mastership, Transfer, VALUE_MASTER, Value, ballot_compare, bit,
+    Ballot, EFFECT_MASTERSHIP, Effect, FRAME_TRANSFER, Frame, HeartbeatReply, Mastership, Transfer, VALUE_MASTER, Value, ballot_compare, bit,
     is_quorum, value_new,
 )
 
@@ -52,12 +52,13 @@ cdef void mastership_chosen(Replica *r, uint64_t instance, const Value *value) n
     memcpy(&body, value.data, sizeof(Mastership))
     r.members.mastered = instance + 1
     if body.takeover:
+        # (What leases are it leaves alone: perhaps the instance before it, not known chosen when this one was proposed, has changed that.)
         r.members.mastership += 1
         r.members.master = body.node
-    if body.lease != r.members.lease:
+    else:
         # A granter that starts again knows the new length only. The holder is the first to know it, and counts on nothing older.
         memset(r.granted_until, 0, r.members.count * sizeof(int64_t))
-    r.members.lease = body.lease
+        r.members.lease = body.lease
     e = out_effect(&r.out, EFFECT_MASTERSHIP)
     e.code = r.members.master
     e.instance = r.members.mastership
@@ -76,15 +77,20 @@ cdef void mastership_begin(Replica *r) noexcept nogil:
     r.released = False
     r.hand_to = 0
     r.handed = False
+    r.told = False
     r.prefer = 0
     r.lease_wanted = 0
+    # Whoever is elected has outlived what was granted to others, by himself, too.
+    r.grant_until = 0
+    r.granting = 0
 
 
-cdef void mastership_answered(Replica *r, uint32_t index, const HeartbeatReply *body) noexcept nogil:
+cdef void mastership_answered(Replica *r, uint32_t index, const Frame *frame, const HeartbeatReply *body) noexcept nogil:
     cdef uint64_t lease = min(body.lease, r.members.lease)
     cdef int64_t until
     r.priority[index] = body.priority
-    if body.sent_at == 0 or body.sent_at > r.round or lease == 0:
+    # Who has not yet got to know the newest change of the length may start again between two, and be silent for neither.
+    if body.sent_at == 0 or body.sent_at > r.round or lease == 0 or frame.chosen < r.members.mastered:
         return
     until = <int64_t>(body.sent_at + lease - (lease >> DRIFT_SHIFT))
     if until > r.granted_until[index]:
@@ -174,6 +180,7 @@ cdef void mastership_tell(Replica *r) noexcept nogil:
     body.ballot = r.ballot
     frame_end(r, NULL)
     r.handed = True
+    r.told = True
 
 
 cdef void mastership_tick(Replica *r) noexcept nogil:

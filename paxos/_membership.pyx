@@ -20,7 +20,7 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport out_effect
 from paxos._replica cimport Replica, member_index
 from paxos._types cimport (
-    ALPHA, CHUNK_WINDOW, Change, EFFECT_MEMBERSHIP, Effect, LEASE_MAX, MAX_MEMBERS, Member, Membership, MembershipHead, MembershipRow, Value, bit,
+    ALPHA, CHUNK_WINDOW, Change, EFFECT_MASTERSHIP, EFFECT_MEMBERSHIP, Effect, LEASE_MAX, MAX_MEMBERS, Member, Membership, MembershipHead, MembershipRow, Value, bit,
 )
 
 
@@ -73,12 +73,17 @@ cdef void membership_chosen(Replica *r, uint64_t instance, const Value *value) n
 
 cdef void membership_install(Replica *r, const Membership *m) noexcept nogil:
     cdef uint32_t i
+    cdef Effect *e
     # Where it comes from more was known than here, or the same.
     if m.mastered > r.members.mastered:
         r.members.mastership = m.mastership
         r.members.mastered = m.mastered
         r.members.lease = m.lease
         r.members.master = m.master
+        e = out_effect(&r.out, EFFECT_MASTERSHIP)
+        e.code = m.master
+        e.instance = m.mastership
+        e.end = m.lease
     if m.version <= r.members.version:
         return
     r.members.version = m.version

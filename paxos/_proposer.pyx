@@ -255,7 +255,7 @@ cdef void _propose_waiting(Replica *r) noexcept nogil:
         if r.next_instance < r.takeover_end:
             _propose_reported(r, r.next_instance)
         else:
-            value = mastership_value(r, True, r.members.lease)
+            value = mastership_value(r, True, 0)
             _propose(r, r.next_instance, value)
             value_unref(value)
         r.next_instance += 1

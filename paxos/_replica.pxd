@@ -175,6 +175,7 @@ cdef struct Replica:
     bint released                   # the lease of the own ballot was given up, for good
     uint32_t hand_to                # index of the member that is to take over, +1; 0: none
     bint handed                     # it has been told
+    bint told                       # ... as somebody was, under the own ballot
     int64_t hand_until
     uint32_t prefer                 # index of a member with a higher priority that has been level since `prefer_since`, +1
     int64_t prefer_since

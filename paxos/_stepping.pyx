@@ -247,9 +247,12 @@ cdef class Core:
         replica_base(self.replica, now, first, chain)
         return _effects(&self.replica.out)
 
-    def install(self, int64_t now, uint64_t instance, uint32_t chain, members=None, uint32_t version=0):
-        """A checkpoint of everything below ``instance``; its membership, if it is not the present one."""
+    def install(self, int64_t now, uint64_t instance, uint32_t chain, members=None, uint32_t version=0, mastership=None):
+        """A checkpoint of everything below ``instance``; its membership, and what it says of the mastership (master, version,
+        lease, instances that it counts), if it is not the present one."""
         cdef Membership m = self.replica.members
+        if mastership is not None:
+            m.master, m.mastership, m.lease, m.mastered = mastership
         if members is not None:
             _membership(&m, [row[:3] for row in members])
             m.version = version

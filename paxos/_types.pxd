@@ -94,7 +94,7 @@ cdef extern from *:
 
     /* The value of an instance that puts another incarnation into a member's place. Void unless version and old one fit. */
     typedef struct { uint32_t node, version; uint64_t old_hi, old_lo, new_hi, new_lo; } px_change;   /* 40 */
-    /* The value of an instance by which a master says that it has taken over, or only changes the length of leases (ns). */
+    /* The value of an instance by which a master says that it has taken over (lease 0), or changes the length of leases (ns). */
     typedef struct { uint32_t node, takeover; uint64_t inc_hi, inc_lo, lease; } px_mastership;        /* 32 */
     /* Membership and mastership as bytes: this head, then `count` rows. In records and in manifests of checkpoints. */
     typedef struct { uint32_t version, count; uint64_t mastership, mastered, lease; uint32_t master, zero; } px_membership_head;

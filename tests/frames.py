@@ -110,9 +110,14 @@ def chunk(
     return CHUNK.pack(len(body), len(values), origin, boot, seq, machine, life) + body
 
 
-def takeover(node: int, lease: int = 0) -> bytes:
+def takeover(node: int) -> bytes:
     """The value by which a master says that it has taken over."""
-    return struct.pack("<IIQQQ", node, 1, *incarnation(node), lease)
+    return struct.pack("<IIQQQ", node, 1, *incarnation(node), 0)
+
+
+def lasting(node: int, lease: int) -> bytes:
+    """The value by which a master says that leases last so many ns from now on."""
+    return struct.pack("<IIQQQ", node, 0, *incarnation(node), lease)
 
 
 def chunks(data: bytes) -> list[tuple[int, int, int]]:
