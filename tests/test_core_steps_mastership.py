@@ -91,14 +91,17 @@ def told(values: list[tuple[int, bytes]] = VALUES, **options: Any) -> Core:
     """Node 1 as follower of node 2 under ballot (1, 2): it has accepted these values, and knows none chosen."""
     core = node(1, **options)
     for instance, (kind, data) in enumerate(values):
-        core.receive(T, frame(ACCEPT, 2, ballot=ballot(1, 2), instance=instance, value=(int(kind == BATCH), kind), data=data))
+        core.receive(
+            T, frame(ACCEPT, 2, ballot=ballot(1, 2), instance=instance, value=(int(kind == BATCH), kind), data=data)
+        )
     core.durable(T, len(values))
     return core
 
 
 def heart(core: Core, now: int, asked: int = 0, of: int = 2, values: list[tuple[int, bytes]] = VALUES) -> Effects:
     return core.receive(
-        now, frame(HEARTBEAT, of, chosen=len(values), chain=chain(values), ballot=ballot(1, of), settled=1, sent_at=asked)
+        now,
+        frame(HEARTBEAT, of, chosen=len(values), chain=chain(values), ballot=ballot(1, of), settled=1, sent_at=asked),
     )
 
 
@@ -124,7 +127,9 @@ END = T + MS + LEASE  # of the grant of bound()
 
 
 def prepare(core: Core, now: int, by: int = 3, **fields: Any) -> list[object]:
-    return kinds(core.receive(now, frame(PREPARE, by, ballot=ballot(5, by), chosen=2, chain=chain(VALUES), first=2, **fields)))
+    return kinds(
+        core.receive(now, frame(PREPARE, by, ballot=ballot(5, by), chosen=2, chain=chain(VALUES), first=2, **fields))
+    )
 
 
 PROMISED = ["log", "promise"]
@@ -163,7 +168,9 @@ THREE: list[tuple[int, bytes]] = [(MASTER, takeover(2)), (MASTER, lasting(2, LEA
 def test_master_version_and_lease_come_back_from_the_log() -> None:
     core = Core(1, [(n, n * 7, n * 11) for n in (1, 2, 3)])
     for instance, (kind, data) in enumerate(THREE):
-        assert core.restore(RECORD_ACCEPT, instance, record(RECORD_ACCEPT, ballot=ballot(1, 2), value=(0, kind), data=data))
+        assert core.restore(
+            RECORD_ACCEPT, instance, record(RECORD_ACCEPT, ballot=ballot(1, 2), value=(0, kind), data=data)
+        )
     assert core.restore(RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=3, chain=chain(THREE)))
     assert core.start(T) == []
     assert core.state()["mastership"] == (3, 2, LEASE)
@@ -179,7 +186,9 @@ def test_what_the_logs_beginning_has_counted_is_not_counted_again_behind_it() ->
     assert core.state()["mastership"] == (3, 2, LEASE)
     assert core.restore(RECORD_BASE, 1, body)
     for instance in (1, 2):
-        data = record(RECORD_LEARN, chosen=instance, chain=chain(THREE[:instance]), value=(0, MASTER), data=THREE[instance][1])
+        data = record(
+            RECORD_LEARN, chosen=instance, chain=chain(THREE[:instance]), value=(0, MASTER), data=THREE[instance][1]
+        )
         assert core.restore(RECORD_LEARN, instance, data)
     assert core.state()["mastership"] == (3, 2, LEASE)
     assert core.state()["chosen"] == 3
@@ -225,7 +234,14 @@ def test_the_length_of_leases_is_chosen_like_a_value_and_then_logged() -> None:
     core = master()
     assert core.lease(T, LEASE) == (True, [])
     assert short(core.pump(T)) == [
-        ("send", "accept", [2, 3], 1, {"ballot": (1, 1), "instance": 1, "value": (0, MASTER), "n": 1}, lasting(1, LEASE)),
+        (
+            "send",
+            "accept",
+            [2, 3],
+            1,
+            {"ballot": (1, 1), "instance": 1, "value": (0, MASTER), "n": 1},
+            lasting(1, LEASE),
+        ),
         ("log", 3, "accept", 1, {"ballot": (1, 1), "chosen": 1, "value": (0, MASTER)}, lasting(1, LEASE)),
     ]
     assert core.pump(T) == []
@@ -256,7 +272,15 @@ def test_a_new_length_voids_what_was_granted_before(length: int) -> None:
     assert core.state()["lease_until"] == 0
     # An answer of somebody who did not know of it counts no more, whatever it grants.
     asked = beat(core, T + 2 * HEART)
-    reply(core, T + 2 * HEART, 2, asked, LEASE, chosen=2, chain=chain([(MASTER, takeover(1)), (MASTER, lasting(1, LEASE))]))
+    reply(
+        core,
+        T + 2 * HEART,
+        2,
+        asked,
+        LEASE,
+        chosen=2,
+        chain=chain([(MASTER, takeover(1)), (MASTER, lasting(1, LEASE))]),
+    )
     assert core.state()["lease_until"] == 0
     reply(core, T + 2 * HEART, 2, asked, length)
     assert core.state()["lease_until"] == (asked + length - length // 64 if length else 0)
@@ -342,7 +366,9 @@ def test_no_lease_is_held_before_an_instance_of_the_own_ballot_is_chosen_nor_beh
     asked = beat(core, T + ELECTION + HEART)
     reply(core, T + ELECTION + HEART, 3, asked, LEASE)
     assert core.state()["lease_until"] == asked + LEASE - SHARE
-    found = core.receive(T + ELECTION + HEART, frame(PREPARE, 3, ballot=ballot(3, 3), chosen=3, chain=core.state()["chain"]))
+    found = core.receive(
+        T + ELECTION + HEART, frame(PREPARE, 3, ballot=ballot(3, 3), chosen=3, chain=core.state()["chain"])
+    )
     assert kinds(found) == ["master", "log", "promise"]
     assert core.state()["lease_until"] == 0
 
@@ -378,7 +404,14 @@ def test_nothing_is_granted_before_the_length_is_durable() -> None:
     heart(core, T)
     core.durable(T, 3)
     assert short(heart(core, T, 78)) == [
-        ("send", "heartbeat_reply", [2], 0, {"ballot": (1, 2), "sent_at": 78, "lease": LEASE, "priority": 1, "n": 2}, b""),
+        (
+            "send",
+            "heartbeat_reply",
+            [2],
+            0,
+            {"ballot": (1, 2), "sent_at": 78, "lease": LEASE, "priority": 1, "n": 2},
+            b"",
+        ),
     ]
 
 
@@ -430,7 +463,9 @@ def test_a_prevote_is_refused_while_another_holds_a_lease() -> None:
         assert short(core.receive(late, frame(PREVOTE, by, chosen=2, chain=chain(VALUES), ballot=ballot(5, by)))) == [
             ("send", "prevote_reply", [by], 0, {"ballot": (5, by), "promised": (1, 2), "n": 2} | fields, b""),
         ]
-    assert kinds(core.receive(END, frame(PREVOTE, 3, chosen=2, chain=chain(VALUES), ballot=ballot(6, 3)))) == ["prevote_reply"]
+    assert kinds(core.receive(END, frame(PREVOTE, 3, chosen=2, chain=chain(VALUES), ballot=ballot(6, 3)))) == [
+        "prevote_reply"
+    ]
 
 
 def test_nobody_stands_himself_while_another_holds_a_lease() -> None:
@@ -453,7 +488,9 @@ def test_who_starts_promises_to_nobody_for_as_long_as_a_lease_lasts() -> None:
     def started() -> Core:
         core = Core(1, [(n, n * 7, n * 11) for n in (1, 2, 3)])
         for instance, (kind, data) in enumerate(VALUES):
-            core.restore(RECORD_ACCEPT, instance, record(RECORD_ACCEPT, ballot=ballot(1, 2), value=(0, kind), data=data))
+            core.restore(
+                RECORD_ACCEPT, instance, record(RECORD_ACCEPT, ballot=ballot(1, 2), value=(0, kind), data=data)
+            )
         core.restore(RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=2, chain=chain(VALUES)))
         core.start(T)
         return core
@@ -503,7 +540,9 @@ def test_a_transfer_waits_for_what_is_in_flight_and_then_tells() -> None:
     assert core.pump(now) == []
     assert core.state()["queued"] == 1
     # The other one stands: what waits goes to it as soon as it has taken over.
-    found = core.receive(now + MS, frame(PREPARE, 2, chosen=2, chain=core.state()["chain"], ballot=ballot(2, 2), first=2))
+    found = core.receive(
+        now + MS, frame(PREPARE, 2, chosen=2, chain=core.state()["chain"], ballot=ballot(2, 2), first=2)
+    )
     assert kinds(found) == ["master", "log", "promise"]
     core.receive(now + 2 * MS, frame(HEARTBEAT, 2, chosen=2, chain=core.state()["chain"], ballot=ballot(2, 2)))
     assert short(core.pump(now + 2 * MS)) == [
@@ -577,7 +616,9 @@ def test_who_is_told_to_take_over_stands_at_once_and_names_the_ballot_that_was_r
 
 
 @pytest.mark.parametrize(
-    ("by", "of"), [(2, ballot(2, 2)), (3, ballot(1, 2)), (3, ballot(1, 3))], ids=["another ballot", "not his", "no master"]
+    ("by", "of"),
+    [(2, ballot(2, 2)), (3, ballot(1, 2)), (3, ballot(1, 3))],
+    ids=["another ballot", "not his", "no master"],
 )
 def test_only_the_present_master_hands_over(by: int, of: tuple[int, int, int, int]) -> None:
     assert bound().receive(T + 2 * MS, frame(TRANSFER, by, chosen=2, chain=chain(VALUES), ballot=of)) == []

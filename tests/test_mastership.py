@@ -33,9 +33,11 @@ class Kept(Journal):
 async def known(nodes: dict[int, paxos.Node], version: int) -> paxos.Master:
     """The master, when all nodes know him under that version or a later one, and the same."""
     await until(
-        lambda: len({n.master() for n in nodes.values()}) == 1
-        and (m := next(iter(nodes.values())).master()) is not None
-        and m.version >= version,
+        lambda: (
+            len({n.master() for n in nodes.values()}) == 1
+            and (m := next(iter(nodes.values())).master()) is not None
+            and m.version >= version
+        ),
         f"all nodes know the master of version {version}: {[n.master() for n in nodes.values()]}",
     )
     master = next(iter(nodes.values())).master()
@@ -92,7 +94,13 @@ def test_version_and_lease_outlive_a_restart_of_all(tmp_path: Path) -> None:
 def test_a_node_that_fetched_a_checkpoint_knows_what_the_deleted_log_would_have_told(tmp_path: Path) -> None:
     async def main() -> None:
         addresses = book()
-        small = {"segment_bytes": 1 << 20, "max_value": 1 << 16, "batch_bytes": 1 << 16, "log_budget": 4 << 20, "log_hold": 0}
+        small = {
+            "segment_bytes": 1 << 20,
+            "max_value": 1 << 16,
+            "batch_bytes": 1 << 16,
+            "log_budget": 4 << 20,
+            "log_hold": 0,
+        }
         async with cluster(tmp_path, machine=Kept, addresses=addresses, mirror=False, **small) as nodes:
             master = await known(nodes, 1)
             behind = other(nodes, master.node_id)
@@ -105,9 +113,16 @@ def test_a_node_that_fetched_a_checkpoint_knows_what_the_deleted_log_would_have_
             await until(lambda: len({n.status().applied for n in nodes.values()}) == 1, "both are level")
             for node in nodes.values():
                 await node.checkpoint()
-            await until(lambda: all(n.status().first_kept > 5 for n in nodes.values()), "the log's beginning is given up")
+            await until(
+                lambda: all(n.status().first_kept > 5 for n in nodes.values()), "the log's beginning is given up"
+            )
             nodes[behind] = await paxos.Node.open(
-                tmp_path / str(behind), node_id=behind, cluster=addresses, state_machine=Kept, mirror=False, **small  # type: ignore[arg-type]
+                tmp_path / str(behind),
+                node_id=behind,
+                cluster=addresses,
+                state_machine=Kept,
+                mirror=False,
+                **small,  # type: ignore[arg-type]
             )
             await until(lambda: nodes[behind].status().installed, "a checkpoint was installed")
             assert await known(nodes, master.version) == master
@@ -223,7 +238,13 @@ def test_a_master_hands_over_to_a_higher_priority(tmp_path: Path) -> None:
             await known(nodes, 1)
             await nodes.pop(2).close()
             nodes[2] = await paxos.Node.open(
-                tmp_path / "2", node_id=2, cluster=addresses, state_machine=Journal, priority=5, election_timeout=0.2, **SMALL  # type: ignore[arg-type]
+                tmp_path / "2",
+                node_id=2,
+                cluster=addresses,
+                state_machine=Journal,
+                priority=5,
+                election_timeout=0.2,
+                **SMALL,  # type: ignore[arg-type]
             )
             await until(lambda: all(n.master() is not None and n.master().node_id == 2 for n in nodes.values()),  # type: ignore[union-attr]
                         "node 2 leads")  # fmt: skip
@@ -240,7 +261,12 @@ def test_priority_0_never_leads(tmp_path: Path) -> None:
         nodes: dict[int, paxos.Node] = {}
         for i, priority in ((1, 0), (2, 1)):
             nodes[i] = await paxos.Node.open(
-                tmp_path / str(i), node_id=i, cluster=addresses, state_machine=Journal, priority=priority, **SMALL  # type: ignore[arg-type]
+                tmp_path / str(i),
+                node_id=i,
+                cluster=addresses,
+                state_machine=Journal,
+                priority=priority,
+                **SMALL,  # type: ignore[arg-type]
             )
         try:
             assert (await known(nodes, 1)).node_id == 2
@@ -292,7 +318,9 @@ def test_reads_under_a_lease_cost_no_message_and_fall_back_elsewhere(tmp_path: P
             master = await known(nodes, 1)
             node = nodes[master.node_id]
             await node.propose(b"a", timeout=DEADLINE)
-            assert await node.read(None, consistency="lease", timeout=DEADLINE) == 1, "there are none: it was confirmed by a round"
+            assert await node.read(None, consistency="lease", timeout=DEADLINE) == 1, (
+                "there are none: it was confirmed by a round"
+            )
             assert node.status().read_rounds == 1
             await node.set_lease(10, timeout=DEADLINE)
             await until(lambda: node._engine.lease() >= 0, "the lease is held")  # type: ignore[attr-defined]

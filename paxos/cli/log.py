@@ -105,6 +105,9 @@ def _lines(system: System, outcome: str, newest: int | None) -> Iterator[str]:
     for member in system.members:
         since = f", votes count from instance {member['since']} on" if member["since"] else ""
         yield f"                node {member['node']}  {member['incarnation']}{since}"
+    leases = f"leases of {system.lease_ns / 1e9:g} s" if system.lease_ns else "no leases"
+    master = f"node {system.master}, version {system.mastership}; {leases}" if system.master else "none yet"
+    yield f"master        {master}"
     promise = "none" if system.promised is None else f"round {system.promised[0]} of node {system.promised[1]}"
     yield f"promise       {promise}"
     yield f"watermark     {system.chosen} instances known chosen, chain checksum {system.chain:08x}"
@@ -219,14 +222,17 @@ def _instance(node: StoppedNode, options: LogOptions, instance: int) -> bool:
                   "value": [{"node": node_, "machine": id_, "hex": data.hex()} for node_, id_, data in values]}  # fmt: skip
         if value is not None and value.kind == "change":
             fields["change"] = value.change()
+        if value is not None and value.kind == "master":
+            fields["master"] = value.master()
         if options.as_json:
             click.echo(json.dumps(fields))
             continue
         where = f"log/{node.name_of(place.segment)}, offset {place.offset}"
         click.echo(f"instance {instance}: {this}; {place.record.type} at {where}")
         click.echo("  " + " ".join(f"{name}={_word(what)}" for name, what in told.items()))
-        if "change" in fields:
-            click.echo(f"  {fields['change']}")
+        for name in ("change", "master"):
+            if name in fields:
+                click.echo(f"  {fields[name]}")
         for origin, machine, data in values:
             shown = data.hex() if options.as_hex else _printable(data)
             click.echo(f"  value of node {origin}, state machine {machine}, {len(data)} bytes: {shown}")

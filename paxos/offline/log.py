@@ -78,10 +78,11 @@ class System:
     members: list[dict[str, Any]] = field(default_factory=list)
     """Now: node, incarnation, and the instance from which on its votes count."""
     membership_version: int = 0
+    master: int = 0
+    """Who has taken over last, as far as is known chosen here; 0: nobody."""
     mastership: int = 0
-    """How often a master has taken over, as far as is known chosen here."""
-    lease: int = 0
-    """Length of leases, ns; 0: there are none."""
+    """Its version."""
+    lease_ns: int = 0
     outsider: bool = False
     """Whether this incarnation is no member."""
     promised: tuple[int, int, str] | None = None
@@ -315,7 +316,7 @@ class StoppedNode:
         ]
         system.membership_version = state["version"]
         system.outsider = state["outsider"]
-        _, system.mastership, system.lease = state["mastership"]
+        system.master, system.mastership, system.lease_ns = state["mastership"]
         round_, node, high, low = state["promised"]
         system.promised = (round_, node, incarnation_text(high, low)) if round_ else None
         system.chosen, system.chain, system.first_kept = state["chosen"], state["chain"], state["first_kept"]

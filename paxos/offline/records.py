@@ -70,11 +70,6 @@ class Value:
                 at += 4 + length
             at = end
 
-    def master(self) -> dict[str, Any]:
-        """Who has taken over, or ``takeover`` False: only the length of leases (ns) is another."""
-        node, takeover, high, low, lease = _MASTER.unpack(self.data)
-        return {"node": node, "takeover": bool(takeover), "incarnation": incarnation_text(high, low), "lease": lease}
-
     def change(self) -> dict[str, Any]:
         """Which incarnation takes whose place."""
         node, version, old_high, old_low, new_high, new_low = _CHANGE.unpack(self.data)
@@ -84,6 +79,12 @@ class Value:
             "old": incarnation_text(old_high, old_low),
             "new": incarnation_text(new_high, new_low),
         }
+
+    def master(self) -> dict[str, Any]:
+        """Who has taken over; or whose word it is that leases last so many ns from now on."""
+        node, takeover, high, low, lease = _MASTER.unpack(self.data)
+        told: dict[str, Any] = {"node": node, "incarnation": incarnation_text(high, low)}
+        return told if takeover else told | {"lease_ns": lease}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +148,11 @@ class Record:
                 told.update(kind=value.kind, values=value.count, bytes=len(value.data))
         elif type_ == "base":
             chain, was_member = _BASE.unpack_from(body, _BALLOT.size)
-            version, members = membership_rows(body[_BALLOT.size + _BASE.size :])
+            rest = body[_BALLOT.size + _BASE.size :]
+            version, members = membership_rows(rest)
             told.update(chain=f"{chain:08x}", was_member=bool(was_member), version=version, members=members)
+            _, _, mastership, mastered, lease, master, _ = _MEMBERSHIP.unpack_from(rest)
+            told.update(master=master, mastership=mastership, mastered=mastered, lease_ns=lease)
         return told
 
 

@@ -445,7 +445,7 @@ class Recovery:
     @property
     def lease(self) -> int:
         """How long leases are (ns) as whoever knows most has it."""
-        return max(self.survivors, key=lambda survivor: survivor.system.chosen).system.lease
+        return max(self.survivors, key=lambda survivor: survivor.system.chosen).system.lease_ns
 
     def _rounds(self) -> int:
         """The highest round of any ballot found."""

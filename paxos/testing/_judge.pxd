@@ -26,6 +26,8 @@ cdef struct Ledger:                 # of one node
     uint64_t since
     Ballot prepared                 # highest ballot a Prepare or Accept of it has named
     uint32_t prepared_life
+    uint64_t at                     # the instance that it has known chosen last,
+    bint ahead                      # ... by a checkpoint, whose maker perhaps knew of a later master
     Vote *votes                     # by instance
     uint64_t vote_count
     uint64_t vote_size
@@ -33,6 +35,11 @@ cdef struct Ledger:                 # of one node
 cdef struct Named:                  # the value an Accept has named for an instance, under the highest ballot so far
     Ballot ballot
     uint32_t crc
+
+cdef struct Reign:                  # what the instances up to one make of the mastership
+    uint64_t version
+    uint64_t lease
+    uint32_t master
 
 cdef struct Judge:
     uint32_t nodes
@@ -42,6 +49,7 @@ cdef struct Judge:
     Ledger ledgers[31]
     Value **chosen                  # by instance
     uint32_t *chains
+    Reign *reigns                   # by instance
     uint64_t chosen_count
     uint64_t chosen_size
     Named *named
@@ -66,5 +74,9 @@ cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept no
 cdef void judge_lost(Judge *j, uint32_t index) noexcept nogil
 # A node takes a checkpoint's word for everything below an instance.
 cdef void judge_installed(Judge *j, uint32_t index, uint64_t instance, uint32_t chain) noexcept nogil
+# A node, or its Python side, takes a node for the master under a version, and leases for so long, behind what it knew chosen last.
+cdef void judge_mastership(Judge *j, uint32_t index, uint32_t master, uint64_t version, uint64_t lease) noexcept nogil
+# A frame leaves a node that holds a lease, and answers reads from what is below `known`.
+cdef void judge_leased(Judge *j, uint32_t index, uint64_t known, const uint8_t *frame) noexcept nogil
 # Somebody is told that his value stands in an instance.
 cdef void judge_acknowledged(Judge *j, uint64_t instance) noexcept nogil

@@ -13,6 +13,9 @@
 - A restart brings back every durable promise and acceptance (rule 14), and uses no ballot of an earlier life (rule 1).
 - A ballot belongs to one life of one node, and names one value per instance (rules 1 and 4).
 - No instance is proposed that is not within alpha of what its proposer knows chosen (rule 7).
+- Master, version and length of leases are what the instances chosen make them, on every node, behind checkpoints and restarts, too.
+- No two nodes hold a lease at one moment, each by its own clock (rule 21; looked at in _world). Who holds one promises to nobody,
+  hands nothing over, and tells nobody of an instance that its reads do not know.
 
 What is durable is read from the bytes that reached the simulated disk for good, not from what the code believes. Each finding is
 kept in `why`; the first one counts.
@@ -26,8 +29,9 @@ from paxos._codec cimport crc32c
 from paxos._log cimport RECORD_HEAD, log_aligned
 from paxos._replica cimport Replica, Slot, slot_of
 from paxos._types cimport (
-    ALPHA, Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, Change, FRAME_HEARTBEAT, FRAME_PREPARE, FRAME_PROMISE, FRAME_REJECT, Frame, Prepare, Promise,
-    RECORD_BASE, RecordBase, VALUE_CHANGE, RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
+    ALPHA, Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, Change, FRAME_HEARTBEAT, FRAME_PREPARE, FRAME_PROMISE, FRAME_PROMISE_VALUE,
+    FRAME_REJECT, FRAME_TRANSFER, Frame, Mastership, Prepare, Promise,
+    RECORD_BASE, RecordBase, VALUE_CHANGE, VALUE_MASTER, RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
     Reject, Value, ballot_compare, value_ref, value_unref, xrealloc,
 )
 
@@ -44,6 +48,7 @@ cdef void judge_free(Judge *j) noexcept nogil:
         value_unref(j.chosen[i])
     free(j.chosen)
     free(j.chains)
+    free(j.reigns)
     free(j.named)
     for i in range(j.nodes):
         free(j.ledgers[i].votes)
@@ -162,6 +167,11 @@ cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept no
         judge_found(j, "a restart forgot a durable promise", index, 0)
     if r.chosen > j.chosen_count or (r.chosen > 0 and r.chain != j.chains[r.chosen - 1]):
         judge_found(j, "a restart brought back another series than was chosen", index, r.chosen)
+    elif r.chosen > 0:
+        # (Where the log begins, it was perhaps written what the mastership had become later.)
+        l.at = max(r.chosen, r.members.mastered) - 1
+        l.ahead = False
+        judge_mastership(j, index, r.members.master, r.members.mastership, r.members.lease)
     for i in range(r.chosen, l.vote_count):
         if l.votes[i].ballot.round == 0:
             continue
@@ -315,8 +325,51 @@ cdef void changed(Judge *j, uint64_t instance, const Value *value) noexcept nogi
     l.since = instance + ALPHA
 
 
+cdef void reigned(Judge *j, uint64_t instance, const Value *value) noexcept nogil:
+    """What an instance makes of the mastership."""
+    cdef Reign *r = &j.reigns[instance]
+    cdef Mastership body
+    if instance > 0:
+        r[0] = j.reigns[instance - 1]
+    else:
+        memset(r, 0, sizeof(Reign))
+    if value.kind != VALUE_MASTER:
+        return
+    memcpy(&body, value.data, sizeof(body))
+    if body.takeover:
+        r.version += 1
+        r.master = body.node
+    else:
+        r.lease = body.lease
+
+
+cdef void judge_mastership(Judge *j, uint32_t index, uint32_t master, uint64_t version, uint64_t lease) noexcept nogil:
+    cdef uint64_t at = j.ledgers[index].at
+    cdef const Reign *r
+    if at >= j.chosen_count:
+        return                      # (that has been found already)
+    r = &j.reigns[at]
+    while j.ledgers[index].ahead and at + 1 < j.chosen_count and (r.version != version or r.master != master or r.lease != lease):
+        at += 1
+        r = &j.reigns[at]
+    if r.version != version or r.master != master:
+        judge_found(j, "a version of the mastership that is not the one of its master, or another than was chosen", index, at)
+    elif r.lease != lease:
+        judge_found(j, "another length of leases than was chosen", index, at)
+
+
+cdef void judge_leased(Judge *j, uint32_t index, uint64_t known, const uint8_t *frame) noexcept nogil:
+    cdef const Frame *f = <const Frame *>frame
+    if f.type == FRAME_PROMISE or f.type == FRAME_PROMISE_VALUE or f.type == FRAME_TRANSFER:
+        judge_found(j, "a node promised, or handed over, before it had given its lease up (rule 21)", index, f.chosen)
+    elif f.chosen > known:
+        judge_found(j, "a node told of an instance before those who read there under its lease would see it (rule 21)", index, f.chosen)
+
+
 cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t chain, Value *value) noexcept nogil:
     cdef Value *known
+    j.ledgers[index].at = instance
+    j.ledgers[index].ahead = False
     if instance < j.chosen_count:
         known = j.chosen[instance]
         if (known.size != value.size or known.kind != value.kind or known.count != value.count
@@ -332,9 +385,11 @@ cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t cha
         j.chosen_size = j.chosen_size * 2 if j.chosen_size else 256
         j.chosen = <Value **>xrealloc(j.chosen, j.chosen_size * sizeof(Value *))
         j.chains = <uint32_t *>xrealloc(j.chains, j.chosen_size * sizeof(uint32_t))
+        j.reigns = <Reign *>xrealloc(j.reigns, j.chosen_size * sizeof(Reign))
     j.chosen[instance] = value_ref(value)
     j.chains[instance] = chain
     j.chosen_count += 1
+    reigned(j, instance, value)
     if value.kind == VALUE_CHANGE:
         changed(j, instance, value)
     if not by_quorum(j, instance):
@@ -359,6 +414,8 @@ cdef void judge_lost(Judge *j, uint32_t index) noexcept nogil:
 cdef void judge_installed(Judge *j, uint32_t index, uint64_t instance, uint32_t chain) noexcept nogil:
     if instance > j.chosen_count or chain != j.chains[instance - 1]:
         judge_found(j, "a checkpoint of another series than was chosen was installed", index, instance)
+    j.ledgers[index].at = instance - 1
+    j.ledgers[index].ahead = True
 
 
 cdef void judge_acknowledged(Judge *j, uint64_t instance) noexcept nogil:

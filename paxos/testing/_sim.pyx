@@ -332,7 +332,7 @@ cdef class World:
             "events_by_kind": {kinds[i]: self.w.by_kind[i] for i in range(10)},
             "frames": {FRAME_NAMES.get(i, str(i)): self.w.frames[i] for i in range(32) if self.w.frames[i]},
             "lost": self.w.lost, "duplicated": self.w.duplicated, "corrupted": self.w.corrupted, "late": self.w.late_count,
-            "silenced": self.w.silenced,
+            "silenced": self.w.silenced, "leased": self.w.leased,
             "refused": self.w.refused,
             "syncs": sum([self.w.nodes[i].disk.synced for i in range(self.w.node_count)]),
             "torn": sum([self.w.nodes[i].disk.torn for i in range(self.w.node_count)]),
@@ -431,6 +431,14 @@ cdef class SimHandle(Handle):
 
     def resign(self, bint may_lead):
         Handle.resign(self, may_lead)
+        world_wake(self.sim)
+
+    def transfer(self, uint32_t node):
+        Handle.transfer(self, node)
+        world_wake(self.sim)
+
+    def set_lease(self, uint64_t lease_ns):
+        Handle.set_lease(self, lease_ns)
         world_wake(self.sim)
 
     def base(self, uint64_t instance):

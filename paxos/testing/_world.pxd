@@ -137,6 +137,7 @@ cdef struct World:
     uint64_t corrupted
     uint64_t refused
     uint64_t late_count
+    uint64_t leased                 # events behind which a node held a lease
     uint64_t silenced               # times that a log had no room for a record
     bint recording
     Mark *marks

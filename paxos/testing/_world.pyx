@@ -24,11 +24,11 @@ from paxos._spares cimport SPARES_RETRY, Spares, spares_full, spares_make, spare
 from paxos._state cimport Group, Host
 from paxos._store cimport Files
 from paxos._types cimport (
-    EFFECT_CHOSEN, EFFECT_INSTALLED, EFFECT_LOG, EFFECT_MASTER, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, PrevoteReply,
+    EFFECT_CHOSEN, EFFECT_INSTALLED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MASTERSHIP, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, PrevoteReply,
     RECORD_LEARN, RECORD_PROMISE, Value, bit, xalloc, xrealloc, xzalloc,
 )
 from paxos.testing._judge cimport (
-    judge_chosen, judge_found, judge_free, judge_init, judge_installed, judge_persisted, judge_restored, judge_sent,
+    judge_chosen, judge_found, judge_free, judge_init, judge_installed, judge_leased, judge_mastership, judge_persisted, judge_restored, judge_sent,
 )
 from paxos.testing._random cimport random_between, random_chance, random_next
 from paxos.testing._simdisk cimport simdisk_free, simdisk_init, simdisk_process_ended
@@ -128,6 +128,24 @@ cdef int64_t local_now(void *context) noexcept nogil:
     return world_local(<SimNode *>context)
 
 
+cdef inline bint leased(const SimNode *n) noexcept nogil:
+    """Whether it would answer a read now, alone. Exactly what delivery_leased says, without a lock."""
+    return n.host != NULL and n.host.delivery.leased_until != 0 and world_local(n) < n.host.delivery.leased_until
+
+
+cdef void look_at_leases(World *w) noexcept nogil:
+    """A lease begins with an event; so this is every moment at which there could be one too many."""
+    cdef uint32_t i
+    cdef bint one = False
+    for i in range(w.node_count):
+        if leased(&w.nodes[i]):
+            if one:
+                judge_found(&w.judge, "two nodes hold a lease at one moment (rule 21)", i, 0)
+            one = True
+    if one:
+        w.leased += 1
+
+
 # ---- the network ----
 
 cdef void post(World *w, uint32_t source, uint32_t target, const uint8_t *head, size_t size, const Value *value) noexcept nogil:
@@ -165,6 +183,8 @@ cdef void link_send(void *context, uint32_t peers, const uint8_t *head, size_t s
     if not peers:
         return
     judge_sent(&w.judge, n.index, n.life, head, size, value)
+    if leased(n):
+        judge_leased(&w.judge, n.index, n.host.delivery.leased_chosen, head)
     for i in range(w.node_count):
         if peers & bit(i):
             post(w, n.index, i, head, size, value)
@@ -259,6 +279,8 @@ cdef void watch(void *context, Host *h, Group *g, const Effect *e) noexcept nogi
         judge_installed(&n.world.judge, n.index, e.instance, <uint32_t>e.after)
     elif e.type == EFFECT_LOG and n.was_silent and h.unlogged.count and RECORD_PROMISE <= e.code <= RECORD_LEARN:
         judge_found(&n.world.judge, "a node whose log has no room went on to log", n.index, e.instance)
+    elif e.type == EFFECT_MASTERSHIP:
+        judge_mastership(&n.world.judge, n.index, e.code, e.instance, e.end)
     elif e.type == EFFECT_MASTER:
         mark(n.world, n.world.now, MARK_MASTER, n.index, 0, e.code, e.instance)
 
@@ -587,6 +609,7 @@ cdef int world_run(World *w, int64_t until, uint64_t *which) noexcept nogil:
         if e.kind == EVENT_FRAME and e.size >= sizeof(Frame):
             note(w, (<const Frame *>e.data).crc)
         end = happen(w, &e, which)
+        look_at_leases(w)
         if end != RUN_UNTIL:
             return end
 

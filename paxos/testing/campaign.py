@@ -25,6 +25,7 @@ from paxos._recovery import recover
 from paxos.keeper import CheckpointPolicy
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 from paxos.testing.faults import KINDS, Fault, Faults, draw
+from paxos.testing.leases import lease_of
 from paxos.testing.linearizability import Inconclusive, Operation, check
 from paxos.testing.tokened import TokenClient, judge_tokens
 from paxos.testing.workload import REGISTER, Probe, Workload, machine_for
@@ -167,7 +168,11 @@ def schedule_of(plan: Plan, seed: int) -> list[Fault]:
     """The faults of a seed."""
     dice = random.Random(seed)
     life = _life(plan, dice)
-    return draw(random.Random(seed * 2 + 1), life.nodes, int(plan.seconds * SECOND), plan.kinds, life.gap)
+    faults = draw(random.Random(seed * 2 + 1), life.nodes, int(plan.seconds * SECOND), plan.kinds, life.gap)
+    if lease_of(seed) is not None:
+        # Leases stand on clocks that run alike; one that jumps without time going by is none.
+        faults = [fault for fault in faults if fault.kind != "jump"]
+    return faults
 
 
 def run(
@@ -210,6 +215,11 @@ def run(
         if cluster.sessions:
             chance = random.Random(seed * 2 + 3)
             workload.token_clients = [TokenClient(workload, number, chance) for number in range(chance.choice([1, 2, 3]))]
+        leases = lease_of(seed)
+        if leases is not None:
+            leases.begin(cluster, plan.seconds)
+            workload.leases = leases.dice
+            workload.read_share = max(workload.read_share, 0.5)
         start = cluster.now
 
         def ended(replica: Replica) -> None:
@@ -220,7 +230,8 @@ def run(
         try:
             if look is not None:
                 cluster.world.record()
-            for replica, drift in zip(cluster.replicas, life.drifts, strict=True):
+            drifts = life.drifts if leases is None else leases.drifts(life.nodes)
+            for replica, drift in zip(cluster.replicas, drifts, strict=True):
                 cluster.world.clock(replica.index, ppm=drift)
                 if not replica.up:
                     faults.revive(replica)
@@ -244,6 +255,8 @@ def run(
             outcome.hash = cluster.world.hash
             outcome.faults = faults.hits
             outcome.operations.update(workload.outcomes)
+            if leases is not None:
+                outcome.operations["lengths of leases chosen"] += leases.chosen
             outcome.world = Counter({name: value for name, value in counts.items() if isinstance(value, int)})
             if look is not None:
                 look(cluster, faults)

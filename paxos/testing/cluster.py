@@ -20,6 +20,8 @@ from paxos.group import Group
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import InlineMaker
 from paxos.manifest import Manifest
+from paxos.mastership import Master
+from paxos.reads import Consistency
 from paxos.reconcile import Reconcile
 from paxos.scrub import Scrub
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine, has_snapshot
@@ -150,6 +152,7 @@ class Replica:
         self.damaged: DamagedLog | None = None
         self.error: PaxosError | OSError | None = None
         self.starts = 0
+        self.version = 0  # of the mastership, the highest of this life
 
     @property
     def up(self) -> bool:
@@ -186,6 +189,7 @@ class Replica:
             sessions=cluster.sessions,
         )
         self.handle, self.group = handle, group
+        self.version = 0
         group.strict = True
         store = CheckpointStore(handle.files())
         background = _Background(cluster.world, handle)
@@ -217,12 +221,19 @@ class Replica:
         assert self.group is not None, f"node {self.id} is down"
         self.group.submit(completion, value, timeout, machine)
 
-    def read(self, completion: Completion, query: object, timeout: float = 5.0, machine: int = 0) -> None:
-        """Reads here, linearizably. Raises what ``read`` raises."""
+    def read(
+        self,
+        completion: Completion,
+        query: object,
+        timeout: float = 5.0,
+        machine: int = 0,
+        consistency: Consistency = "linearizable",
+    ) -> None:
+        """Reads here. Raises what ``read`` raises."""
         assert self.group is not None, f"node {self.id} is down"
         self.group.reads.submit(
-            completion, (query,), single=True, machine=machine, consistency="linearizable", max_staleness=None,
-            timeout=timeout,
+            completion, (query,), single=True, machine=machine, consistency=consistency, max_staleness=None,
+            timeout=timeout, at_once=consistency == "lease",
         )  # fmt: skip
 
     def status(self) -> dict[str, Any]:
@@ -269,6 +280,8 @@ class Cluster:
         self.on_applied: Callable[[Replica], None] | None = None
         #: what was applied, by state machine and instance: the values, and the first replica's results
         self.histories: dict[int, list[tuple[Sequence[bytes], Sequence[object]]]] = {}
+        #: by version of the mastership: who it was
+        self.masters: dict[int, int] = {}
         for index, works in enumerate(direct):
             self.world.disk(index, direct=works)
         for replica in self.replicas:
@@ -288,12 +301,27 @@ class Cluster:
         if group is None:
             return
         group.drain()
+        if group.mastership.now is not None:
+            self._reigns(replica, group.mastership.now)
         if group.error is not None:
             if isinstance(group.error, Violation):
                 raise group.error
             raise Violation(f"node {replica.id} stopped applying: {group.error!r}") from group.error
         if self.on_applied is not None:
             self.on_applied(replica)
+
+    def _reigns(self, replica: Replica, master: Master) -> None:
+        """What Python is told of the mastership: a version has one node, and never goes back in one life of a node."""
+        if self.masters.setdefault(master.version, master.node_id) != master.node_id:
+            raise Violation(
+                f"version {master.version} of the mastership is node {master.node_id}'s at node {replica.id}, and was "
+                f"node {self.masters[master.version]}'s"
+            )
+        if master.version < replica.version:
+            raise Violation(
+                f"node {replica.id} goes back from version {replica.version} of the mastership to {master.version}"
+            )
+        replica.version = master.version
 
     def _on_ended(self, index: int, power: bool) -> None:
         replica = self.replicas[index]

@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from paxos.errors import PaxosError
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 from paxos.testing.forged import FORGED
 from paxos.testing.wrongwriter import contradict
 
-__all__ = ["GROUPS", "KINDS", "Fault", "Faults", "draw"]
+__all__ = ["GROUPS", "KINDS", "Fault", "Faults", "Nobody", "draw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,13 @@ GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "rot": ("flip", "wipe", "contradict"),
     "clock": ("drift", "jump"),
     "election": ("stand",),
+    "mastership": ("transfer",),
 }
 KINDS: Final = tuple(kind for kinds in GROUPS.values() for kind in kinds)
 #: The least and the most that a fault of a kind lasts, in ms, where it is not the usual.
 LENGTHS: Final[dict[str, tuple[int, int]]] = {
     "stand": (1, 1),
+    "transfer": (1, 1),
     "forged": (1, 1),
     "flip": (1, 1),
     "wipe": (1, 1),
@@ -67,10 +70,10 @@ LENGTHS: Final[dict[str, tuple[int, int]]] = {
 
 def draw(dice: random.Random, nodes: int, length: int, kinds: Sequence[str], mean_gap: int) -> list[Fault]:
     """A schedule of ``length`` ns with a fault every ``mean_gap`` ns or so, of some of the groups that ``kinds`` allow."""
-    groups = [[kind for kind in group if kind in kinds] for group in GROUPS.values()]
+    groups = [[kind for kind in group if kind in kinds and kind != "transfer"] for group in GROUPS.values()]
     groups = [group for group in groups if group]
     if not groups:
-        return []
+        return _transfers(dice, length, mean_gap) if "transfer" in kinds else []
     chosen = [group for group in groups if dice.random() < 0.6] or [dice.choice(groups)]
     schedule = []
     at = 0
@@ -82,7 +85,21 @@ def draw(dice: random.Random, nodes: int, length: int, kinds: Sequence[str], mea
         low, high = LENGTHS.get(kind, (20, 2500))
         target = 0 if dice.random() < 0.3 else dice.randint(1, nodes)
         schedule.append(Fault(at, kind, target, dice.randint(low, high) * MS, dice.getrandbits(16)))
+    # Behind all else, so that everything else is the same without them.
+    if "transfer" in kinds and dice.random() < 0.4:
+        schedule = sorted([*schedule, *_transfers(dice, length, mean_gap * 3)], key=lambda fault: fault.at)
     return schedule
+
+
+def _transfers(dice: random.Random, length: int, mean_gap: int) -> list[Fault]:
+    """The master is asked to hand over, now and then; sometimes twice in a row, before it can have done so."""
+    found = []
+    at = 0
+    while (at := at + 1 + int(dice.expovariate(1 / mean_gap))) < length:
+        found.append(Fault(at, "transfer", 0, MS, dice.getrandbits(16)))
+        if dice.random() < 0.2:
+            found.append(Fault(at + dice.randint(1, 20) * MS // 10, "transfer", 0, MS, dice.getrandbits(16)))
+    return [fault for fault in found if fault.at < length]
 
 
 class Faults:
@@ -332,6 +349,8 @@ class Faults:
             world.clock(index, jump=(1 + fault.number % 20) * SECOND // 4)
         elif kind == "stand":
             world.stand(index)
+        elif kind == "transfer":
+            return self._transfer(replica, fault)
         elif kind == "resign":
             assert replica.handle is not None
             handle = replica.handle
@@ -367,3 +386,27 @@ class Faults:
                 return False
             self.rotten[replica.id] = incarnation
         return True
+
+    def _transfer(self, replica: Replica, fault: Fault) -> bool:
+        """Whoever takes itself for the master is asked to hand over: to the one that suits it best, or to another."""
+        assert replica.group is not None
+        count = len(self.cluster.replicas)
+        node = 0 if fault.number % 3 == 0 else fault.number // 3 % count + 1
+        try:
+            replica.group.hand_over(0 if node == replica.id else node, Nobody())
+        except PaxosError:
+            return False  # it is no master any more
+        return True
+
+
+class Nobody:
+    """Waits for nothing, and is told nothing."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: object, /) -> None:
+        pass
+
+    def set_exception(self, error: BaseException, /) -> None:
+        pass

@@ -1,5 +1,5 @@
-"""``python -m paxos.testing.hunt cluster|log FIRST END`` plays seeds until one fails, in this process; ``... explore SCOPE 0 0``
-explores; ``... test FILE::NAME 0 0`` runs one of the project's own tests. One line on stdout says what came of it; exit status
+"""``python -m paxos.testing.hunt cluster|leases|log FIRST END`` plays seeds until one fails, in this process; ``... explore SCOPE 0
+0`` explores; ``... test FILE::NAME 0 0`` runs one of the project's own tests. One line on stdout says what came of it; exit status
 CAUGHT: something was found.
 
 What hunts a mutant: run with the mutated package on PYTHONPATH.
@@ -22,6 +22,13 @@ def _cluster(seed: int) -> str | None:
     from paxos.testing.campaign import Plan, run
 
     return run(Plan(nodes=0, seconds=15), seed).violation
+
+
+def _leases(seed: int) -> str | None:
+    """Only those lives that have leases."""
+    from paxos.testing.leases import lease_of
+
+    return None if lease_of(seed) is None else _cluster(seed)
 
 
 def _log(seed: int) -> str | None:
@@ -53,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
         return CAUGHT if result.violation is not None else 0
     if kind == "test":
         return _test(scope[0])
-    play = {"cluster": _cluster, "log": _log}[kind]
+    play = {"cluster": _cluster, "leases": _leases, "log": _log}[kind]
     for number, seed in enumerate(range(int(first), int(end)), 1):
         violation = play(seed)
         if violation is not None:

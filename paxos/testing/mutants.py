@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from paxos.testing.mutant import Mutant
+from paxos.testing.mutants_mastership import MASTERSHIP
 from paxos.testing.mutants_reads import READING
 from paxos.testing.mutants_running import RUNNING
 from paxos.testing.mutants_sessions import SESSIONS
@@ -671,6 +672,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "self.checksum if self._chained else None)",
         "self.checksum)",
     ),
+    # -- who leads
+    *MASTERSHIP,
     # -- while it runs
     *RUNNING,
     # -- rule 20: reads

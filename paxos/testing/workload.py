@@ -180,7 +180,9 @@ class Client:
             if value:
                 to.submit(call, value, dice.choice(workload.timeouts), key[-1] % workload.machines)
             else:
-                to.read(call, key, dice.choice(workload.timeouts), key[-1] % workload.machines)
+                leased = workload.leases is not None and workload.leases.random() < 0.7
+                to.read(call, key, dice.choice(workload.timeouts), key[-1] % workload.machines,
+                        "lease" if leased else "linearizable")  # fmt: skip
         except Refused as error:
             call.set_exception(error)
 
@@ -340,6 +342,8 @@ class Workload:
         # With dice of their own, so that all else happens as it does without them.
         self.reading = random.Random(dice.getstate()[1][0])
         self.read_share = self.reading.choice([0.0, 0.5, 0.9])
+        #: where there are leases: dice that say whether a read goes by one
+        self.leases: random.Random | None = None
         #: the last instance whose effects anybody has seen
         self.known = -1
         #: each operation with the value that stands for it in the log; empty: none does
