@@ -1,5 +1,6 @@
-"""``python -m paxos.testing.hunt cluster|leases|log FIRST END`` plays seeds until one fails, in this process; ``... explore SCOPE 0
-0`` explores; ``... test FILE::NAME 0 0`` runs one of the project's own tests. One line on stdout says what came of it; exit status
+"""``python -m paxos.testing.hunt KIND FIRST END`` plays seeds until one fails, in this process; kinds: ``cluster``, ``leases``,
+``idle``, ``log``, see ``Mutant.hunt``; ``... explore SCOPE 0 0`` explores; ``... test FILE::NAME 0 0`` runs one of the project's
+own tests. One line on stdout says what came of it; exit status
 CAUGHT: something was found.
 
 What hunts a mutant: run with the mutated package on PYTHONPATH.
@@ -31,6 +32,17 @@ def _leases(seed: int) -> str | None:
     return None if lease_of(seed) is None else _cluster(seed)
 
 
+def _idle(seed: int) -> str | None:
+    from paxos.testing.cluster import Violation
+    from paxos.testing.leases import idle
+
+    try:
+        idle(300, seed=seed)
+    except Violation as violation:
+        return str(violation)
+    return None
+
+
 def _log(seed: int) -> str | None:
     from paxos.testing.logs import run
 
@@ -60,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
         return CAUGHT if result.violation is not None else 0
     if kind == "test":
         return _test(scope[0])
-    play = {"cluster": _cluster, "leases": _leases, "log": _log}[kind]
+    play = {"cluster": _cluster, "idle": _idle, "leases": _leases, "log": _log}[kind]
     for number, seed in enumerate(range(int(first), int(end)), 1):
         violation = play(seed)
         if violation is not None:

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Final
 
 from paxos.errors import PaxosError
-from paxos.statemachine import StateMachine
 from paxos.testing.cluster import MS, SECOND, Cluster, Replica
 from paxos.testing.faults import Nobody
+from paxos.testing.workload import Registers
 
 __all__ = ["DRIFT", "Leases", "idle", "lease_of"]
 
@@ -35,13 +35,6 @@ class _Set(Nobody):
 
     def set_result(self, result: object, /) -> None:
         self.leases.chosen += 1
-
-
-class _Nothing(StateMachine):
-    """Is given nothing."""
-
-    def apply(self, instance: int, value: bytes) -> None:
-        raise AssertionError(f"an idle cluster has chosen {value!r}")
 
 
 def _start(replica: Replica) -> None:
@@ -94,13 +87,13 @@ def idle(seconds: float, *, seed: int = 0, drift: int = DRIFT, nodes: int = 3) -
     happened, as counts."""
     dice = random.Random(seed)
     cluster = Cluster(
-        lambda node, before: before or _Nothing(), nodes=nodes, seed=seed, heartbeat_ns=200 * MS, election_min_ns=600 * MS,
+        lambda node, before: before or Registers(), nodes=nodes, seed=seed, heartbeat_ns=200 * MS, election_min_ns=600 * MS,
         election_max_ns=1200 * MS,
     )  # fmt: skip
     world = cluster.world
-    done = {"changes": 0, "pauses": 0, "cuts": 0, "kills": 0, "transfers": 0}
+    done = {"changes": 0, "pauses": 0, "cuts": 0, "kills": 0, "sieges": 0, "transfers": 0}
     try:
-        turn = dice.randrange(5)
+        turn = dice.randrange(6)
         end = cluster.now + int(seconds * SECOND)
         cluster.run_until(lambda: cluster.master() is not None, 60)
         if (first := cluster.master()) is not None and first.group is not None:
@@ -113,7 +106,7 @@ def idle(seconds: float, *, seed: int = 0, drift: int = DRIFT, nodes: int = 3) -
                 continue
             for replica in cluster.replicas:
                 world.clock(replica.index, ppm=dice.choice([-drift, drift]))
-            kind = turn % 5
+            kind = turn % 6
             turn += 1
             try:
                 if kind == 0:
@@ -135,6 +128,14 @@ def idle(seconds: float, *, seed: int = 0, drift: int = DRIFT, nodes: int = 3) -
                 cluster.crash(master)
                 world.call_at(cluster.now + dice.randint(1, 3) * SECOND, partial(_start, master))
                 done["kills"] += 1
+            elif kind == 5:
+                # It stands still, and holds a lease, and those who have granted that start again.
+                world.pause(master.index, dice.randint(1, 10) * SECOND)
+                for replica in cluster.replicas:
+                    if replica is not master and replica.up:
+                        cluster.crash(replica)
+                        world.call_at(cluster.now + dice.randint(1, 100) * MS, partial(_start, replica))
+                done["sieges"] += 1
             # Mostly nothing: that is what it is about.
             cluster.run(min(dice.expovariate(1 / 50), max((end - cluster.now) / SECOND, 0.001)))
         done["events"] = world.counts()["events"]

@@ -15,8 +15,7 @@ MASTERSHIP: Final[tuple[Mutant, ...]] = (
         "_core.pyx",
         "    r.grant_until = now + <int64_t>r.members.lease if r.members.lease else 0\n",
         "    r.grant_until = 0\n",
-        2000,
-        hunt="leases",
+        hunt="idle",
     ),
     Mutant(
         "lease-counts-from-the-answer",
@@ -33,8 +32,7 @@ MASTERSHIP: Final[tuple[Mutant, ...]] = (
         "_mastership.pyx",
         "<int64_t>(body.sent_at + lease - (lease >> DRIFT_SHIFT))",
         "<int64_t>(body.sent_at + lease)",
-        2000,
-        hunt="leases",
+        hunt="idle",
     ),
     Mutant(
         "clocks-outside-the-bound",
@@ -42,8 +40,7 @@ MASTERSHIP: Final[tuple[Mutant, ...]] = (
         "testing/leases.py",
         "DRIFT: Final = 5_000",
         "DRIFT: Final = 50_000",
-        1500,
-        hunt="leases",
+        hunt="idle",
     ),
     Mutant(
         "lease-kept-while-handing-over",
