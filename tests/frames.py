@@ -59,6 +59,16 @@ LAYOUTS: dict[int, list[tuple[str, str]]] = {
 }  # fmt: skip
 LAYOUTS[FORM_OK] = LAYOUTS[FORMED] = LAYOUTS[FORM]
 
+MEMBERSHIP = [
+    ("version", "I"),
+    ("count", "I"),
+    ("mastership", "Q"),
+    ("mastered", "Q"),
+    ("lease", "Q"),
+    ("master", "I"),
+    ("zero", "I"),
+]
+
 RECORDS: dict[int, list[tuple[str, str]]] = {
     RECORD_FORMATION: LAYOUTS[FORM],
     RECORD_FORMED: [],
@@ -66,8 +76,7 @@ RECORDS: dict[int, list[tuple[str, str]]] = {
     RECORD_ACCEPT: [("ballot", "B"), ("chosen", "Q"), ("chain", "I"), ("zero", "I"), ("value", "V")],
     RECORD_LEARN: [("chosen", "Q"), ("chain", "I"), ("zero", "I"), ("value", "V")],
     RECORD_WATERMARK: [("chosen", "Q"), ("chain", "I"), ("zero", "I")],
-    RECORD_BASE: [("promised", "B"), ("chain", "I"), ("was_member", "I"), ("version", "I"), ("count", "I")]
-    + [("mastership", "Q"), ("mastered", "Q"), ("lease", "Q"), ("master", "I"), ("zero", "I")],
+    RECORD_BASE: [("promised", "B"), ("chain", "I"), ("was_member", "I"), *MEMBERSHIP],
 }
 
 Ballot = tuple[int, int, int, int]  # round, node, inc_hi, inc_lo: as Core.state() says it
