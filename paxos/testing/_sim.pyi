@@ -148,6 +148,7 @@ class SimHandle(Handle):
         log_budget: int = ...,
         log_hold: int = 0,
         quarantine: bool = True,
+        max_wait_ns: int = 0,
     ) -> None: ...
     def start(self, applied: int) -> int: ...
     def stop(self) -> None:

@@ -358,7 +358,7 @@ cdef class SimHandle(Handle):
     def __init__(self, World world not None, index, *, window=8, batch_bytes=1 << 16, batch_values=4096,
                  heartbeat_ns=50_000_000, election_min_ns=300_000_000, election_max_ns=600_000_000,
                  stuck_limit_ns=10_000_000_000, max_value=1 << 16, segment_size=1 << 18, max_pending=16384,
-                 max_pending_bytes=128 << 20, log_budget=1 << 22, log_hold=0, quarantine=True):
+                 max_pending_bytes=128 << 20, log_budget=1 << 22, log_hold=0, quarantine=True, max_wait_ns=0):
         cdef SimNode *n = world.node(index)
         cdef SimFolder folder
         if n.host != NULL:
@@ -368,6 +368,7 @@ cdef class SimHandle(Handle):
         self.configure(index + 1, range(1, world.w.node_count + 1), window, batch_bytes, batch_values, heartbeat_ns,
                        election_min_ns, election_max_ns, stuck_limit_ns, max_value, segment_size, max_pending,
                        max_pending_bytes, log_budget, log_hold)
+        self.host.delivery.admission.max_wait = max_wait_ns
         folder = SimFolder.__new__(SimFolder)
         folder.sim = &n.disk
         folder.owner = world
