@@ -656,7 +656,8 @@ class Group:
     def status(self) -> NodeStatus:
         s = self._engine.status()
         return NodeStatus(
-            node_id=s["node_id"], role=s["role"], master_id=s["master_id"], formed=s["formed"], chosen=s["chosen"],
+            node_id=s["node_id"], role=s["role"], master_id=s["master_id"], mastership=s["mastership"][1],
+            lease=s["lease_ns"] / 1e9, formed=s["formed"], chosen=s["chosen"],
             applied=self.applied + 1, commits=s["commits"], checksum=self.checksum, fsyncs=s["fsyncs"],
             log_writes=s["log_writes"], log_bytes=s["log_bytes"],
             log_records=s["log_records"], log_seconds=s["log_ns"] / 1e9,

@@ -16,6 +16,10 @@ class NodeStatus:
     """``follower``, ``asking``, ``preparing`` or ``master``."""
     master_id: int
     """0 where none is known."""
+    mastership: int
+    """The version of the newest mastership that is known chosen here: how often a master has taken over."""
+    lease: float
+    """How long leases last, in seconds; 0: there are none."""
     formed: bool
     """Whether the cluster has been formed."""
     chosen: int

@@ -13,6 +13,7 @@ import redis
 import redis.asyncio
 
 import paxos
+from cluster import MakeCluster, wait_until
 from kv_fakes import FakeNode
 from paxos.kv import KvServer, Map, replies, server
 from paxos.kv.values import OP_DBSIZE, OP_GET, encode_append, encode_bare, encode_key
@@ -543,3 +544,28 @@ def test_a_result_without_reply_does_not_end_the_connection() -> None:
 
     with_server(body)
     assert server.error_reply(paxos.OutcomeUnknown()).text == "UNKNOWN OutcomeUnknown"
+
+
+# -- leases
+
+
+@pytest.mark.processes
+def test_reads_on_the_strength_of_a_lease_ask_nobody(make_cluster: MakeCluster) -> None:
+    """The master sets the length of leases; then a GET there needs no round of messages, and still shows the newest write."""
+    cluster = make_cluster(arguments=["--reads", "lease", "--lease", "0.2"])
+    master = cluster.wait_ready()
+    client = master.client()
+
+    def rounds() -> int:
+        info = master.info()
+        assert info is not None
+        return int(info["paxos_read_rounds"])
+
+    def without_a_round() -> bool:
+        before = rounds()
+        for number in range(100):
+            client.set("key", number)
+            assert client.get("key") == b"%d" % number
+        return rounds() == before
+
+    wait_until(without_a_round, "a hundred reads that ask nobody")

@@ -69,12 +69,16 @@ Example, on each of three machines with its own --id:
 @click.option("--window", type=click.IntRange(1, 64), default=8, show_default=True, help="Instances in flight.")
 @click.option(
     "--reads",
-    type=click.Choice(["linearizable", "stale"]),
+    type=click.Choice(["linearizable", "lease", "stale"]),
     default="linearizable",
     show_default=True,
-    help="What GET and its like show: all that was acknowledged anywhere, for a round of messages to a majority; or stale, "
-    "what this node has at the moment, for nothing. Neither costs a log write.",
+    help="What GET and its like show: all that was acknowledged anywhere, for a round of messages to a majority; lease: the "
+    "same, at the master for none, where clocks run alike; stale: what this node has at the moment, for nothing. None costs a "
+    "log write.",
 )
+@click.option("--lease", type=click.FloatRange(min=0.1, max=60), metavar="SECONDS",
+              help="How long leases are to last, with --reads lease: a master sets it for all nodes. While one lasts, no other "
+              "node becomes master.  [default: 0.25]")  # fmt: skip
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @loop_option
 @click.option("--until-stdin-ends", is_flag=True, hidden=True)
@@ -86,6 +90,7 @@ def serve(
     timeout: float,
     window: int,
     reads: Consistency,
+    lease: float | None,
     log_level: str,
     loop: str,
     until_stdin_ends: bool,
@@ -103,7 +108,9 @@ def serve(
     logging.basicConfig(
         level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    options = module.ServeOptions(node_id, cluster, data, resp, timeout, window, reads, until_stdin_ends)
+    if lease is not None and reads != "lease":
+        raise click.BadParameter("is of use with --reads lease only", param_hint="--lease")
+    options = module.ServeOptions(node_id, cluster, data, resp, timeout, window, reads, lease or 0.25, until_stdin_ends)
     loops.run(module.serve(options), loop)
 
 

@@ -35,6 +35,7 @@ class ServeOptions:
     timeout: float
     window: int
     reads: paxos.Consistency
+    lease: float
     until_stdin_ends: bool
 
 
@@ -106,6 +107,7 @@ async def _serve(node: paxos.Node, options: ServeOptions, sock: socket.socket, s
     server = KvServer(node, timeout=options.timeout, reads=options.reads)
     await server.start(sock=sock)
     watcher = asyncio.create_task(_watch(node, options))
+    leases = asyncio.create_task(_set_lease(node, options.lease)) if options.reads == "lease" else None
     try:
         host, port = options.resp
         shown = f"-h {host} " if host not in ("127.0.0.1", "0.0.0.0", "localhost") else ""
@@ -117,10 +119,22 @@ async def _serve(node: paxos.Node, options: ServeOptions, sock: socket.socket, s
         await stop.wait()
         logger.info("stopping")
     finally:
-        watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watcher
+        for task in (watcher, leases):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
         await server.close()
+
+
+async def _set_lease(node: paxos.Node, seconds: float) -> None:
+    """Has the length of leases chosen whenever this node becomes the master and it is another one."""
+    async for master in node.masters():
+        if master is not None and master.node_id == node.status().node_id and node.status().lease != seconds:
+            try:
+                await node.set_lease(seconds)
+            except paxos.PaxosError as error:
+                logger.warning("the length of leases was not set: %s", error)
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
