@@ -71,7 +71,9 @@ async def demo(data: Path) -> None:
         nodes = [await stack.enter_async_context(await one) for one in opening]
         await nodes[0].wait_ready(30)
         session = await nodes[0].open_session(timeout=30)
-        for number, line in enumerate(["set answer 40", "add answer 2", "get answer", "get question", "add answer two"]):
+        for number, line in enumerate(
+            ["set answer 40", "add answer 2", "get answer", "get question", "add answer two"]
+        ):
             print(f"{line}: {await execute(nodes[number % 3], session, line)}")
 
 
