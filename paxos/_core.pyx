@@ -173,7 +173,7 @@ cdef void _finish(Replica *r) noexcept nogil:
         r.settle_old = True
     if r.settle_old and r.master_settled and r.chosen >= r.master_settled_at:
         r.settle_old = False
-        proposer_settle_old(r)
+        proposer_settle_old(r, True)
 
 
 # ---- steps ----
@@ -397,6 +397,8 @@ cdef void replica_peer(Replica *r, int64_t now, uint32_t index, bint up) noexcep
     _now(r, now)
     if not up:
         r.down |= bit(index)
+        if r.settle_due != 0:
+            proposer_settle_old(r, True)        # (of that one nothing is to be expected any more)
         election_master_lost(r, index)
         _finish(r)
         return

@@ -320,6 +320,7 @@ cdef size_t delivery_take(Delivery *d, Submission **taken, int *resign, bint *st
     resign[0] = d.resign
     d.resign = 0
     stop[0] = d.stop
+    d.stop = False
     look(d)
     unlock(d)
     d.taken = inbox

@@ -186,11 +186,18 @@ cdef void begin(Host *h, Group *g) noexcept nogil:
     """First steps of a replica: it starts, hears who is connected, and gets what was submitted before it was there."""
     cdef uint32_t i
     cdef uint32_t up = h.link.connected(h.link.context)
+    cdef Event *event
     if g.begun:
         return
     g.begun = True
     g.appended = g.replica.logged
     g.reported = g.replica.durable
+    if g.replica.members.mastered:
+        # What the log has told already: the master may well be the same still, and then nothing else would say so.
+        event = delivery_event(&h.delivery, EVENT_MASTERSHIP, g.id)
+        event.a = g.replica.members.master
+        event.b = g.replica.members.mastership
+        event.instance = g.replica.members.lease
     replica_start(g.replica, h.now)
     take(h, &g.replica.out, g)
     if g.cursor < g.replica.first_kept:

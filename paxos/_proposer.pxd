@@ -17,5 +17,5 @@ cdef void proposer_heartbeat(Replica *r, uint32_t to, bint wants_reply) noexcept
 cdef void proposer_forwarded(Replica *r, uint32_t index, const Frame *frame) noexcept nogil
 cdef void proposer_forward_refused(Replica *r, const Frame *frame) noexcept nogil
 cdef void proposer_forward_again(Replica *r) noexcept nogil     # what the present master was sent and has not been seen chosen
-cdef void proposer_settle_old(Replica *r) noexcept nogil        # chunks of older ballots, once a take-over is applied
+cdef void proposer_settle_old(Replica *r, bint wait) noexcept nogil        # chunks of older ballots, once a take-over is applied
 cdef int64_t proposer_deadline(Replica *r) noexcept nogil

@@ -482,14 +482,26 @@ cdef void _expire(Replica *r) noexcept nogil:
             _settle(r, p, SETTLE_NOT_AVAILABLE if p.state == CHUNK_QUEUED else SETTLE_UNKNOWN)
 
 
-cdef void proposer_settle_old(Replica *r) noexcept nogil:
+cdef bint _there(const Replica *r, uint32_t node) noexcept nogil:
+    cdef int index = member_index(r, node)
+    return index >= 0 and <uint32_t>index != r.self and not r.down & bit(<uint32_t>index)
+
+
+cdef void proposer_settle_old(Replica *r, bint wait) noexcept nogil:
     """What was forwarded or proposed under an older ballot and survives stands below the take-over's end. The rest will
-    probably never be chosen, but may (an acceptor outside the quorum can hold it): unknown, told now and not at the deadline."""
+    probably never be chosen, but may (an acceptor outside the quorum can hold it): unknown, told soon and not at the deadline.
+
+    A master that handed over has had everything chosen that it took, and refuses the rest. While it is there that is waited for."""
     cdef uint64_t i
     cdef Pending *p
+    r.settle_due = 0
     for i in range(r.pending_first, r.pending_end):
         p = pending_at(r, i)
-        if p != NULL and p.state != CHUNK_QUEUED and ballot_compare(&p.ballot, &r.master_ballot) < 0:
+        if p == NULL or p.state == CHUNK_QUEUED or ballot_compare(&p.ballot, &r.master_ballot) >= 0:
+            continue
+        if wait and p.state == CHUNK_FORWARDED and _there(r, p.ballot.node):
+            r.settle_due = r.now + r.options.election_min
+        else:
             _settle(r, p, SETTLE_UNKNOWN)
 
 
@@ -497,6 +509,8 @@ cdef void proposer_tick(Replica *r) noexcept nogil:
     if r.expire_due != 0 and r.now >= r.expire_due:
         _expire(r)
         r.expire_due = r.now + EXPIRE_EVERY if r.pending_first < r.pending_end else 0
+    if r.settle_due != 0 and r.now >= r.settle_due:
+        proposer_settle_old(r, False)
     if r.forward_due != 0 and r.now >= r.forward_due:
         r.forward_due = 0
         if r.pending_first < r.pending_end:
@@ -516,6 +530,8 @@ cdef int64_t proposer_deadline(Replica *r) noexcept nogil:
         due = r.expire_due
     if r.forward_due != 0 and r.forward_due < due:
         due = r.forward_due
+    if r.settle_due != 0 and r.settle_due < due:
+        due = r.settle_due
     if r.role == ROLE_MASTER:
         if r.heartbeat_due < due:
             due = r.heartbeat_due

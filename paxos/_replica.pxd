@@ -162,6 +162,7 @@ cdef struct Replica:
     int64_t expire_due
     int64_t forward_due
     bint settle_old                 # chunks of older ballots are to be settled as unknown once the take-over is applied
+    int64_t settle_due              # ... at the latest, whose refusal may be on its way; 0: there are none
     Origin *origins                 # per member
     # reads
     uint64_t round                  # of heartbeats that want an answer: when the newest was sent, but each has a number of its own

@@ -35,12 +35,12 @@ from paxos._formation cimport (
     formation_outside, formation_receive, formation_restore, formation_start, formation_tick,
 )
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
-from paxos._mastership cimport mastership_lease
+from paxos._mastership cimport mastership_best, mastership_lease
 from paxos._membership cimport membership_read, votes
 from paxos._prune cimport prune_base, prune_full, prune_install, prune_next, prune_rotates
 from paxos._salvage cimport salvage_feed, salvage_free, salvage_waits
 from paxos._state cimport PEER_BACKLOG, Group, Host, may_stand
-from paxos._replica cimport Replica
+from paxos._replica cimport ROLE_MASTER, Replica
 from paxos._store cimport (
     STORE_NO_ROOM, highs_free, index_chain, index_free, store_flush, store_full,
     store_pending, store_recycle, store_rotate,
@@ -59,6 +59,7 @@ cdef enum:
     MILLISECOND = 1000000
     FORMATION_TICK = 100            # ms
     SEAL_AFTER = 100                # ms without a write
+    STAYS = 500                     # ms that a master which is to stop waits at most for the next one
     PING_AFTER = 1                  # s without a drain(): Python is asked for a sign of life
     GAP = 3                         # s without a round: the thread itself was stopped, so nothing is Python's fault
 
@@ -457,6 +458,28 @@ cdef void obey(Host *h) noexcept nogil:
         value_unref(o.value)
 
 
+cdef void stopping(Host *h) noexcept nogil:
+    """A master hands over first, to whom it suits best, so that nobody has to find out that it is gone. It stays until the other
+    one leads, to vote for it, and a little longer, to refuse what was on its way here: else nobody would know what became of that."""
+    cdef uint32_t i
+    cdef const Replica *r
+    h.stop_at = h.now
+    for i in range(h.group_count):
+        r = h.groups[i].replica
+        if r != NULL and r.role == ROLE_MASTER and r.master_settled and mastership_best(r) >= 0:
+            h.stop_at = h.now + min(h.options.election_min, STAYS * <int64_t>MILLISECOND)
+    h.may_lead = False
+    resign(h, False)
+
+
+cdef bint stopped(Host *h) noexcept nogil:
+    cdef const Replica *r = h.groups[0].replica
+    if not h.succeeded and r != NULL and r.master != 0 and r.master != h.options.node and r.master_settled:
+        h.succeeded = True
+        h.stop_at = min(h.stop_at, h.now + h.options.heartbeat)
+    return h.now >= h.stop_at
+
+
 cdef bint round_steps(Host *h) noexcept nogil:
     cdef Submission *taken = NULL
     cdef Group *g
@@ -469,15 +492,16 @@ cdef bint round_steps(Host *h) noexcept nogil:
         obey(h)
     for n in range(submitted):
         submit(h, &taken[n])
-    if stop:
-        resign(h, False)            # to whom it suits best, so that nobody has to find out that this node is gone
+    if stop and h.stop_at == 0:
+        stopping(h)
+    if h.stop_at != 0 and stopped(h):
         h.link.flush(h.link.context, h.now)
         if h.seal_due:
             seal(h)
             if store_pending(h.store):
                 round_write(h)
         return True
-    if command:
+    if command and h.stop_at == 0:
         h.may_lead = command == 1
         resign(h, may_stand(h))
     watch_python(h)
@@ -538,6 +562,8 @@ cdef int64_t round_deadline(Host *h) noexcept nogil:
         return h.now
     if h.seal_due:
         when = min(when, h.seal_due)
+    if h.stop_at:
+        when = min(when, h.stop_at)
     for n in range(h.waiting_count):
         when = min(when, h.waiting[n].deadline)
     for i in range(h.group_count):

@@ -131,6 +131,8 @@ cdef struct Host:
     int64_t stuck_limit
     int64_t stuck_since             # 0: Python takes what it is given
     bint may_lead                   # as Python said last
+    int64_t stop_at                 # it is to stop, then at the latest: as a master, when another one leads; 0: it is not
+    bint succeeded                  # ... another one does
     bint disk_full                  # no segment can be made ahead
     bint silent                     # ... and there is none left: what would be logged is not taken
     UnloggedQueue unlogged

@@ -192,7 +192,6 @@ class Group:
         keeper.restored = self._restored
         keeper.failed = lambda error: self._fail(self.applied + 1, error)
         status = self._engine.status()
-        self.mastership.chosen(Master(*status["mastership"]), status["lease_ns"])
         if status["quarantined"] is not None:
             self._alarms.sound(
                 "log-set-aside",

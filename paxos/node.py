@@ -423,7 +423,7 @@ class Node:
         return self._group.status()
 
     async def close(self) -> None:
-        """Stops the node. Proposals under way end with OutcomeUnknown. May be called again."""
+        """Stops the node; a master hands over first. Proposals under way here end with OutcomeUnknown. May be called again."""
         if self._closing is None:
             self._closing = self._loop.create_task(self._close())
         await asyncio.shield(self._closing)

@@ -234,7 +234,7 @@ class SyncNode:
         return self._group.status()
 
     def close(self) -> None:
-        """Stops the node. Proposals under way end with OutcomeUnknown. May be called again."""
+        """Stops the node; a master hands over first. Proposals under way here end with OutcomeUnknown. May be called again."""
         self._not_here("close()")
         with self._closing:
             if self._stop_write < 0:

@@ -369,7 +369,44 @@ def test_what_was_forwarded_under_an_older_ballot_is_unknown_once_the_new_master
     # Its take-over ends below instance 1, which is not applied here yet.
     assert core.state()["chosen"] == 0
     learned = frame(LEARNED, 3, chosen=1, chain=chain([(0, b"")]), count=1, data=VALUE.pack(0, 0, 0, 0))
+    # The old one is there still, and perhaps says that it has not taken it.
+    assert "settled" not in kinds(core.receive(T, learned))
+    assert ("settled", 1, UNKNOWN) not in core.tick(T + 299 * MS)
+    assert core.deadline() <= T + 300 * MS
+    assert ("settled", 1, UNKNOWN) in core.tick(T + 300 * MS)
+
+
+def test_what_was_forwarded_to_a_master_that_is_gone_is_unknown_at_once() -> None:
+    core = follower()
+    core.submit(T, 1, [b"a"], T + 2000 * MS)
+    core.pump(T)
+    core.receive(T, frame(HEARTBEAT, 3, ballot=ballot(2, 3), settled=1))
+    learned = frame(LEARNED, 3, chosen=1, chain=chain([(0, b"")]), count=1, data=VALUE.pack(0, 0, 0, 0))
+    core.receive(T, learned)
+    assert ("settled", 1, UNKNOWN) in core.peer(T + MS, 1, False)
+    core = follower()
+    core.submit(T, 1, [b"a"], T + 2000 * MS)
+    core.pump(T)
+    core.peer(T, 1, False)
+    core.receive(T, frame(HEARTBEAT, 3, ballot=ballot(2, 3), settled=1))
     assert core.receive(T, learned)[-1] == ("settled", 1, UNKNOWN)
+
+
+def test_a_refusal_of_the_old_master_counts_when_the_new_one_has_settled_already() -> None:
+    """Who hands over refuses what comes too late; the news that another leads may be faster."""
+    core = follower()
+    core.submit(T, 1, [b"a"], T + 2000 * MS)
+    core.pump(T)
+    core.receive(T, frame(HEARTBEAT, 3, ballot=ballot(2, 3), settled=1))
+    core.receive(T, frame(LEARNED, 3, chosen=1, chain=chain([(0, b"")]), count=1, data=VALUE.pack(0, 0, 0, 0)))
+    refusal = frame(
+        FORWARD_REFUSED, 2, ballot=ballot(1, 2), boot=1, reason=NOT_AVAILABLE, count=1, life=11, data=struct.pack("<Q", 1)
+    )
+    assert core.receive(T + MS, refusal) == []
+    assert short(core.pump(T + MS)) == [
+        ("send", "forward", [3], 0, {"ballot": (2, 3), "boot": 1, "count": 1, "n": 1}, chunk(1, 1, [b"a"])),
+    ]
+    assert "settled" not in kinds(core.tick(T + 400 * MS))
 
 
 # ---- deadlines of proposals ----

@@ -91,6 +91,28 @@ def test_version_and_lease_outlive_a_restart_of_all(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_node_that_starts_again_knows_the_master_that_was_there_all_the_time(tmp_path: Path) -> None:
+    async def main() -> None:
+        addresses = book()
+        async with cluster(tmp_path, addresses=addresses, **SMALL) as nodes:
+            master = await known(nodes, 1)
+            node = nodes[master.node_id]
+            await node.set_lease(0.2, timeout=DEADLINE)
+            follower = other(nodes, master.node_id)
+            await until(lambda: len({n.status().applied for n in nodes.values()}) == 1, "all nodes level")
+            await nodes.pop(follower).close()
+            nodes[follower] = await paxos.Node.open(
+                tmp_path / str(follower),
+                node_id=follower,
+                cluster=addresses,
+                state_machine=Journal,
+                **SMALL,  # type: ignore[arg-type]
+            )
+            assert await known(nodes, master.version) == master
+
+    asyncio.run(main())
+
+
 def test_a_node_that_fetched_a_checkpoint_knows_what_the_deleted_log_would_have_told(tmp_path: Path) -> None:
     async def main() -> None:
         addresses = book()

@@ -45,7 +45,8 @@ class Load:
 
     def first_after(self, mark: float) -> float | None:
         """When the first write sent after ``mark`` was acknowledged (both on the monotonic clock)."""
-        self._mark = mark
+        if mark != self._mark:
+            self._mark, self._first = mark, None
         return self._first
 
     async def _write(self, writer: int) -> None:
