@@ -91,9 +91,9 @@ def idle(seconds: float, *, seed: int = 0, drift: int = DRIFT, nodes: int = 3) -
         election_max_ns=1200 * MS,
     )  # fmt: skip
     world = cluster.world
-    done = {"changes": 0, "pauses": 0, "cuts": 0, "kills": 0, "sieges": 0, "transfers": 0}
+    done = {"changes": 0, "pauses": 0, "cuts": 0, "kills": 0, "sieges": 0, "late cuts": 0, "transfers": 0}
     try:
-        turn = dice.randrange(6)
+        turn = dice.randrange(7)
         end = cluster.now + int(seconds * SECOND)
         cluster.run_until(lambda: cluster.master() is not None, 60)
         if (first := cluster.master()) is not None and first.group is not None:
@@ -106,7 +106,7 @@ def idle(seconds: float, *, seed: int = 0, drift: int = DRIFT, nodes: int = 3) -
                 continue
             for replica in cluster.replicas:
                 world.clock(replica.index, ppm=dice.choice([-drift, drift]))
-            kind = turn % 6
+            kind = turn % 7
             turn += 1
             try:
                 if kind == 0:
@@ -136,6 +136,14 @@ def idle(seconds: float, *, seed: int = 0, drift: int = DRIFT, nodes: int = 3) -
                         cluster.crash(replica)
                         world.call_at(cluster.now + dice.randint(1, 100) * MS, partial(_start, replica))
                 done["sieges"] += 1
+            elif kind == 6:
+                # Answers to what it asked long ago come when it is cut off already.
+                world.network(late=(0.5, 3 * SECOND))
+                cluster.run(2.0)
+                world.network(late=(0.0, 0))
+                cluster.cut([master], cluster.replicas)
+                world.call_at(cluster.now + 10 * SECOND, world.heal)
+                done["late cuts"] += 1
             # Mostly nothing: that is what it is about.
             cluster.run(min(dice.expovariate(1 / 50), max((end - cluster.now) / SECOND, 0.001)))
         done["events"] = world.counts()["events"]

@@ -23,8 +23,7 @@ MASTERSHIP: Final[tuple[Mutant, ...]] = (
         "_mastership.pyx",
         "<int64_t>(body.sent_at + lease - (lease >> DRIFT_SHIFT))",
         "r.now + <int64_t>(lease - (lease >> DRIFT_SHIFT))",
-        1500,
-        hunt="leases",
+        hunt="idle",
     ),
     Mutant(
         "lease-without-a-share-for-clocks",
