@@ -27,6 +27,7 @@ cdef class Handle:
     # open_log and replay; a damaged log is set aside and begun anew, if `quarantine` says so and there are others to learn from.
     cdef int recover(self, object directory, object segment_size, bint direct, bint quarantine, uint64_t seed, uint64_t fresh_hi,
                      uint64_t fresh_lo) except -1
+    cdef object put_aside(self, Folder folder, str why)
     cdef object salvage(self, Folder folder, list segments, uint64_t below)
     cdef int open_log(self, object directory, object segment_size, bint direct) except -1
     cdef int replay(self, uint64_t seed, uint64_t fresh_hi, uint64_t fresh_lo) except -1

@@ -127,6 +127,19 @@ cdef class Handle:
                 alone = "no other node has the data: restore a backup, or repair the disk" if self.configured.count == 1 else (
                     "with the option quarantine=True the log is set aside, and the node gets well from the others")
                 raise DamagedLog(f"{why}. Nothing was changed on disk; {alone}") from error
+        try:
+            kept = self.put_aside(folder, why)
+        except OSError as error:
+            raise StorageError(f"{why}. The log could not be set aside: {error}") from error
+        self.damage = why
+        self.open_log(folder, segment_size, direct)
+        self.replay(seed, fresh_hi, fresh_lo)
+        if kept is not None:
+            (<Salvage>kept).hand_over(h)
+        return 0
+
+    cdef object put_aside(self, Folder folder, str why):
+        """Sets the damaged log aside; what can be kept of it, or None."""
         folder.open()
         try:
             segments = folder.segments()
@@ -134,15 +147,9 @@ cdef class Handle:
             self.quarantined = folder.quarantine(why)
             set_aside(folder.files())
             end = (1 << 64) - 1         # no instance comes so far, whatever a mark says
-            kept = self.salvage(folder, segments, min(marked[0], end) if marked is not None else end)
+            return self.salvage(folder, segments, min(marked[0], end) if marked is not None else end)
         finally:
             folder.close()
-        self.damage = why
-        self.open_log(folder, segment_size, direct)
-        self.replay(seed, fresh_hi, fresh_lo)
-        if kept is not None:
-            (<Salvage>kept).hand_over(h)
-        return 0
 
     cdef object salvage(self, Folder folder, list segments, uint64_t below):
         """What can be kept of the log that was set aside; None: nothing. No error in here ends a start: what is not kept is fetched."""

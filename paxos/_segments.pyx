@@ -100,6 +100,10 @@ cdef class LogStore:
             number, offset = found.where
             if found.outcome == "unsupported":
                 raise StorageError(f"{self._path(number)}, offset {offset}: {found.why}. Use the version that wrote it, or a later one")
+            if found.node not in (0, node_id):
+                # Nobody may set aside, and take the place of, what is another node's.
+                raise WrongDirectory(f"{self.directory} belongs to node {found.node}, not to node {node_id}, and is damaged besides: "
+                                     f"name this node's own data directory. {damage(self._path(number), offset, found.why)}")
             raise DamagedLog(damage(self._path(number), offset, found.why))
         if found.outcome != "empty":
             if found.node != node_id:

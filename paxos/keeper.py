@@ -19,9 +19,10 @@ from paxos._handle import Handle
 from paxos.alarm import Alarms
 from paxos.background import Background
 from paxos.checkpoint import CheckpointStore
-from paxos.errors import DamagedCheckpoint, NodeClosed, StorageError, WrongDirectory
+from paxos.errors import ConfigError, DamagedCheckpoint, NodeClosed, StorageError, WrongDirectory
 from paxos.making import Made
 from paxos.manifest import Manifest
+from paxos.sessions import SESSIONS
 from paxos.snapshot import Cut, has_checkpoints, restore_machines
 from paxos.statemachine import StateMachine, has_files, has_snapshot
 from paxos.transfer import ASK, WANT_MANIFEST, WANT_PIECE, Fetch, Server, pack_offer
@@ -152,6 +153,11 @@ class Keeper:
                 raise WrongDirectory(
                     f"the checkpoint of instance {manifest.instance} is of another cluster (signature "
                     f"{manifest.signature.hex()}) than the log (signature {signature}): name this node's own data directory"
+                )
+            if SESSIONS not in self._machines and any(entry.machine == SESSIONS for entry in manifest.entries):
+                raise ConfigError(
+                    f"checkpoint {manifest.instance} has sessions, and this node was opened with sessions=False: all nodes of a "
+                    "cluster must have them, or none, from its beginning on"
                 )
             try:
                 self._store.verify(manifest)

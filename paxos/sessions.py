@@ -223,11 +223,6 @@ class SessionTable(StateMachine):
         self._sessions: OrderedDict[SessionId, _Session] = OrderedDict()  # the one that was not used for longest first
         self._kept = 0
 
-    @property
-    def empty(self) -> bool:
-        """Then it is as if there had never been a session, and a checkpoint has nothing of it."""
-        return not self._sessions
-
     def decided(self) -> list[tuple[SessionId, int, int, int, dict[int, bool]]]:
         """All that decides: equal on all nodes that have applied as much. Of each session id, lifetime, used, acked, and which
         tokens are fenced."""
@@ -343,10 +338,6 @@ class SessionTable(StateMachine):
         self._kept -= len(self._sessions.pop(id_).kept)
 
     # -- checkpoints
-
-    def clear(self) -> None:
-        """As a checkpoint has it that has nothing of it."""
-        self._sessions, self._kept = OrderedDict(), 0
 
     def snapshot(self, writer: SnapshotWriter) -> None:
         writer.write(_TABLE.pack(VERSION, len(self._sessions)))

@@ -76,8 +76,6 @@ class Writing:
                 _make_empty(directory)
                 self._taken.append((id_, directory))
                 machine.snapshot_files(directory)
-            elif isinstance(machine, SessionTable) and machine.empty:
-                continue  # so that a release that knows nothing of sessions can read it
             elif has_snapshot(machine):
                 with self._writer.stream(id_) as stream:
                     machine.snapshot(stream)
@@ -154,7 +152,11 @@ def restore_machines(
             finally:
                 stream.close()
         elif isinstance(machine, SessionTable):
-            machine.clear()
+            # An empty table has an entry, too: what was done under tokens is not known where there is none.
+            raise ConfigError(
+                f"checkpoint {manifest.instance} was made by a node with sessions=False, and this one has sessions: all nodes of "
+                "a cluster must have them, or none, from its beginning on"
+            )
         elif has_files(machine):  # with no entry at all it had no files
             directory = work / f"restored-{id_}"
             _make_empty(directory)

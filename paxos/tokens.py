@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from paxos.errors import (
     ConfigError,
     Fenced,
+    NotAvailable,
     OutcomeUnknown,
     Overloaded,
     PaxosError,
@@ -221,6 +222,9 @@ def open_session(group: Group, completion: Completion, lifetime: int, timeout: f
             raise LookupError
         return Session(answer.session, lifetime)
 
+    if group.mark() == 0:
+        # The session's name has a part of the cluster's in it, and there is no cluster yet.
+        raise NotAvailable("the cluster has not been formed yet: open a session when wait_ready() has returned")
     group.submit_record(_Settling(completion, "open_session()", opened), pack_open(group.mark(), lifetime), timeout)
 
 
