@@ -134,7 +134,7 @@ cdef void get_core(Tape *t, Book *b, Replica *r) noexcept nogil:
     r.durable = 0
     r.heard_chosen, r.heard_from, r.learning, r.learn_deadline, r.learn_peer, r.diverged = 0, 0, False, 0, 0, False
     r.election_deadline, r.heard_master, r.prepare_sent, r.heartbeat_due = FAR, NOW, NOW, FAR
-    r.notice_due, r.expire_due, r.forward_due, r.down = 0, FAR, FAR, 0
+    r.notice_due, r.expire_due, r.forward_due, r.settle_due, r.down = 0, FAR, FAR, FAR, 0
     r.role = <int>get(t)
     r.promised = ballot_of(b, get(t))
     r.promise_record = get(t)
