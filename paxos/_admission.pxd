@@ -19,18 +19,22 @@ cdef struct Admission:
     uint64_t done                   # ... and was done since `since`
     int64_t since
     double rate                     # per ns; 0: not known yet
+    int64_t let_at                  # when one was let through that would have been refused
 
 
 cdef inline uint64_t admission_weight(uint64_t values, uint64_t bytes) noexcept nogil:
     return bytes + values * ADMISSION_VALUE
 
 
-cdef inline int64_t admission_refuses(const Admission *a, int64_t oldest) noexcept nogil:
+cdef inline int64_t admission_refuses(Admission *a, int64_t now, int64_t oldest) noexcept nogil:
     """How long one more would wait, in ns, if that is too long; 0: it may come. `oldest`: how long the oldest has waited."""
     cdef double wait
     if a.max_wait == 0 or a.rate == 0 or oldest < a.max_wait // 4:
         return 0
     wait = a.waiting / a.rate
+    if wait > a.max_wait and now - a.since > a.max_wait and now - a.let_at > a.max_wait:
+        a.let_at = now              # nothing is done, so the rate says nothing: one may find out whether that is so still
+        return 0
     return <int64_t>min(wait, 1e18) if wait > a.max_wait else 0
 
 

@@ -204,6 +204,7 @@ cdef void _receive_accept(Replica *r, uint32_t index, const Frame *frame, const 
 
 cdef void _receive_heartbeat(Replica *r, uint32_t index, const Frame *frame, const Heartbeat *body) noexcept nogil:
     cdef HeartbeatReply *reply
+    cdef uint64_t lease
     if body.ballot.node != frame.sender or body.ballot.inc_hi != frame.inc_hi or body.ballot.inc_lo != frame.inc_lo:
         r.counters.refused_frames += 1
         return
@@ -215,11 +216,12 @@ cdef void _receive_heartbeat(Replica *r, uint32_t index, const Frame *frame, con
         r.master_settled_at = body.settled
     learner_notice(r, &body.ballot, body.own_from, frame.chosen)
     if body.sent_at != 0:
+        lease = mastership_grant(r, &body.ballot)
         reply = <HeartbeatReply *>frame_begin(r, FRAME_HEARTBEAT_REPLY, bit(index), 0, sizeof(HeartbeatReply))
         reply.ballot = body.ballot
         # Who has no vote confirms nothing: what it has not promised might have been promised by its predecessor (rules 10, 20).
         reply.sent_at = body.sent_at if votes(r) else 0
-        reply.lease = mastership_grant(r, &body.ballot)
+        reply.lease = lease
         reply.priority = r.options.priority if r.may_lead else 0
         frame_end(r, NULL)
 
@@ -428,7 +430,11 @@ cdef bint replica_transfer(Replica *r, int64_t now, uint32_t node) noexcept nogi
     cdef int index
     _now(r, now)
     index = mastership_best(r) if node == 0 else member_index(r, node)
-    if r.role != ROLE_MASTER or not r.master_settled or index < 0 or not mastership_fit(r, <uint32_t>index):
+    if r.role != ROLE_MASTER or not r.master_settled or index < 0:
+        return False
+    if r.hand_to != 0:
+        return node == 0 or r.hand_to == <uint32_t>index + 1
+    if not mastership_fit(r, <uint32_t>index):
         return False
     mastership_hand(r, <uint32_t>index)
     return True

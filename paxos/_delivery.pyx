@@ -414,7 +414,7 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
         raise ValueError("a chunk holds at least one value")
     now = clock_now(&d.clock)
     if d.pending_chunks:
-        wait = admission_refuses(&d.admission, now - d.tickets[d.oldest % CHUNK_WINDOW].at)
+        wait = admission_refuses(&d.admission, now, now - d.tickets[d.oldest % CHUNK_WINDOW].at)
         if wait:
             raise Overloaded(f"a proposal made now would wait for about {wait / 1e9:.1f} s, which is longer than max_wait="
                              f"{d.admission.max_wait / 1e9:g} s: try again later, or propose less", wait / 1e9)

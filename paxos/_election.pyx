@@ -148,10 +148,20 @@ cdef void election_tick(Replica *r) noexcept nogil:
             _raise(r)
 
 
+cdef void _probe(Replica *r) noexcept nogil:
+    """Has everybody answer who can. The question is one that they refuse, for they hear a master."""
+    cdef Prevote *body = <Prevote *>frame_begin(r, FRAME_PREVOTE, others(r), 0, sizeof(Prevote))
+    body.ballot = r.promised
+    body.ballot.node = r.options.node
+    body.ballot.inc_hi = r.inc_hi
+    body.ballot.inc_lo = r.inc_lo
+    frame_end(r, NULL)
+
+
 cdef void election_prevote(Replica *r, uint32_t index, const Frame *frame, const Prevote *body) noexcept nogil:
     cdef PrevoteReply *reply
     cdef bint hears_master = r.role == ROLE_MASTER or (
-        r.master != 0 and r.heard_master + r.options.election_min > r.now) or (
+        r.master != 0 and r.members.members[index].node != r.master and r.heard_master + r.options.election_min > r.now) or (
         r.role == ROLE_PREPARING and r.now < r.report_until)
     cdef Relieve *relieve
     cdef Ballot none
@@ -166,6 +176,8 @@ cdef void election_prevote(Replica *r, uint32_t index, const Frame *frame, const
     reply.granted = not hears_master and frame.chosen >= r.first_kept
     frame_end(r, NULL)
     if body.cut_off and r.role == ROLE_FOLLOWER and remote_master(r) >= 0:
+        # (Whom it hears a follower must ask for: by itself only the master speaks to it. It counts the next time.)
+        _probe(r)
         # This node hears both. The master may be better off where it can be heard by more: that moves it once, while he who is cut
         # off would raise his ballot against it again and again.
         relieve = <Relieve *>frame_begin(r, FRAME_RELIEVE, bit(<uint32_t>remote_master(r)), 0, sizeof(Relieve))

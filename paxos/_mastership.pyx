@@ -19,14 +19,15 @@ from libc.string cimport memcpy, memset
 
 from paxos._codec cimport out_effect
 from paxos._membership cimport votes
-from paxos._replica cimport ROLE_MASTER, Replica, frame_begin, frame_end
+from paxos._replica cimport ROLE_MASTER, Replica, frame_begin, frame_end, record_add
 from paxos._types cimport (
-    Ballot, EFFECT_MASTERSHIP, Effect, FRAME_TRANSFER, Frame, HeartbeatReply, Mastership, Transfer, VALUE_MASTER, Value, ballot_compare, bit,
-    is_quorum, value_new,
+    Ballot, EFFECT_MASTERSHIP, Effect, FRAME_TRANSFER, Frame, HeartbeatReply, Mastership, RECORD_PROMISE, RecordPromise, Transfer,
+    VALUE_MASTER, Value, ballot_compare, bit, is_quorum, value_new,
 )
 
 cdef enum:
     DRIFT_SHIFT = 6                 # a lease is 1/64 shorter for its holder: two clocks may differ by 0.7 % each
+    PREFERRED_MAX = 9               # 1024 times the longest election timeout, ten minutes, between two hand-overs for a priority
     LEVEL = 1024                    # instances that the one who takes over may lack: it learns them from the others first
 
 
@@ -121,7 +122,16 @@ cdef int64_t mastership_lease(const Replica *r) noexcept nogil:
 # ---- the lease: who grants it ----
 
 cdef uint64_t mastership_grant(Replica *r, const Ballot *ballot) noexcept nogil:
+    cdef RecordPromise *record
     if not votes(r) or r.members.lease == 0 or r.durable < r.lease_record:
+        return 0
+    # Only who has promised the ballot, durably, grants: no older one is heard from then on, nor after a restart.
+    if ballot_compare(&r.promised, ballot) < 0:
+        r.promised = ballot[0]
+        record = <RecordPromise *>record_add(r, RECORD_PROMISE, 0, sizeof(RecordPromise), NULL)
+        record.ballot = ballot[0]
+        r.promise_record = r.logged
+    if r.durable < r.promise_record:
         return 0
     r.grant = ballot[0]
     r.grant_lease = r.members.lease
@@ -153,7 +163,7 @@ cdef bint mastership_fit(const Replica *r, uint32_t index) noexcept nogil:
     """Whether a member can take over at once."""
     return (index != r.self and r.priority[index] != 0 and not r.down & bit(index) and r.heard[index] != 0
             and r.now - r.heard[index] < r.options.election_min and r.members.since[index] <= r.chosen
-            and r.known[index] + LEVEL >= r.chosen)
+            and r.known[index] + LEVEL >= r.chosen and r.known[index] >= r.first_kept)
 
 
 cdef int mastership_best(const Replica *r) noexcept nogil:
@@ -194,6 +204,11 @@ cdef void mastership_tick(Replica *r) noexcept nogil:
     elif r.prefer != <uint32_t>best + 1:
         r.prefer = <uint32_t>best + 1
         r.prefer_since = r.now
-    elif r.now - r.prefer_since >= r.options.election_max * 2:
+    elif r.now - r.prefer_since >= (r.options.election_max * 2) << r.preferred:
+        # Each time it takes twice as long: that node may be one that few can hear, and hands over again, or does not take over.
+        if r.now - r.preferred_at >= r.options.election_max << (PREFERRED_MAX + 4):
+            r.preferred = 0
+        r.preferred = min(r.preferred + 1, <uint32_t>PREFERRED_MAX)
+        r.preferred_at = r.now
         r.prefer = 0
         mastership_hand(r, <uint32_t>best)

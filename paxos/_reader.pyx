@@ -53,9 +53,19 @@ cdef void reader_step_down(Replica *r) noexcept nogil:
 
 
 cdef bint _wants_round(const Replica *r, const Asked *asked) noexcept nogil:
-    """... for the first time, or once more: an answer may be lost, and who did not count at the old index may do so at a later one."""
-    return (asked.read.token != 0 and not asked.answered
-            and (asked.round == 0 or <uint64_t>r.now >= asked.round + <uint64_t>r.options.resend))
+    """... for the first time; or once more, where a quorum has answered and was none, for a change was not in force at that index.
+    (An answer that is lost comes with the next heartbeat.)"""
+    cdef uint32_t i, mask = bit(r.self)
+    if asked.read.token == 0 or asked.answered:
+        return False
+    if asked.round == 0:
+        return True
+    if <uint64_t>r.now < asked.round + <uint64_t>r.options.resend:
+        return False
+    for i in range(r.members.count):
+        if r.answered[i] >= asked.round:
+            mask |= bit(i)
+    return is_quorum(&r.members, mask)
 
 
 cdef bint reader_due(const Replica *r) noexcept nogil:

@@ -180,6 +180,8 @@ cdef struct Replica:
     int64_t hand_until
     uint32_t prefer                 # index of a member with a higher priority that has been level since `prefer_since`, +1
     int64_t prefer_since
+    uint32_t preferred              # hand-overs for a priority lately
+    int64_t preferred_at
     uint64_t lease_wanted           # what the lease is to become, +1; 0: nothing
     # ... and that of the others
     Ballot grant                    # the ballot whose master this node has promised to promise to nobody else

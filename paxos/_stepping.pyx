@@ -251,13 +251,13 @@ cdef class Core:
         """A checkpoint of everything below ``instance``; its membership, and what it says of the mastership (master, version,
         lease, instances that it counts), if it is not the present one."""
         cdef Membership m = self.replica.members
-        if mastership is not None:
-            m.master, m.mastership, m.lease, m.mastered = mastership
         if members is not None:
             _membership(&m, [row[:3] for row in members])
             m.version = version
             for i, row in enumerate(sorted(members)):
                 m.since[i] = row[3]
+        if mastership is not None:
+            m.master, m.mastership, m.lease, m.mastered = mastership
         replica_install(self.replica, now, instance, chain, &m)
         return _effects(&self.replica.out)
 
