@@ -428,15 +428,19 @@ cdef void replica_resign(Replica *r, int64_t now, bint may_lead) noexcept nogil:
 
 cdef bint replica_transfer(Replica *r, int64_t now, uint32_t node) noexcept nogil:
     cdef int index
+    cdef int64_t until
     _now(r, now)
     index = mastership_best(r) if node == 0 else member_index(r, node)
     if r.role != ROLE_MASTER or not r.master_settled or index < 0:
         return False
-    if r.hand_to != 0:
-        return node == 0 or r.hand_to == <uint32_t>index + 1
+    if r.hand_to != 0 and (node == 0 or r.hand_to == <uint32_t>index + 1):
+        return True
     if not mastership_fit(r, <uint32_t>index):
         return False
+    until = r.hand_until if r.hand_to != 0 else 0
     mastership_hand(r, <uint32_t>index)
+    if until != 0:
+        r.hand_until = until        # new values do not wait for longer because somebody changes his mind
     return True
 
 

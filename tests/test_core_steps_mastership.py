@@ -392,8 +392,24 @@ def test_nobody_stands_himself_while_another_holds_a_lease() -> None:
     assert kinds(core.tick(END)) == ["master", "prevote"]
 
 
+def test_only_who_has_promised_a_ballot_durably_grants_its_lease() -> None:
+    """Else a late heartbeat of the master before, not below the promise, took the grant back, and two held a lease."""
+    core = bound()
+    later = T + 2 * MS
+    assert granted(heart(core, later, 77, of=3)) == 0
+    assert core.state()["promised"] == ballot(1, 3)
+    core.durable(later, core.state()["logged"])
+    assert granted(heart(core, later, 78, of=3)) == LEASE
+    core.tick(later + MS)
+    assert kinds(heart(core, later + 2 * MS, 79, of=2)) == ["reject"]
+    assert prepare(core, later + 3 * MS, 2) == [], "bound to node 3 still"
+    assert prepare(core, later + 3 * MS, 3) == PROMISED
+
+
 def test_a_grant_to_the_next_master_takes_the_place_of_an_older_one() -> None:
     core = bound()
+    heart(core, T + 2 * MS, 76, of=3)
+    core.durable(T + 2 * MS, core.state()["logged"])
     heart(core, T + 2 * MS, 77, of=3)
     core.tick(T + 3 * MS)
     assert prepare(core, T + 4 * MS, 2) == []

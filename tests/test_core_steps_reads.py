@@ -254,10 +254,33 @@ def test_what_is_not_confirmed_is_asked_again_at_a_later_index() -> None:
     core.read(AT, 7)
     core.pump(AT)
     later = AT + 100 * MS
-    assert core.pump(later - MS) == []
-    assert short(core.pump(later)) == [beat(later)]
-    assert core.receive(later, answer(3, AT)) == [], "the first round counts no more"
-    assert short(core.receive(later, answer(3, later))) == [("readable", 1, 7), told(2, 70, 1)]
+    assert core.pump(later) == [], "nobody has answered: the answers are on their way, however long they take"
+    assert short(core.receive(later, answer(3, AT))) == [("readable", 1, 7), told(2, 70, 1)]
+
+
+def test_who_does_not_count_at_the_first_index_is_asked_again_at_a_later_one() -> None:
+    """Node 3 has come in by a change that is in force from instance 12 on, and nobody else answers."""
+    core = node()
+    three = (3, *OTHER_INCARNATION, 12)
+    core.install(T, 10, 5, [(1, *incarnation(1), 0), (2, *incarnation(2), 0), three], version=1)
+    candidate(core=core)
+    core.receive(T, frame(PROMISE, 2, ballot=ballot(1, 1), attempt=1))
+    core.pump(T)
+    core.durable(T, core.state()["logged"])
+    core.receive(T, frame(ACCEPTED, 2, ballot=ballot(1, 1), first=10, last=10))
+    core.read(AT, 7)
+    core.pump(AT)
+    assert core.receive(AT, answer(3, AT, inc=OTHER_INCARNATION)) == []
+    core.submit(AT, 1, [b"x"], AT + 5000 * MS)
+    core.pump(AT)
+    core.durable(AT, core.state()["logged"])
+    core.receive(AT, frame(ACCEPTED, 2, ballot=ballot(1, 1), first=11, last=11))
+    assert core.state()["chosen"] == 12
+    later = AT + 100 * MS
+    core.pump(later - MS)
+    assert core.receive(later - MS, answer(3, later, inc=OTHER_INCARNATION)) == [], "that round has not been sent"
+    assert set(kinds(core.pump(later))) == {"heartbeat"}
+    assert core.receive(later, answer(3, later, inc=OTHER_INCARNATION)) == [("readable", 12, 7)]
 
 
 def test_a_read_is_a_reason_to_stand_like_a_proposal() -> None:

@@ -28,6 +28,7 @@ from paxos._logreader import LogReader
 from paxos.checkpoint import CheckpointStore, Manifest
 from paxos.errors import CheckpointFailed, ConfigError, StorageError
 from paxos.mirror import Mirror, MirrorJob, obstacle
+from paxos.sessions import SESSIONS, SessionTable
 from paxos.snapshot import Cut, Writing, has_checkpoints, make_machines, restore_machines
 
 DEADLINE = 60.0
@@ -71,7 +72,9 @@ class Checkpoints:
 
     def restored(self, manifest: Manifest, factory: Any) -> Any:
         made = make_machines(factory)
-        restore_machines(self.store, manifest, made, self.path / "snapshot")
+        there = any(entry.machine == SESSIONS for entry in manifest.entries)  # a node has made it
+        machines = {**made, SESSIONS: SessionTable()} if there else made
+        restore_machines(self.store, manifest, machines, self.path / "snapshot")
         return made
 
 

@@ -108,7 +108,12 @@ def one_link_in(cluster: Cluster, master: Replica, others: list[Replica]) -> Non
     cluster.cut([others[0]], [master], both=False)
 
 
-CUTS = [quorum_loss, constrained, chained, master_is_not_heard, master_does_not_hear, one_link_out, one_link_in]
+def one_link(cluster: Cluster, master: Replica, others: list[Replica]) -> None:
+    """... in neither direction. All the rest hear everybody."""
+    cluster.cut([master], [others[0]])
+
+
+CUTS = [quorum_loss, constrained, chained, master_is_not_heard, master_does_not_hear, one_link_out, one_link_in, one_link]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -128,6 +133,27 @@ def test_progress_within_four_election_timeouts_and_then_peace(cut: Cut, nodes: 
         assert run.elections() == elections, "the mastership does not come to rest"
         late = [at for at, _ in run.answered if at > begun + 5 * SECOND]
         assert max(b - a for a, b in pairwise(late)) <= ELECTION_TIMEOUT
+    finally:
+        cluster.close()
+
+
+@pytest.mark.parametrize("lease", [0, 2 * SECOND])
+def test_with_one_link_gone_everybody_is_served_by_another_master(lease: int) -> None:
+    """Rule 6: of five nodes one reaches a majority and not the master, who holds a lease, perhaps."""
+    run = Run(5, 1)
+    cluster = run.cluster
+    try:
+        assert run.master.handle is not None
+        run.master.handle.set_lease(lease)
+        cluster.run(1.0)
+        one_link(cluster, run.master, run.others)
+        cluster.run(8.0)
+        elections = run.elections()
+        begun = cluster.now
+        cluster.run(4.0)
+        served = Counter(node for at, node in run.answered if at > begun)
+        assert min(served[replica.id] for replica in cluster.replicas) >= 190, "of two hundred at each node"
+        assert run.elections() == elections
     finally:
         cluster.close()
 

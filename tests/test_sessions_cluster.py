@@ -412,6 +412,7 @@ def test_threads(tmp_path: Path, machine: type[Counted]) -> None:
 
 def test_a_client_that_tries_again_pays_once() -> None:
     """What docs/testing.md shows to go wrong without tokens."""
+    total = 0
     for seed in range(12):
         with SimCluster(mirror_machines.Counted, seed=seed, faults="crash,partition", seconds=5) as sim:
 
@@ -432,4 +433,5 @@ def test_a_client_that_tries_again_pays_once() -> None:
             settled = sim.run(sim.settle())
             for node in settled:
                 assert sim.machine(node).values == [b"%d" % number for number in range(paid)]
-            assert paid > 10
+            total += paid
+    assert total > 200
