@@ -101,7 +101,7 @@ def test_a_damaged_segment(directory: Path, offset: int, capsys: pytest.CaptureF
 
 
 def test_damaged_checkpoints(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (data,) = (directory / "checkpoints").glob("*.data")
+    (data,) = (directory / "checkpoints").glob("*-0.data")
     flip(data, 3)
     (report,) = lines(capsys, 1, "verify", directory, "--json")
     (finding,) = report["findings"]
