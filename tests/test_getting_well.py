@@ -258,7 +258,7 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, how: str, caplog: pyte
         await c.level()
         hurt = other_than(c.master())
         await c.stop(hurt)
-        data = sorted((tmp_path / str(hurt) / "checkpoints").glob("*.data"))
+        data = sorted((tmp_path / str(hurt) / "checkpoints").glob("*-0.data"))
         assert len(data) == 2
         for file in data if how == "all" else data[-1:]:
             flip(file, file.stat().st_size // 2)
@@ -273,7 +273,7 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path: Path, how: str, caplog: pyte
     run(tmp_path, story)
 
 
-@pytest.mark.parametrize("suffix", [".data", ".manifest"])
+@pytest.mark.parametrize("suffix", ["-0.data", ".manifest"])
 def test_a_damaged_checkpoint_that_comes_anew_under_its_number_stays(tmp_path: Path, suffix: str) -> None:
     async def story(c: Cluster) -> None:
         await c.write(1000)
@@ -674,14 +674,14 @@ def test_a_checkpoint_that_is_found_damaged_as_it_is_sent_is_made_anew(tmp_path:
         others = [id_ for id_ in (1, 2, 3) if id_ != lost]
         before = {}
         for id_ in others:
-            (data,) = (tmp_path / str(id_) / "checkpoints").glob("*.data")
+            (data,) = (tmp_path / str(id_) / "checkpoints").glob("*-0.data")
             flip(data, data.stat().st_size // 2)
             before[id_] = data.read_bytes()
         await c.start(lost)
         await c.level()
         await until(
             lambda: any(
-                before[id_] not in [f.read_bytes() for f in (tmp_path / str(id_) / "checkpoints").glob("*.data")]
+                before[id_] not in [f.read_bytes() for f in (tmp_path / str(id_) / "checkpoints").glob("*-0.data")]
                 for id_ in others
             ),
             "one of them has made another",

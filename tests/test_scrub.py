@@ -339,7 +339,7 @@ def test_a_checkpoint_that_rots_is_replaced_by_a_new_one(tmp_path: Path, caplog:
         node = c.nodes[1]
         made = await node.checkpoint()
         assert node._group.keeper.newest == made
-        (file,) = (tmp_path / "1" / "checkpoints").glob("*.data")
+        (file,) = (tmp_path / "1" / "checkpoints").glob("*-0.data")
         with caplog.at_level(logging.CRITICAL, "paxos"):
             flip(file, file.stat().st_size // 2)
             await until(lambda: node.status().scrub_damage == 1, "the damage is found")
