@@ -257,8 +257,16 @@ class Reads:
                 complete_with(read.completion, error)
 
     def close(self) -> None:
-        """The node is closed. Lets go of the group, which would else be held in a circle."""
+        """The node is closed: those that wait are told so, and the group is let go of."""
         self.end()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Lets go of the group, which would else be held in a circle. Who waits hears nothing: in a simulation, of a process that
+        has ended."""
         self._known = lambda: 0
         self._refusal = lambda machine: NodeClosed("the node has been closed")
         self.later = None
+        self._new, self._asked = [], []
+        self._now.clear()
+        self._ready.clear()

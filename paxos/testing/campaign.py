@@ -261,6 +261,12 @@ def run(
             if look is not None:
                 look(cluster, faults)
             cluster.close()
+            # The collector may come by rarely in a long session: what holds a life's memory is let go of here.
+            cluster.histories.clear()
+            cluster.on_ended = cluster.on_applied = None
+            for replica in cluster.replicas:
+                replica.machine = None
+            workload.history.clear()
             if collecting:
                 gc.enable()
     outcome.wall = perf_counter() - begun

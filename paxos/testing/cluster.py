@@ -214,6 +214,7 @@ class Replica:
         group, self.group, self.handle = self.group, None, None
         if group is not None:
             group.stop()
+            group.reads.let_go()
         return group
 
     def submit(self, completion: Completion, value: bytes, timeout: float = 5.0, machine: int = 0) -> None:
