@@ -264,7 +264,7 @@ def test_what_is_wrong_with_pieces_ends_the_connection(engines: Engines, what: s
     before = refused(engines, reason)
 
     def refuses() -> bool:
-        # (Node 2 itself is there, too. When it dials again before all of this has come, that ends this connection without a word.)
+        # (Node 2 itself is there, too. When it dials again before all of this has come, this connection ends without a word.)
         with contextlib.suppress(ConnectionError), connect(engines) as s:
             s.sendall(hello(engines) + make(engines))
             assert until_closed(s) == b""
