@@ -13,6 +13,7 @@ TOP = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((TOP / "examples").glob("*.py"))
 
 
+@pytest.mark.processes
 def test_there_are_some() -> None:
     assert {path.name for path in EXAMPLES} >= {"echo.py", "election.py"}
 
