@@ -69,7 +69,7 @@ cdef struct Order:
 cdef struct Ticket:                 # a submitted chunk whose fate Python has not been told
     uint64_t token
     uint64_t bytes
-    uint64_t weight                 # see _admission
+    uint64_t values
     int64_t at                      # when it was handed in
 
 cdef struct Wire:                   # which token travels under sequence number `seq`

@@ -15,7 +15,7 @@ from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcpy, memset, strlen
-from paxos._admission cimport admission_done, admission_refuses, admission_weight
+from paxos._admission cimport admission_begin, admission_done, admission_refuses, admission_settled, admission_take
 from paxos._values cimport chunk_head, chunk_values
 from paxos._types cimport CHUNK_WINDOW, VALUE_BATCH, ChunkHead, Value, life_of, value_new, value_ref, value_unref, xalloc, xrealloc, xzalloc
 
@@ -388,7 +388,7 @@ cdef bint settle(Delivery *d, uint64_t token) noexcept:
     t.token = 0
     d.pending_chunks -= 1
     d.pending_bytes -= t.bytes
-    d.admission.waiting -= t.weight
+    admission_settled(&d.admission, t.values, t.bytes)
     while d.oldest < d.next_token and d.tickets[d.oldest % CHUNK_WINDOW].token != d.oldest:
         d.oldest += 1
     return True
@@ -450,12 +450,11 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
     head.life = life_of(d.inc_lo)
     d.tickets[token % CHUNK_WINDOW].token = token
     d.tickets[token % CHUNK_WINDOW].bytes = size
-    d.tickets[token % CHUNK_WINDOW].weight = admission_weight(<uint64_t>len(items), size)
+    d.tickets[token % CHUNK_WINDOW].values = <uint64_t>len(items)
     d.tickets[token % CHUNK_WINDOW].at = now
     if d.pending_chunks == 0:
-        d.admission.since = now     # (the time in which nothing was to be done counts for no rate)
-        d.admission.done = 0
-    d.admission.waiting += d.tickets[token % CHUNK_WINDOW].weight
+        admission_begin(&d.admission, now)
+    admission_take(&d.admission, <uint64_t>len(items), size)
     d.pending_chunks += 1
     d.pending_bytes += size
     lock(d)
@@ -572,7 +571,8 @@ cdef tuple decode(Delivery *d, const Event *e):
         if head.origin == d.node and head.boot == d.boot and head.life == life_of(d.inc_lo):
             token = delivery_token(d, head.seq)
             if settle(d, token):
-                admission_done(&d.admission, clock_now(&d.clock), d.tickets[token % CHUNK_WINDOW].weight)
+                admission_done(&d.admission, clock_now(&d.clock), d.tickets[token % CHUNK_WINDOW].values,
+                               d.tickets[token % CHUNK_WINDOW].bytes)
                 settled.append((token, len(runs) - 1, start, head.count))
     return (EVENT_CHOSEN, e.group, e.instance, e.a, runs, settled)
 

@@ -130,6 +130,18 @@ def test_it_adapts_to_a_disk_that_becomes_slower(load: Load) -> None:
     assert sorted(load.waits)[int(len(load.waits) * 0.99)] <= 4 * MAX_WAIT
 
 
+def test_a_large_value_says_nothing_of_small_ones(load: Load) -> None:
+    """By what was done of bytes so far, it would take for ever; by values, no time at all."""
+    peak(load)
+    for replica in load.cluster.replicas:
+        load.cluster.world.disk(replica.index, low=900 * MS, high=1000 * MS)
+    load.master.submit(Call(load), b"set:k1:large:" + b"." * 60_000, 60.0)
+    load.cluster.run(0.3)
+    assert not load.waits, "it is under way, for longer than a quarter of max_wait"
+    load.propose()
+    assert not load.refused
+
+
 def test_a_burst_behind_a_calm_is_taken(load: Load) -> None:
     """What was done in the calm shows nothing of what could have been."""
     rate = peak(load)
