@@ -193,6 +193,8 @@ def run(
     outcome = Outcome(seed, schedule=list(schedule))
     machines = random.Random(seed * 2 + 2)
     collecting = gc.isenabled()
+    if collecting:
+        gc.collect(1)  # the life before this one, which has lived on into the second generation while it was let go of
     gc.disable()  # nothing here makes circles but the cluster itself, which is closed by hand
     with _Quiet():
         cluster = Cluster(
