@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from nodes import until
+from paxos.errors import WrongDirectory
 from test_getting_well import Cluster, flip, other_than, run
 
 
@@ -114,5 +115,29 @@ def test_what_goes_wrong_when_a_log_in_quarantine_is_looked_at_does_not_end_a_st
             await c.level()
         (line,) = (line for line in caplog.messages if "nothing is kept of the log" in line)
         assert "OSError: [Errno 24] for a test" in line
+
+    run(tmp_path, story)
+
+
+def test_a_damaged_directory_of_another_node_is_not_set_aside(tmp_path: Path) -> None:
+    """It is refused like one that is whole: nobody takes the place of another node because its disk is bad."""
+
+    async def story(c: Cluster) -> None:
+        await c.write(2000)
+        await c.level()
+        mine, other = 1, 2
+        await c.stop(mine)
+        await c.stop(other)
+        flip(min((tmp_path / str(mine) / "log").glob("*.seg")), 9000)
+        (tmp_path / str(other)).rename(tmp_path / "own")
+        (tmp_path / str(mine)).rename(tmp_path / str(other))
+        with pytest.raises(WrongDirectory, match="belongs to node 1, not to node 2, and is damaged besides"):
+            await c.start(other)
+        assert not (tmp_path / str(other) / "quarantine").exists()
+        (tmp_path / str(other)).rename(tmp_path / str(mine))
+        (tmp_path / "own").rename(tmp_path / str(other))
+        await c.start(other)
+        await c.start(mine)
+        await c.level()
 
     run(tmp_path, story)

@@ -435,3 +435,18 @@ def test_a_client_that_tries_again_pays_once() -> None:
                 assert sim.machine(node).values == [b"%d" % number for number in range(paid)]
             total += paid
     assert total > 200
+
+
+def test_no_session_before_the_cluster_has_a_name(tmp_path: Path) -> None:
+    """A session's name has a part of the cluster's in it: without that, tokens of two clusters would be alike."""
+
+    async def body() -> None:
+        addresses = book(3)
+        node = await paxos.Node.open(
+            tmp_path / "1", node_id=1, cluster=addresses, state_machine=mirror_machines.Counted, **SMALL
+        )
+        async with node:  # alone of three: nothing is formed
+            with pytest.raises(paxos.NotAvailable, match="has not been formed yet"):
+                await node.open_session(timeout=30)
+
+    asyncio.run(body())
