@@ -11,16 +11,15 @@ from libc.string cimport memcmp
 from paxos._codec cimport out_effect, value_head
 from paxos._membership cimport votes
 from paxos._replica cimport (
-    Replica, Slot, accept_here, frame_begin, frame_end, in_ring, record_add, send_reject, slot_of, slot_take,
+    Replica, Slot, accept_here, frame_begin, frame_end, in_ring, promise_here, send_reject, slot_of, slot_take,
 )
 from paxos._types cimport (
     Accept, Accepted, EFFECT_READ, Effect, FRAME_ACCEPTED, FRAME_PROMISE, FRAME_PROMISE_VALUE, Prepare, Promise,
-    PromiseValue, RECORD_PROMISE, RING, RecordPromise, Value, ballot_compare, bit,
+    PromiseValue, RING, Value, ballot_compare, bit,
 )
 
 
 cdef void acceptor_prepare(Replica *r, uint32_t index, const Prepare *p) noexcept nogil:
-    cdef RecordPromise *record
     cdef PromiseValue *report
     cdef Promise *promise
     cdef Slot *s
@@ -33,10 +32,7 @@ cdef void acceptor_prepare(Replica *r, uint32_t index, const Prepare *p) noexcep
         send_reject(r, index, &p.ballot)
         return
     if order > 0:
-        r.promised = p.ballot
-        record = <RecordPromise *>record_add(r, RECORD_PROMISE, 0, sizeof(RecordPromise), NULL)
-        record.ballot = p.ballot
-        r.promise_record = r.logged
+        promise_here(r, &p.ballot)
     # Below the own watermark everything is chosen: the candidate sees the watermark in the frame and learns it (rule 3).
     first = p.first if p.first > r.chosen else r.chosen
     for i in range(first, r.chosen + RING):

@@ -38,7 +38,7 @@ from paxos._reader cimport (
 )
 from paxos._replica cimport (
     Asked, Chunk, Options, Origin, Pending, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, frame_begin, frame_end,
-    in_ring, member_index, record_add, send_reject, set_master, slot_free, slot_take,
+    in_ring, member_index, others, record_add, send_reject, set_master, slot_free, slot_take,
 )
 from paxos._types cimport (
     Accept, Accepted, Ballot, CHUNK_WINDOW, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT,
@@ -165,7 +165,7 @@ cdef void _finish(Replica *r) noexcept nogil:
         if r.chosen > r.takeover_end and r.chosen > r.own_from and not r.master_settled:
             set_master(r, r.options.node, &r.ballot, True)
             r.master_settled_at = r.takeover_end + 1
-            proposer_heartbeat(r, (bit(r.members.count) - 1) & ~bit(r.self), True)
+            proposer_heartbeat(r, others(r), True)
     learner_ask(r)
     if election_won(r):
         proposer_elected(r)
@@ -342,7 +342,7 @@ cdef void replica_pump(Replica *r, int64_t now) noexcept nogil:
     proposer_pump(r)
     # One round for all reads that have come since the last one.
     if reader_due(r):
-        proposer_heartbeat(r, (bit(r.members.count) - 1) & ~bit(r.self), True)
+        proposer_heartbeat(r, others(r), True)
         if r.members.count > 1:
             r.counters.read_rounds += 1
         r.noticed = r.chosen        # it tells that, too

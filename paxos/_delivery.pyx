@@ -571,7 +571,7 @@ cdef tuple decode(Delivery *d, const Event *e):
         if head.origin == d.node and head.boot == d.boot and head.life == life_of(d.inc_lo):
             token = delivery_token(d, head.seq)
             if settle(d, token):
-                admission_done(&d.admission, clock_now(&d.clock), d.tickets[token % CHUNK_WINDOW].values,
+                admission_done(&d.admission, d.last_drain, d.tickets[token % CHUNK_WINDOW].values,
                                d.tickets[token % CHUNK_WINDOW].bytes)
                 settled.append((token, len(runs) - 1, start, head.count))
     return (EVENT_CHOSEN, e.group, e.instance, e.a, runs, settled)

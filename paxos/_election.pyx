@@ -17,11 +17,11 @@ from paxos._mastership cimport mastership_bound, mastership_fit
 from paxos._membership cimport votes
 from paxos._replica cimport (
     ROLE_ASKING, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, draw, frame_begin, frame_end, in_ring, others,
-    patience, record_add, remote_master, set_master, slot_of, slot_take,
+    patience, promise_here, remote_master, set_master, slot_of, slot_take,
 )
 from paxos._types cimport (
     Ballot, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_RELIEVE, Frame, Prepare, Prevote, PrevoteReply, Promise, PromiseValue,
-    RECORD_PROMISE, RING, RecordPromise, Relieve, Transfer, Value, ballot_compare, bit, is_quorum, popcount, value_ref, value_unref,
+    RING, Relieve, Transfer, Value, ballot_compare, bit, is_quorum, popcount, value_ref, value_unref,
 )
 
 
@@ -106,16 +106,12 @@ cdef void _begin_attempt(Replica *r) noexcept nogil:
 
 
 cdef void _raise(Replica *r) noexcept nogil:
-    cdef RecordPromise *record
     if r.promised.round > r.highest_round:
         r.highest_round = r.promised.round
     r.highest_round += 1
     r.ballot = r.asked
     r.ballot.round = r.highest_round
-    r.promised = r.ballot
-    record = <RecordPromise *>record_add(r, RECORD_PROMISE, 0, sizeof(RecordPromise), NULL)
-    record.ballot = r.ballot
-    r.promise_record = r.logged
+    promise_here(r, &r.ballot)
     r.role = ROLE_PREPARING
     r.report_until = 0
     r.counters.elections += 1

@@ -19,9 +19,9 @@ from libc.string cimport memcpy, memset
 
 from paxos._codec cimport out_effect
 from paxos._membership cimport votes
-from paxos._replica cimport ROLE_MASTER, Replica, frame_begin, frame_end, record_add
+from paxos._replica cimport ROLE_MASTER, Replica, frame_begin, frame_end, promise_here
 from paxos._types cimport (
-    Ballot, EFFECT_MASTERSHIP, Effect, FRAME_TRANSFER, Frame, HeartbeatReply, Mastership, RECORD_PROMISE, RecordPromise, Transfer,
+    Ballot, EFFECT_MASTERSHIP, Effect, FRAME_TRANSFER, Frame, HeartbeatReply, Mastership, Transfer,
     VALUE_MASTER, Value, ballot_compare, bit, is_quorum, value_new,
 )
 
@@ -122,15 +122,11 @@ cdef int64_t mastership_lease(const Replica *r) noexcept nogil:
 # ---- the lease: who grants it ----
 
 cdef uint64_t mastership_grant(Replica *r, const Ballot *ballot) noexcept nogil:
-    cdef RecordPromise *record
     if not votes(r) or r.members.lease == 0 or r.durable < r.lease_record:
         return 0
     # Only who has promised the ballot, durably, grants: no older one is heard from then on, nor after a restart.
     if ballot_compare(&r.promised, ballot) < 0:
-        r.promised = ballot[0]
-        record = <RecordPromise *>record_add(r, RECORD_PROMISE, 0, sizeof(RecordPromise), NULL)
-        record.ballot = ballot[0]
-        r.promise_record = r.logged
+        promise_here(r, ballot)
     if r.durable < r.promise_record:
         return 0
     r.grant = ballot[0]

@@ -52,20 +52,23 @@ cdef void reader_step_down(Replica *r) noexcept nogil:
     r.read_due = r.now
 
 
+cdef bint _answered(const Replica *r, uint64_t round, uint64_t index) noexcept nogil:
+    """Whether a quorum has answered a round, of the members that count at `index`."""
+    cdef uint32_t i, mask = bit(r.self)
+    for i in range(r.members.count):
+        if r.answered[i] >= round and r.members.since[i] <= index:
+            mask |= bit(i)
+    return is_quorum(&r.members, mask)
+
+
 cdef bint _wants_round(const Replica *r, const Asked *asked) noexcept nogil:
     """... for the first time; or once more, where a quorum has answered and was none, for a change was not in force at that index.
     (An answer that is lost comes with the next heartbeat.)"""
-    cdef uint32_t i, mask = bit(r.self)
     if asked.read.token == 0 or asked.answered:
         return False
     if asked.round == 0:
         return True
-    if <uint64_t>r.now < asked.round + <uint64_t>r.options.resend:
-        return False
-    for i in range(r.members.count):
-        if r.answered[i] >= asked.round:
-            mask |= bit(i)
-    return is_quorum(&r.members, mask)
+    return <uint64_t>r.now >= asked.round + <uint64_t>r.options.resend and _answered(r, asked.round, r.chosen)
 
 
 cdef bint reader_due(const Replica *r) noexcept nogil:
@@ -95,14 +98,6 @@ cdef void reader_begin(Replica *r) noexcept nogil:
             asked.index = r.chosen
 
 
-cdef bint _confirmed(const Replica *r, const Asked *asked) noexcept nogil:
-    cdef uint32_t i, mask = bit(r.self)
-    for i in range(r.members.count):
-        if r.answered[i] >= asked.round and r.members.since[i] <= asked.index:
-            mask |= bit(i)
-    return is_quorum(&r.members, mask)
-
-
 cdef void _tell(Replica *r, uint64_t token, uint64_t index) noexcept nogil:
     cdef Effect *e = out_effect(&r.out, EFFECT_READABLE)
     e.instance = index
@@ -122,7 +117,7 @@ cdef void _answer(Replica *r) noexcept nogil:
     cdef uint32_t i
     for i in range(r.members.count):
         asked = &r.asked_reads[i]
-        if asked.read.token == 0 or asked.answered or asked.round == 0 or not _confirmed(r, asked):
+        if asked.read.token == 0 or asked.answered or asked.round == 0 or not _answered(r, asked.round, asked.index):
             continue
         asked.answered = True
         if i == r.self:

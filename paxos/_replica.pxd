@@ -229,4 +229,5 @@ cdef void frame_end(Replica *r, Value *value) noexcept nogil
 cdef void *record_add(Replica *r, uint8_t type, uint64_t instance, size_t body, Value *value) noexcept nogil
 cdef void send_reject(Replica *r, uint32_t index, const Ballot *ballot) noexcept nogil
 cdef void set_master(Replica *r, uint32_t node, const Ballot *ballot, bint settled) noexcept nogil
+cdef void promise_here(Replica *r, const Ballot *ballot) noexcept nogil
 cdef void accept_here(Replica *r, Slot *s, const Ballot *ballot, Value *value) noexcept nogil

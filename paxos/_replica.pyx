@@ -8,7 +8,7 @@ from paxos._codec cimport crc32c, out_effect, out_head, value_head
 from paxos._types cimport (
     Ballot, EFFECT_LOG, EFFECT_MASTER, EFFECT_SEND, Effect, FORMAT_VERSION, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC,
     FRAME_REJECT, Frame,
-    RECORD_ACCEPT, RecordAccept, Reject, Value, ballot_compare, bit, value_ref, value_unref,
+    RECORD_ACCEPT, RECORD_PROMISE, RecordAccept, RecordPromise, Reject, Value, ballot_compare, bit, value_ref, value_unref,
 )
 
 
@@ -118,6 +118,14 @@ cdef void set_master(Replica *r, uint32_t node, const Ballot *ballot, bint settl
     e.code = node
     e.instance = ballot.round
     e.end = settled
+
+
+cdef void promise_here(Replica *r, const Ballot *ballot) noexcept nogil:
+    """Promises a ballot above the one promised: one record, on which all stands that tells of it (design rule 1)."""
+    cdef RecordPromise *record = <RecordPromise *>record_add(r, RECORD_PROMISE, 0, sizeof(RecordPromise), NULL)
+    record.ballot = ballot[0]
+    r.promised = ballot[0]
+    r.promise_record = r.logged
 
 
 cdef void accept_here(Replica *r, Slot *s, const Ballot *ballot, Value *value) noexcept nogil:
