@@ -283,12 +283,7 @@ class Node:
         :raises ConfigError: an unknown consistency. :raises Overloaded: too many reads are waiting.
         :raises NotAvailable: the state machine of this node has failed. :raises NodeClosed: closed.
         """
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._group.reads.submit(
-            future, (query,), single=True, machine=machine, consistency=consistency, max_staleness=max_staleness,
-            timeout=timeout, at_once=not self._group.applying,
-        )  # fmt: skip
-        return future
+        return self._read((query,), True, consistency, max_staleness, timeout, machine)
 
     def read_many(
         self,
@@ -300,9 +295,20 @@ class Node:
         machine: int = 0,
     ) -> asyncio.Future[list[Any]]:
         """As :meth:`read`, for many queries at one moment: one answer for each, all from the same state."""
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        return self._read(queries, False, consistency, max_staleness, timeout, machine)
+
+    def _read(
+        self,
+        queries: Sequence[Any],
+        single: bool,
+        consistency: Consistency,
+        max_staleness: float | None,
+        timeout: float,
+        machine: int,
+    ) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._group.reads.submit(
-            future, queries, single=False, machine=machine, consistency=consistency, max_staleness=max_staleness,
+            future, queries, single=single, machine=machine, consistency=consistency, max_staleness=max_staleness,
             timeout=timeout, at_once=not self._group.applying,
         )  # fmt: skip
         return future

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from frames import HEARTBEAT, PREPARE, PREVOTE_REPLY, TRANSFER, ballot, chain, chunk, frame, short
@@ -172,6 +174,20 @@ def test_a_master_hands_over_to_a_higher_priority_that_was_level_for_a_while() -
     now += HEART
     beat(core, now)
     assert short(core.pump(now)) == [("send", "transfer", [2], 1, {"ballot": (1, 1), "n": 1}, b"")]
+
+
+def test_each_further_time_it_waits_for_twice_as_long() -> None:
+    """That node may be one that few can hear, and hand over again; or it does not take over, as here."""
+    core = master()
+    now, told = T, []
+    while len(told) < 4:
+        now += HEART
+        reply(core, now, 2, beat(core, now), priority=2)
+        if "transfer" in kinds(core.pump(now)):
+            told.append(now)
+    waits = [later - earlier for earlier, later in pairwise(told)]
+    # Each begins when the last hand-over has been given up.
+    assert [round((wait - ELECTION // 2) / (2 * ELECTION)) for wait in waits] == [2, 4, 8]
 
 
 def test_the_while_begins_anew_when_it_was_not_there() -> None:

@@ -14,6 +14,9 @@ from paxos.alarm import Alarms
 from paxos.errors import PaxosError
 from paxos.group import Group
 from paxos.reads import MAX_WAITING, Reads
+from paxos.testing.cluster import MS
+from paxos.testing.cluster import Cluster as SimulatedCluster
+from paxos.testing.workload import Registers
 
 SECOND = 10**9
 
@@ -564,3 +567,24 @@ def test_a_confirmed_read_shows_a_state_machine_that_is_ahead(index: int, ahead:
     assert (group.error is not None) is ahead
     assert isinstance(call.error, paxos.NotAvailable) is ahead
     assert call.result == (None if ahead else "a")
+
+
+@pytest.mark.parametrize("at_the_master", [True, False])
+def test_a_read_needs_one_round_trip_however_long_that_takes(at_the_master: bool) -> None:
+    """Longer than a question is waited for before it is asked again, which must not make its answers count for nothing."""
+    cluster = SimulatedCluster(lambda node, before: Registers(), seed=1)
+    try:
+        assert cluster.run_until(lambda: all(r.group is not None and r.group.settled for r in cluster.replicas), 20)
+        cluster.world.network(delay=(60 * MS, 60 * MS))
+        cluster.run(1.0)
+        master = cluster.master()
+        assert master is not None
+        replica = master if at_the_master else next(r for r in cluster.replicas if r is not master)
+        call = Call()
+        begun = cluster.now
+        replica.read(call, b"key")
+        assert cluster.run_until(call.done, 5)
+        assert call.error is None
+        assert cluster.now - begun < (1 if at_the_master else 2) * 2 * 60 * MS + 40 * MS
+    finally:
+        cluster.close()

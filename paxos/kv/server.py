@@ -18,6 +18,7 @@ import asyncio
 import logging
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, Protocol, cast
@@ -161,20 +162,20 @@ class KvServer:
         connection.complete([reply])
 
 
-class _Calls:
+class _Calls(ABC):
     """Gathers the batches of one turn of the event loop, hands them to the node together, and the outcomes back."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[_Connection, list[bytes]]] = []
         self.under_way: set[asyncio.Future[Sequence[object]]] = set()
 
+    @abstractmethod
     def _start(self, values: list[bytes]) -> Awaitable[Sequence[object]]:
         """One outcome for each value, or a ``PaxosError``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _doubt(self, words: str) -> object:
         """The outcome of a value where the node has not done what it should."""
-        raise NotImplementedError
 
     def submit(self, connection: _Connection, values: list[bytes]) -> None:
         if not self._waiting:

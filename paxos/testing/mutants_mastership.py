@@ -10,6 +10,14 @@ __all__ = ["MASTERSHIP"]
 
 MASTERSHIP: Final[tuple[Mutant, ...]] = (
     Mutant(
+        "lease-granted-without-a-promise",
+        "21: a node grants the lease of a ballot that it has not promised, and a late word of an older one takes that back",
+        "_mastership.pyx",
+        "    if ballot_compare(&r.promised, ballot) < 0:\n",
+        "    if False:\n",
+        hunt="test test_core_steps_mastership.py::test_only_who_has_promised_a_ballot_durably_grants_its_lease",
+    ),
+    Mutant(
         "lease-forgotten-at-restart",
         "21: who starts again promises at once, whatever lease he has granted before",
         "_core.pyx",
