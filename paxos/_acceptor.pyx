@@ -27,7 +27,10 @@ cdef void acceptor_prepare(Replica *r, uint32_t index, const Prepare *p) noexcep
     cdef uint32_t count = 0
     cdef int order = ballot_compare(&p.ballot, &r.promised)
     if not votes(r):
-        return                      # rule 10
+        r.owed = bit(index)         # rule 10; it is waited for where this is a new voter, who will know in a moment all that it must
+        r.owed_prepare = p[0]
+        return
+    r.owed = 0
     if order < 0:
         send_reject(r, index, &p.ballot)
         return

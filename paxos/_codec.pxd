@@ -30,4 +30,8 @@ cdef uint32_t chain_next(uint32_t chain, uint64_t instance, const Value *value) 
 cdef void value_head(ValueHead *head, const Value *value) noexcept nogil
 # 0, or -1 where head and the bytes behind it do not make a value (sizes, kind, chunks, entries)
 cdef int value_check(const ValueHead *head, const uint8_t *data, size_t available) noexcept nogil
+# 0, or -1 where these bytes are no rows of members, or no membership with its head (sizes, ids that occur once, roles, an address that
+# can be printed, somebody who votes)
+cdef int rows_check(const uint8_t *data, size_t size, uint32_t count) noexcept nogil
+cdef int members_check(const uint8_t *data, size_t size) noexcept nogil
 cdef Value *value_copy(const ValueHead *head, const uint8_t *data) noexcept nogil

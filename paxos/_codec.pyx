@@ -11,10 +11,10 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from paxos._types cimport (
-    Accept, Accepted, Ballot, ChunkHead, Effect, EFFECT_SEND, FORMAT_VERSION, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORM,
+    ADDRESS_MAX, Accept, Accepted, Ballot, ChunkHead, Effect, EFFECT_SEND, FORMAT_VERSION, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORM,
     FRAME_FORM_OK, FRAME_FORMED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, FRAME_HEARTBEAT_REPLY, FRAME_HELLO,
     FRAME_CARRY, FRAME_JOIN, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE,
-    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REFUSE, FRAME_REJECT, FRAME_RELIEVE, FRAME_TRANSFER, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MembershipHead, MembershipRow, RecordBase,
+    FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REFUSE, FRAME_REJECT, FRAME_RELIEVE, FRAME_TRANSFER, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MEMBER_LEAVING, MEMBER_VOTER, MembershipHead, MembershipRow, RecordBase,
     VALUE_CHANGE, Forward, ForwardRefused, Frame, Heartbeat, HeartbeatReply, Learn,
     Learned, LEASE_MAX, MAX_MEMBERS, Outbox, Piece, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, Record, RecordAccept,
     RecordIdentity, RecordLearn, RecordPromise, RecordWatermark, RecordWrite, Reject, SETTLE_NOT_AVAILABLE,
@@ -65,8 +65,8 @@ _SIZES = {
     "Record": (sizeof(Record), 32), "RecordPromise": (sizeof(RecordPromise), 32), "RecordAccept": (sizeof(RecordAccept), 64),
     "RecordLearn": (sizeof(RecordLearn), 32), "RecordWatermark": (sizeof(RecordWatermark), 16),
     "RecordWrite": (sizeof(RecordWrite), 24), "RecordIdentity": (sizeof(RecordIdentity), 24),
-    "Kept": (sizeof(Kept), 16), "Carry": (sizeof(Carry), 8), "Join": (sizeof(Join), 16), "Change": (sizeof(Change), 40),
-    "MembershipHead": (sizeof(MembershipHead), 40), "Mastership": (sizeof(Mastership), 32), "MembershipRow": (sizeof(MembershipRow), 32), "RecordBase": (sizeof(RecordBase), 40),
+    "Kept": (sizeof(Kept), 16), "Carry": (sizeof(Carry), 8), "Join": (sizeof(Join), 16), "Change": (sizeof(Change), 8),
+    "MembershipHead": (sizeof(MembershipHead), 56), "Mastership": (sizeof(Mastership), 32), "MembershipRow": (sizeof(MembershipRow), 40), "RecordBase": (sizeof(RecordBase), 40),
 }
 for _name, (_is, _should) in _SIZES.items():
     if _is != _should:
@@ -173,15 +173,58 @@ cdef int _check_chunks(const uint8_t *data, size_t size, uint32_t *values) noexc
     return <int>chunks
 
 
+cdef int rows_check(const uint8_t *data, size_t size, uint32_t count) noexcept nogil:
+    cdef MembershipRow row
+    cdef uint32_t nodes[32]
+    cdef size_t at = 0
+    cdef uint32_t i, k
+    cdef bint votes = False
+    if count == 0 or count > MAX_MEMBERS:
+        return -1
+    for i in range(count):
+        if size - at < sizeof(MembershipRow):
+            return -1
+        memcpy(&row, data + at, sizeof(MembershipRow))
+        at += sizeof(MembershipRow)
+        if row.role > MEMBER_LEAVING or row.address > ADDRESS_MAX or row.address > size - at:
+            return -1
+        nodes[i] = row.node
+        if row.node == 0 and (row.role or row.inc_hi or row.inc_lo or row.since or row.instead or row.address):
+            return -1
+        votes = votes or (row.node != 0 and row.role == MEMBER_VOTER)
+        for k in range(i):
+            if row.node != 0 and nodes[k] == row.node:
+                return -1
+        for k in range(row.address):
+            if not 0x20 < data[at + k] < 0x7F:
+                return -1
+        at += row.address
+    return 0 if at == size and votes else -1
+
+
+cdef int members_check(const uint8_t *data, size_t size) noexcept nogil:
+    cdef MembershipHead head
+    if size < sizeof(MembershipHead):
+        return -1
+    memcpy(&head, data, sizeof(MembershipHead))
+    if head.lease > LEASE_MAX or head.count > MAX_MEMBERS or head.before >> head.count:
+        return -1
+    return rows_check(data + sizeof(MembershipHead), size - sizeof(MembershipHead), head.count)
+
+
 cdef int value_check(const ValueHead *head, const uint8_t *data, size_t available) noexcept nogil:
     cdef uint32_t values = 0
     cdef Mastership mastership
+    cdef Change change
     if head.size > available or head.zero != 0:
         return -1
     if head.kind == VALUE_NOOP:
         return 0 if head.size == 0 and head.count == 0 else -1
     if head.kind == VALUE_CHANGE:
-        return 0 if head.size == sizeof(Change) and head.count == 0 else -1
+        if head.size < sizeof(Change) or head.count != 0:
+            return -1
+        memcpy(&change, data, sizeof(Change))
+        return rows_check(data + sizeof(Change), head.size - sizeof(Change), change.count)
     if head.kind == VALUE_MASTER:
         if head.size != sizeof(Mastership) or head.count != 0:
             return -1
@@ -231,7 +274,9 @@ cdef int _check_body(uint8_t type, const uint8_t *body, size_t size) noexcept no
         return 0 if (size - fixed) % 8 == 0 and (size - fixed) // 8 == refused.count else -1
     if type == FRAME_CARRY:
         return 0                    # whose bytes these are checks them
-    if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED or type == FRAME_WELCOME:
+    if type == FRAME_WELCOME:
+        return members_check(body + fixed, size - fixed)
+    if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED:
         memcpy(&members, body + 20, 4)
         return 0 if 0 < members <= MAX_MEMBERS and size - fixed == members * <size_t>24 else -1
     if type == FRAME_REFUSE:

@@ -69,6 +69,10 @@ cdef struct Peer:
     uint32_t refused_reason
     OutQueue out
 
+cdef struct Configured:
+    uint32_t node
+    Address address
+
 cdef struct Net:
     int epoll
     int listening
@@ -79,7 +83,9 @@ cdef struct Net:
     int64_t now
     Delivery *delivery
     uint32_t peer_count
-    Peer peers[31]
+    Peer peers[31]                  # by place
+    uint32_t configured_count       # addresses that this node was given for nodes
+    Configured configured[31]
     Conn *accepted[64]
     uint32_t accepted_count
     int64_t accept_again            # accepting pauses until then (out of descriptors); 0: it does not

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from paxos._acceptor cimport acceptor_accept, acceptor_prepare
 from paxos._codec cimport out_clear, out_free, value_check, value_copy
 from paxos._election cimport (
-    election_has_quorum, election_master_heard, election_master_lost, election_prevote, election_prevote_reply,
+    election_extend, election_extend_tick, election_has_quorum, election_master_heard, election_master_lost, election_prevote, election_prevote_reply,
     election_promise, election_promise_value, election_relieved, election_report_arriving, election_start, election_tick, election_transferred,
     election_won,
 )
@@ -23,11 +23,11 @@ from paxos._learner cimport (
 )
 from paxos._mastership cimport (
     mastership_answered, mastership_best, mastership_bound, mastership_fit, mastership_grant, mastership_hand, mastership_now,
-    mastership_tell,
+    mastership_leave, mastership_tell,
 )
-from paxos._membership cimport votes
+from paxos._membership cimport membership_first, membership_self, votes
 from paxos._proposer cimport (
-    proposer_accepted, proposer_deadline, proposer_durable, proposer_elected, proposer_forward_again,
+    proposer_accepted, proposer_change, proposer_deadline, proposer_durable, proposer_elected, proposer_forward_again,
     proposer_forward_refused, proposer_forwarded, proposer_heartbeat, proposer_pump, proposer_replace, proposer_resend,
     proposer_settle_old,
     proposer_step_down, proposer_submit, proposer_tick,
@@ -44,9 +44,9 @@ from paxos._types cimport (
     Accept, Accepted, Ballot, CHUNK_WINDOW, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT,
     FRAME_HEARTBEAT_REPLY, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY,
     FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REJECT, FRAME_RELIEVE, FRAME_TRANSFER, Frame, Heartbeat, HeartbeatReply, Kept, Learn,
-    LEASE_MAX, Membership, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, RECORD_ACCEPT, RECORD_BASE, RECORD_LEARN,
+    LEASE_MAX, Membership, PLACES, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, RECORD_ACCEPT, RECORD_BASE, RECORD_LEARN,
     RECORD_PROMISE, RECORD_WATERMARK, RING, RecordAccept, RecordLearn, RecordPromise, RecordWatermark, Reject, Relieve, Transfer, Value,
-    ballot_compare, bit, is_quorum, value_unref, xzalloc,
+    ballot_compare, bit, value_unref, xzalloc,
 )
 
 
@@ -55,16 +55,15 @@ from paxos._types cimport (
 cdef Replica *replica_new(const Options *options, const Membership *members, uint64_t signature, uint64_t inc_hi,
                           uint64_t inc_lo, uint32_t boot, uint64_t seed) noexcept nogil:
     cdef Replica *r = <Replica *>xzalloc(sizeof(Replica))
-    cdef uint32_t n = members.count
     r.options = options[0]
     r.members = members[0]
-    r.self = <uint32_t>member_index(r, options.node)
+    if r.members.version == 0:
+        membership_first(&r.members)
     r.signature = signature
     r.inc_hi = inc_hi
     r.inc_lo = inc_lo
     r.boot = boot
-    r.outsider = r.members.members[r.self].inc_hi != inc_hi or r.members.members[r.self].inc_lo != inc_lo
-    r.was_member = not r.outsider
+    membership_self(r)
     r.may_lead = True
     r.random = seed if seed != 0 else 0x9E3779B97F4A7C15
     r.slots = <Slot *>xzalloc(RING * sizeof(Slot))
@@ -72,16 +71,16 @@ cdef Replica *replica_new(const Options *options, const Membership *members, uin
     r.pending_first = 1
     r.pending_end = 1
     r.pending_scan = 1
-    r.heard = <int64_t *>xzalloc(n * sizeof(int64_t))
-    r.known = <uint64_t *>xzalloc(n * sizeof(uint64_t))
-    r.kept = <uint64_t *>xzalloc(n * sizeof(uint64_t))
-    r.promise_wanted = <uint32_t *>xzalloc(n * sizeof(uint32_t))
-    r.promise_got = <uint32_t *>xzalloc(n * sizeof(uint32_t))
-    r.origins = <Origin *>xzalloc(n * sizeof(Origin))
-    r.answered = <uint64_t *>xzalloc(n * sizeof(uint64_t))
-    r.asked_reads = <Asked *>xzalloc(n * sizeof(Asked))
-    r.granted_until = <int64_t *>xzalloc(n * sizeof(int64_t))
-    r.priority = <uint32_t *>xzalloc(n * sizeof(uint32_t))
+    r.heard = <int64_t *>xzalloc(PLACES * sizeof(int64_t))
+    r.known = <uint64_t *>xzalloc(PLACES * sizeof(uint64_t))
+    r.kept = <uint64_t *>xzalloc(PLACES * sizeof(uint64_t))
+    r.promise_wanted = <uint32_t *>xzalloc(PLACES * sizeof(uint32_t))
+    r.promise_got = <uint32_t *>xzalloc(PLACES * sizeof(uint32_t))
+    r.origins = <Origin *>xzalloc(PLACES * sizeof(Origin))
+    r.answered = <uint64_t *>xzalloc(PLACES * sizeof(uint64_t))
+    r.asked_reads = <Asked *>xzalloc(PLACES * sizeof(Asked))
+    r.granted_until = <int64_t *>xzalloc(PLACES * sizeof(int64_t))
+    r.priority = <uint32_t *>xzalloc(PLACES * sizeof(uint32_t))
     return r
 
 
@@ -99,8 +98,9 @@ cdef void replica_free(Replica *r) noexcept nogil:
         r.queue_head = c.next
         value_unref(c.bytes)
         free(c)
-    for i in range(r.members.count):
+    for i in range(PLACES):
         free(r.origins[i].bits)
+    free(r.wanted)
     out_free(&r.out)
     free(r.slots)
     free(r.pending)
@@ -149,14 +149,36 @@ cdef void _follow(Replica *r, const Ballot *ballot, bint settled) noexcept nogil
     election_master_heard(r, ballot)
 
 
+cdef void _receive_prepare(Replica *r, uint32_t index, const Prepare *body) noexcept nogil:
+    if mastership_bound(r, &body.ballot, &body.released):
+        return                      # (asked again until the lease has passed)
+    if ballot_compare(&body.ballot, &r.promised) > 0:
+        _step_down(r)
+        r.election_deadline = r.now + r.options.election_max        # the candidate gets its time
+    acceptor_prepare(r, index, body)
+
+
+cdef void _prepare_owed(Replica *r) noexcept nogil:
+    """A new voter has come to know all that it must before it may promise (rule 10): at once, for a master waits for that."""
+    cdef Prepare body = r.owed_prepare
+    cdef uint32_t i
+    for i in range(r.members.count):
+        if r.owed & bit(i):
+            r.owed = 0
+            _receive_prepare(r, i, &body)
+
+
 cdef void _finish(Replica *r) noexcept nogil:
     learner_advance(r)
-    # Who was replaced stands for nothing any more. A ballot that lacks the promise of a quorum without an incarnation that
-    # was replaced must not be used where the new one counts (rule 8); alpha has kept it from that so far.
-    if r.role != ROLE_FOLLOWER and (r.outsider or (r.role == ROLE_MASTER and not is_quorum(&r.members, r.promises | bit(r.self)))):
+    # Who was replaced or removed stands for nothing any more.
+    if r.role != ROLE_FOLLOWER and not votes(r):
         _step_down(r)
         r.election_deadline = r.now + r.options.heartbeat
+    if r.owed and votes(r):
+        _prepare_owed(r)
     if r.role == ROLE_MASTER:
+        election_extend(r)
+        mastership_leave(r)
         if r.next_instance < r.chosen:
             r.next_instance = r.chosen      # others knew more chosen than the quorum that promised
             if r.takeover_end < r.chosen:
@@ -290,15 +312,10 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         election_prevote_reply(r, index, <const PrevoteReply *>data)
     elif frame.type == FRAME_PREPARE:
         prepare = <const Prepare *>data
-        if mastership_bound(r, &prepare.ballot, &prepare.released):
-            return                  # (asked again until the lease has passed)
         if prepare.ballot.node != frame.sender or prepare.ballot.inc_hi != frame.inc_hi or prepare.ballot.inc_lo != frame.inc_lo:
             r.counters.refused_frames += 1
             return
-        if ballot_compare(&prepare.ballot, &r.promised) > 0:
-            _step_down(r)
-            r.election_deadline = now + r.options.election_max      # the candidate gets its time
-        acceptor_prepare(r, index, prepare)
+        _receive_prepare(r, index, prepare)
     elif frame.type == FRAME_PROMISE_VALUE:
         value = value_copy(&(<const PromiseValue *>data).value, data + sizeof(PromiseValue))
         election_promise_value(r, index, <const PromiseValue *>data, value)
@@ -343,7 +360,7 @@ cdef void replica_pump(Replica *r, int64_t now) noexcept nogil:
     # One round for all reads that have come since the last one.
     if reader_due(r):
         proposer_heartbeat(r, others(r), True)
-        if r.members.count > 1:
+        if others(r):
             r.counters.read_rounds += 1
         r.noticed = r.chosen        # it tells that, too
         r.notice_due = 0
@@ -377,6 +394,7 @@ cdef void replica_tick(Replica *r, int64_t now) noexcept nogil:
         _step_down(r)               # so a new ballot is wanted
         r.election_deadline = now
     election_tick(r)
+    election_extend_tick(r)
     proposer_tick(r)
     learner_tick(r)
     _finish(r)
@@ -386,7 +404,7 @@ cdef int64_t replica_deadline(Replica *r) noexcept nogil:
     cdef int64_t due = proposer_deadline(r)
     if r.role != ROLE_MASTER and r.election_deadline < due:
         due = r.election_deadline
-    if r.role == ROLE_PREPARING and r.prepare_sent + r.options.resend < due:
+    if (r.role == ROLE_PREPARING or (r.role == ROLE_MASTER and r.extending)) and r.prepare_sent + r.options.resend < due:
         due = r.prepare_sent + r.options.resend
     if r.learning and r.learn_deadline < due:
         due = r.learn_deadline
@@ -462,6 +480,11 @@ cdef void replica_replace(Replica *r, int64_t now, uint32_t node, uint64_t inc_h
     if index >= 0:
         proposer_replace(r, <uint32_t>index, inc_hi, inc_lo)
     _finish(r)
+
+
+cdef bint replica_change(Replica *r, int64_t now, const Membership *next) noexcept nogil:
+    _now(r, now)
+    return proposer_change(r, next)
 
 
 cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil:

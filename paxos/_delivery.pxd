@@ -21,7 +21,7 @@ cdef enum EventType:                # first item of the tuples that drain() retu
     EVENT_AHEAD = 6                 # the state machine has applied what the cluster has only now chosen
     EVENT_BEHIND = 7                # Python or the log needs instances that are deleted here, or there (a: node id)
     EVENT_CARRY = 8                 # bytes from another node's Python side
-    EVENT_MEMBERSHIP = 9            # a: the node that is another incarnation now; b: version
+    EVENT_MEMBERSHIP = 9            # a: version
     EVENT_CHAIN = 10                # a: the chain checksum behind an instance; 0: not known here
     EVENT_MASTERSHIP = 12           # by what is chosen node a is the master, version b; leases are `instance` ns long
     EVENT_READABLE = 11             # read a may be answered by whoever has applied everything below `instance`
@@ -58,6 +58,7 @@ cdef enum OrderType:
     ORDER_READ = 8                  # a read waits, under token `instance`
     ORDER_TRANSFER = 9              # the mastership is to go to node `node`; 0: to whom it suits best
     ORDER_LEASE = 10                # leases are to be `instance` ns long
+    ORDER_CHANGE = 11               # value: the table of members that is to be chosen
 
 cdef struct Order:
     int type
@@ -95,7 +96,6 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     bint outsider
     bint votes
     bint replaced                   # has been a member, and another incarnation is now
-    Membership membership
     uint64_t sig_hi
     uint64_t sig_lo
     uint64_t chosen_values
@@ -158,6 +158,7 @@ cdef struct Delivery:
     uint64_t order_bytes
     Wire *wires
     Status status
+    Membership membership           # as of now; Python reads it from here
     # engine
     Submission *taken               # the other half of the double buffer
     size_t taken_size
@@ -211,6 +212,8 @@ cdef size_t delivery_orders(Delivery *d, Order **taken) noexcept nogil
 cdef void delivery_carry(Delivery *d, uint32_t group, uint32_t node, Value *bytes) noexcept nogil      # takes a reference
 # This node holds the lease until then, and its chosen watermark; 0: it does not. Before anything else can hear of it.
 cdef void delivery_lease(Delivery *d, uint64_t chosen, int64_t until) noexcept nogil
+# The membership has changed. Before the event that says so.
+cdef void delivery_members(Delivery *d, const Membership *m) noexcept nogil
 # Whether the engine may sleep (nothing is there); from now on it is woken.
 cdef bint delivery_sleep(Delivery *d) noexcept nogil
 cdef void delivery_wire(Delivery *d, uint64_t seq, uint64_t token) noexcept nogil
@@ -230,3 +233,4 @@ cdef int64_t delivery_leased(Delivery *d) noexcept nogil
 cdef void delivery_poke(Delivery *d) noexcept nogil             # drain() is wanted, though nothing is there
 cdef void delivery_command(Delivery *d, int resign, bint stop) noexcept nogil
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil
+cdef void delivery_membership(Delivery *d, Membership *m) noexcept nogil

@@ -538,6 +538,18 @@ cdef int64_t delivery_leased(Delivery *d) noexcept nogil:
     return chosen
 
 
+cdef void delivery_members(Delivery *d, const Membership *m) noexcept nogil:
+    lock(d)
+    d.membership = m[0]
+    unlock(d)
+
+
+cdef void delivery_membership(Delivery *d, Membership *m) noexcept nogil:
+    lock(d)
+    m[0] = d.membership
+    unlock(d)
+
+
 cdef void delivery_status(Delivery *d, Status *status) noexcept nogil:
     lock(d)
     status[0] = d.status
@@ -596,7 +608,7 @@ cdef object to_python(Delivery *d, const Event *e):
     if e.type == EVENT_CARRY:
         return (EVENT_CARRY, e.group, e.a, PyBytes_FromStringAndSize(<const char *>e.value.data, e.value.size))
     if e.type == EVENT_MEMBERSHIP:
-        return (EVENT_MEMBERSHIP, e.group, e.a, e.b)
+        return (EVENT_MEMBERSHIP, e.group, e.a)
     if e.type == EVENT_CHAIN:
         return (EVENT_CHAIN, e.group, e.instance, e.a)
     if e.type == EVENT_MASTERSHIP:

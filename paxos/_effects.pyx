@@ -8,7 +8,7 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport out_clear
 from paxos._core cimport replica_new, replica_peer, replica_resign, replica_restore, replica_start, replica_submit
 from paxos._delivery cimport (
-    EVENT_BEHIND, EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_MASTERSHIP, EVENT_MEMBERSHIP, EVENT_READABLE, EVENT_SETTLED, Event, Submission, delivery_event, delivery_lease, delivery_token,
+    EVENT_BEHIND, EVENT_DIVERGED, EVENT_FORMED, EVENT_MASTER, EVENT_MASTERSHIP, EVENT_MEMBERSHIP, EVENT_READABLE, EVENT_SETTLED, Event, Submission, delivery_event, delivery_lease, delivery_members, delivery_token,
     delivery_wire,
 )
 from paxos._history cimport history_chosen
@@ -127,8 +127,7 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
         elif e.type == EFFECT_MEMBERSHIP:
             members_changed(h, g)
             event = delivery_event(&h.delivery, EVENT_MEMBERSHIP, group)
-            event.a = h.formation.members.members[e.code].node
-            event.b = g.replica.members.version
+            event.a = g.replica.members.version
         elif e.type == EFFECT_BEHIND:
             event = delivery_event(&h.delivery, EVENT_BEHIND, group)
             event.instance = e.instance
@@ -144,15 +143,19 @@ cdef void take(Host *h, Outbox *out, Group *g) noexcept nogil:
             event.instance = e.instance
             event.a = e.after
         elif e.type == EFFECT_FORMED:
+            h.link.members(h.link.context, &h.formation.members)
             delivery_event(&h.delivery, EVENT_FORMED, 0)
             form(h)
     out_clear(out)
 
 
 cdef void members_changed(Host *h, Group *g) noexcept nogil:
-    """Node and replica mean the same by a member's incarnation."""
+    """Node, network and replica mean the same by a place."""
     h.formation.members = g.replica.members
+    h.formation.self = g.replica.self
     h.formation.was_member = g.replica.was_member
+    delivery_members(&h.delivery, &g.replica.members)
+    h.link.members(h.link.context, &h.formation.members)
 
 
 @cython.overflowcheck(False)     # meant to wrap
@@ -190,6 +193,7 @@ cdef void begin(Host *h, Group *g) noexcept nogil:
     if g.begun:
         return
     g.begun = True
+    members_changed(h, g)
     g.appended = g.replica.logged
     g.reported = g.replica.durable
     if g.replica.members.mastered:

@@ -14,6 +14,10 @@ cdef void election_promise(Replica *r, uint32_t index, const Frame *frame, const
 # True while this replica prepares and a quorum has promised its ballot: it is the master.
 cdef void election_report_arriving(Replica *r, const Ballot *ballot, uint32_t size) noexcept nogil    # a large one, in pieces
 cdef bint election_won(Replica *r) noexcept nogil
+# A master's ballot, where new voters have not promised it: has them asked, and is called until they have. Its instances from the
+# change on wait for that.
+cdef void election_extend(Replica *r) noexcept nogil
+cdef void election_extend_tick(Replica *r) noexcept nogil
 cdef void election_master_heard(Replica *r, const Ballot *ballot) noexcept nogil
 cdef void election_master_lost(Replica *r, uint32_t index) noexcept nogil
 cdef uint32_t election_heard(const Replica *r) noexcept nogil      # members heard from lately, and the own

@@ -14,14 +14,14 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from paxos._mastership cimport mastership_bound, mastership_fit
-from paxos._membership cimport votes
+from paxos._membership cimport electors, membership_covers, votes
 from paxos._replica cimport (
     ROLE_ASKING, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, draw, frame_begin, frame_end, in_ring, others,
     patience, promise_here, remote_master, set_master, slot_of, slot_take,
 )
 from paxos._types cimport (
     Ballot, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_RELIEVE, Frame, Prepare, Prevote, PrevoteReply, Promise, PromiseValue,
-    RING, Relieve, Transfer, Value, ballot_compare, bit, is_quorum, popcount, value_ref, value_unref,
+    PLACES, RING, Relieve, Transfer, Value, ballot_compare, bit, is_quorum, popcount, value_ref, value_unref,
 )
 
 
@@ -59,7 +59,7 @@ cdef bint _wants_master(const Replica *r) noexcept nogil:
 cdef void _ask(Replica *r) noexcept nogil:
     cdef Prevote *body
     # The others have answered, and not agreed: they hear a master that this node does not hear.
-    cdef bint cut_off = r.role == ROLE_ASKING and is_quorum(&r.members, r.promises) and _wants_master(r)
+    cdef bint cut_off = r.role == ROLE_ASKING and is_quorum(&r.members, r.chosen, r.promises) and _wants_master(r)
     _forget_master(r)
     r.role = ROLE_ASKING
     r.granted = bit(r.self)
@@ -69,7 +69,7 @@ cdef void _ask(Replica *r) noexcept nogil:
     r.asked.round = r.highest_round + 1
     memset(&r.released_by, 0, sizeof(Ballot))
     _set_deadline(r)
-    body = <Prevote *>frame_begin(r, FRAME_PREVOTE, others(r), 0, sizeof(Prevote))
+    body = <Prevote *>frame_begin(r, FRAME_PREVOTE, electors(r), 0, sizeof(Prevote))
     body.ballot = r.asked
     body.cut_off = cut_off
     frame_end(r, NULL)
@@ -77,7 +77,7 @@ cdef void _ask(Replica *r) noexcept nogil:
 
 cdef void _send_prepare(Replica *r) noexcept nogil:
     """Also sent again, with the same attempt number: an answer that takes longer than the resend time still counts."""
-    cdef Prepare *body = <Prepare *>frame_begin(r, FRAME_PREPARE, others(r) & ~r.promises, r.promise_record, sizeof(Prepare))
+    cdef Prepare *body = <Prepare *>frame_begin(r, FRAME_PREPARE, electors(r) & ~r.promises, r.promise_record, sizeof(Prepare))
     body.ballot = r.ballot
     body.released = r.released_by
     body.first = r.prepare_from
@@ -93,8 +93,8 @@ cdef void _begin_attempt(Replica *r) noexcept nogil:
     r.attempt += 1
     r.prepare_from = r.chosen
     r.promises = 0
-    memset(r.promise_wanted, 0, r.members.count * sizeof(uint32_t))
-    memset(r.promise_got, 0, r.members.count * sizeof(uint32_t))
+    memset(r.promise_wanted, 0, PLACES * sizeof(uint32_t))
+    memset(r.promise_got, 0, PLACES * sizeof(uint32_t))
     for i in range(r.chosen, r.chosen + RING):
         s = slot_of(r, i)
         if s != NULL:
@@ -140,7 +140,7 @@ cdef void election_tick(Replica *r) noexcept nogil:
         r.election_deadline = r.grant_until     # the own promise would break the lease, too
     else:
         _ask(r)
-        if is_quorum(&r.members, r.granted):
+        if is_quorum(&r.members, r.chosen, r.granted):
             _raise(r)
 
 
@@ -192,11 +192,11 @@ cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply 
         r.granted |= bit(index)
     # The second case: others hear a master that this node does not hear, and there are proposals that it cannot hand over.
     # Who reaches a majority but not the master proposes, that is elects, by himself (design rule 6).
-    if is_quorum(&r.members, r.granted) or (
-            is_quorum(&r.members, r.promises) and _wants_master(r)
+    if is_quorum(&r.members, r.chosen, r.granted) or (
+            is_quorum(&r.members, r.chosen, r.promises) and _wants_master(r)
             and r.now - r.heard_master >= r.options.election_max << (r.forced + 1)):
         if not _bound(r):
-            if not is_quorum(&r.members, r.granted):
+            if not is_quorum(&r.members, r.chosen, r.granted):
                 r.forced = min(r.forced + 1, <uint32_t>FORCED_MAX)
                 r.forced_at = r.now
             _raise(r)
@@ -212,9 +212,13 @@ cdef void election_transferred(Replica *r, uint32_t index, const Transfer *body)
     _raise(r)
 
 
+cdef inline bint _collects(const Replica *r) noexcept nogil:
+    return r.role == ROLE_PREPARING or (r.role == ROLE_MASTER and r.extending)
+
+
 cdef void election_promise_value(Replica *r, uint32_t index, const PromiseValue *body, Value *value) noexcept nogil:
     cdef Slot *s
-    if r.role != ROLE_PREPARING or ballot_compare(&body.ballot, &r.ballot) != 0 or body.attempt != r.attempt:
+    if not _collects(r) or ballot_compare(&body.ballot, &r.ballot) != 0 or body.attempt != r.attempt:
         return
     if body.accepted.round == 0 or not in_ring(r, body.instance):
         return
@@ -232,7 +236,7 @@ cdef void election_promise_value(Replica *r, uint32_t index, const PromiseValue 
 
 cdef void election_report_arriving(Replica *r, const Ballot *ballot, uint32_t size) noexcept nogil:
     """The candidate waits for it, and agrees to no other meanwhile: that one would ask for the same large values again."""
-    if r.role != ROLE_PREPARING or ballot_compare(ballot, &r.ballot) != 0:
+    if not _collects(r) or ballot_compare(ballot, &r.ballot) != 0:
         return
     r.report_until = r.now + r.options.resend + patience(size)
     if r.election_deadline < r.report_until:
@@ -240,26 +244,70 @@ cdef void election_report_arriving(Replica *r, const Ballot *ballot, uint32_t si
 
 
 cdef void election_promise(Replica *r, uint32_t index, const Frame *frame, const Promise *body) noexcept nogil:
-    if r.role != ROLE_PREPARING or ballot_compare(&body.ballot, &r.ballot) != 0 or body.attempt != r.attempt:
+    if not _collects(r) or ballot_compare(&body.ballot, &r.ballot) != 0 or body.attempt != r.attempt:
         return
     if frame.chosen > r.chosen:
         return                  # learn what it knows first; election_won asks again from there
     r.promise_wanted[index] = body.count + 1
 
 
+cdef void _close_promises(Replica *r) noexcept nogil:
+    cdef uint32_t i
+    for i in range(r.members.count):
+        if r.promise_wanted[i] != 0 and r.promise_got[i] == r.promise_wanted[i] - 1:
+            r.promises |= bit(i)
+
+
 cdef bint election_won(Replica *r) noexcept nogil:
-    cdef uint32_t i, mask
+    cdef uint32_t mask
     if r.role != ROLE_PREPARING:
         return False
     if r.chosen != r.prepare_from:
         _begin_attempt(r)
-    for i in range(r.members.count):
-        if r.promise_wanted[i] != 0 and r.promise_got[i] == r.promise_wanted[i] - 1:
-            r.promises |= bit(i)
+    _close_promises(r)
     mask = r.promises
     if r.durable >= r.promise_record:
         mask |= bit(r.self)     # the own promise counts like any other: when its record is durable
-    return is_quorum(&r.members, mask)
+    return is_quorum(&r.members, r.chosen, mask)
+
+
+# ---- the ballot of a master, and new voters (rule 8) ----
+
+cdef void election_extend(Replica *r) noexcept nogil:
+    """What is in the slots stays: it comes from promises of this very ballot, which hold."""
+    cdef uint64_t first = max(r.members.in_force, r.chosen)
+    cdef uint64_t last = 0, i
+    cdef Slot *s
+    if membership_covers(r) > first:
+        r.extending = False
+        return
+    if not r.extending or r.prepare_from != first:
+        r.extending = True
+        r.attempt += 1
+        r.prepare_from = first
+        memset(r.promise_wanted, 0, PLACES * sizeof(uint32_t))
+        memset(r.promise_got, 0, PLACES * sizeof(uint32_t))
+        for i in range(r.chosen, r.chosen + RING):
+            s = slot_of(r, i)
+            if s != NULL:
+                s.reported = 0
+        _send_prepare(r)
+    _close_promises(r)
+    if membership_covers(r) <= first:
+        return
+    r.extending = False
+    # What they have reported is proposed before anything new (rule 4), and so is what was reported to the candidate.
+    for i in range(first, r.chosen + RING):
+        s = slot_of(r, i)
+        if s != NULL and not s.own and (s.report_value != NULL or s.ballot.round != 0):
+            last = i + 1
+    if last > r.takeover_end:
+        r.takeover_end = last
+
+
+cdef void election_extend_tick(Replica *r) noexcept nogil:
+    if r.role == ROLE_MASTER and r.extending and r.now - r.prepare_sent >= r.options.resend:
+        _send_prepare(r)
 
 
 cdef void election_master_heard(Replica *r, const Ballot *ballot) noexcept nogil:
@@ -287,7 +335,7 @@ cdef uint32_t election_heard(const Replica *r) noexcept nogil:
 
 
 cdef bint election_has_quorum(const Replica *r) noexcept nogil:
-    return is_quorum(&r.members, election_heard(r))
+    return is_quorum(&r.members, r.chosen, election_heard(r))
 
 
 cdef bint election_relieved(const Replica *r, uint32_t index, const Relieve *body) noexcept nogil:
@@ -296,6 +344,6 @@ cdef bint election_relieved(const Replica *r, uint32_t index, const Relieve *bod
     if (r.role != ROLE_MASTER or not r.master_settled or r.hand_to != 0 or ballot_compare(&body.ballot, &r.ballot) != 0
             or not mastership_fit(r, index)):
         return False
-    his = popcount(body.heard & (bit(r.members.count) - 1))
-    mine = popcount(election_heard(r))
+    his = popcount(body.heard & r.members.voters)
+    mine = popcount(election_heard(r) & r.members.voters)
     return his > mine or (his == mine and index > r.self)

@@ -12,7 +12,7 @@ from paxos._conn cimport Net
 from paxos._delivery cimport delivery_command, delivery_free, delivery_init, delivery_log
 from paxos._handle cimport Handle
 from paxos._host cimport Native, native_init, native_run
-from paxos._net cimport net_abandon, net_free, net_init
+from paxos._net cimport net_abandon, net_free, net_init, net_members
 from paxos._sockets cimport Address, address_set
 from paxos._state cimport Host
 from paxos._types cimport xzalloc
@@ -135,13 +135,12 @@ cdef class Engine(Handle):
         sock.detach()               # closed by net_free from here on
         if error:
             raise OSError(error, os.strerror(error))
-        net.peer_count = h.formation.members.count
-        for i in range(net.peer_count):
-            net.peers[i].node = h.formation.members.members[i].node
-            if net.peers[i].node != h.options.node and net.peers[i].node in addresses:
-                net.peers[i].address = resolve(net.peers[i].node, addresses[net.peers[i].node])
-                net.peers[i].known = True
-        members = [net.peers[i].node for i in range(net.peer_count)]
+        for node in sorted(addresses):
+            net.configured[net.configured_count].node = node
+            net.configured[net.configured_count].address = resolve(node, addresses[node])
+            net.configured_count += 1
+        net_members(net, &h.formation.members)
+        members = sorted([net.peers[i].node for i in range(net.peer_count) if net.peers[i].node != 0])
         if members != sorted(addresses):
             # The thread is not running yet, so this may be written from here.
             text = (f"the cluster was formed by the nodes {members}, which counts; cluster= now names "

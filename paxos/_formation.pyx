@@ -14,10 +14,13 @@ group has chosen it in the old incarnation's place (see _membership).
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from paxos._membership cimport (
+    membership_first, membership_place, membership_read, membership_size, membership_write,
+)
 from paxos._codec cimport FRAME_OK, crc32c, frame_check, out_clear, out_effect, out_free, out_head
 from paxos._types cimport (
     ALPHA, EFFECT_FORMED, EFFECT_LOG, EFFECT_SEND, Effect, FORMAT_VERSION, FRAME_FORM, FRAME_FORM_OK, FRAME_FORMED,
-    FRAME_HELLO, FRAME_JOIN, FRAME_MAGIC, FRAME_WELCOME, Frame, Join, MAX_MEMBERS, Member, Membership, RECORD_FORMATION, RECORD_FORMED, bit,
+    FRAME_HELLO, FRAME_JOIN, FRAME_MAGIC, FRAME_WELCOME, Frame, Join, MAX_MEMBERS, Member, Membership, NOWHERE, RECORD_FORMATION, RECORD_FORMED, bit,
 )
 
 cdef enum:
@@ -25,15 +28,12 @@ cdef enum:
 
 
 cdef int _index(const Formation *f, uint32_t node) noexcept nogil:
-    cdef uint32_t i
-    for i in range(f.members.count):
-        if f.members.members[i].node == node:
-            return <int>i
-    return -1
+    cdef uint32_t i = membership_place(&f.members, node)
+    return <int>i if i != NOWHERE else -1
 
 
 cdef uint32_t _everybody(const Formation *f) noexcept nogil:
-    return bit(f.members.count) - 1
+    return f.members.present
 
 
 cdef bint _is_coordinator(const Formation *f) noexcept nogil:
@@ -49,6 +49,7 @@ cdef void formation_init(Formation *f, uint32_t node, uint64_t inc_hi, uint64_t 
     f.inc_lo = inc_lo
     f.boot = boot
     f.members = configured[0]
+    membership_first(&f.members)
     f.fresh_hi = fresh_hi
     f.fresh_lo = fresh_lo
     f.config_crc = 0
@@ -80,32 +81,65 @@ cdef void _header(Formation *f, Frame *frame, uint8_t type, size_t size) noexcep
     frame.inc_lo = f.inc_lo
 
 
-cdef size_t _form_size(const Formation *f) noexcept nogil:
-    return sizeof(Form) + f.members.count * sizeof(Member)
+cdef size_t _form_size(const Membership *m) noexcept nogil:
+    if m.version == 0:
+        return sizeof(Form) + m.count * sizeof(Member)
+    return sizeof(Form) + membership_size(m)
 
 
-cdef void _write_form(const Formation *f, uint8_t *at) noexcept nogil:
+cdef void _write_form(const Formation *f, const Membership *m, uint8_t *at) noexcept nogil:
     cdef Form form
     form.sig_hi = f.sig_hi
     form.sig_lo = f.sig_lo
     form.alpha = ALPHA
-    form.count = f.members.count
+    form.count = m.count if m.version == 0 else 0
     memcpy(at, &form, sizeof(Form))
-    memcpy(at + sizeof(Form), f.first.members, f.first.count * sizeof(Member))
+    if m.version == 0:
+        memcpy(at + sizeof(Form), m.members, m.count * sizeof(Member))
+    else:
+        membership_write(m, at + sizeof(Form))
+
+
+cdef void _send_welcome(Formation *f, uint32_t peers) noexcept nogil:
+    """The members of today: of the first ones nobody may be left. Who the master is the newcomer learns by itself."""
+    cdef Membership m = f.members
+    cdef size_t size
+    cdef Form form
+    cdef Effect *e
+    cdef uint8_t *at
+    m.mastership = 0
+    m.mastered = 0
+    m.lease = 0
+    m.master = 0
+    size = sizeof(Frame) + sizeof(Form) + membership_size(&m)
+    e = out_effect(&f.out, EFFECT_SEND)
+    at = <uint8_t *>out_head(&f.out, e, size)
+    e.peers = peers
+    e.after = f.record
+    _header(f, <Frame *>at, FRAME_WELCOME, size)
+    form.sig_hi = f.sig_hi
+    form.sig_lo = f.sig_lo
+    form.alpha = ALPHA
+    form.count = 0
+    memcpy(at + sizeof(Frame), &form, sizeof(Form))
+    membership_write(&m, at + sizeof(Frame) + sizeof(Form))
+    (<Frame *>at).crc = crc32c(0, at + 12, size - 12)
 
 
 cdef void _send_form(Formation *f, uint8_t type, uint32_t peers) noexcept nogil:
     cdef Effect *e
     cdef uint8_t *at
+    cdef size_t size
     if peers == 0:
         return
     e = out_effect(&f.out, EFFECT_SEND)
-    at = <uint8_t *>out_head(&f.out, e, sizeof(Frame) + _form_size(f))
+    size = sizeof(Frame) + _form_size(&f.first)
+    at = <uint8_t *>out_head(&f.out, e, size)
     e.peers = peers
     e.after = f.record              # never said before it is durable
-    _header(f, <Frame *>at, type, sizeof(Frame) + _form_size(f))
-    _write_form(f, at + sizeof(Frame))
-    (<Frame *>at).crc = crc32c(0, at + 12, sizeof(Frame) + _form_size(f) - 12)
+    _header(f, <Frame *>at, type, size)
+    _write_form(f, &f.first, at + sizeof(Frame))
+    (<Frame *>at).crc = crc32c(0, at + 12, size - 12)
 
 
 cdef void _log_record(Formation *f) noexcept nogil:
@@ -113,7 +147,7 @@ cdef void _log_record(Formation *f) noexcept nogil:
     f.logged += 1
     e.code = RECORD_FORMATION
     e.after = f.logged
-    _write_form(f, <uint8_t *>out_head(&f.out, e, _form_size(f)))
+    _write_form(f, &f.first, <uint8_t *>out_head(&f.out, e, _form_size(&f.first)))
 
 
 cdef void _log_formation(Formation *f) noexcept nogil:
@@ -211,9 +245,31 @@ cdef bint _is_this_form(const Formation *f, const uint8_t *body) noexcept nogil:
             and form.count == f.members.count)
 
 
-cdef bint _adopt(Formation *f, const uint8_t *body, bint member) noexcept nogil:
-    """Takes signature and members of a formation over, if it is one of just the configured nodes, and this incarnation is, or
-    is not, one of its members."""
+cdef bint _welcomed(Formation *f, const uint8_t *body, size_t size) noexcept nogil:
+    """Takes over signature and members of the cluster that has a place for this node, in which it is not yet."""
+    cdef Form form
+    cdef Membership members
+    cdef uint32_t self
+    memcpy(&form, body, sizeof(Form))
+    memset(&members, 0, sizeof(Membership))
+    if (form.alpha != ALPHA or (form.sig_hi == 0 and form.sig_lo == 0)
+            or membership_read(&members, body + sizeof(Form), size - sizeof(Form)) != 0):
+        return False
+    self = membership_place(&members, f.node)
+    if self == NOWHERE or (members.members[self].inc_hi == f.inc_hi and members.members[self].inc_lo == f.inc_lo):
+        return False
+    if members.version == 0:
+        membership_first(&members)
+    f.members = members
+    f.self = self
+    f.sig_hi = form.sig_hi
+    f.sig_lo = form.sig_lo
+    return True
+
+
+cdef bint _adopt(Formation *f, const uint8_t *body) noexcept nogil:
+    """Takes signature and members of a formation over, if it is one of just the configured nodes, and this incarnation is one of its
+    members."""
     cdef Form form
     cdef Membership members
     cdef uint32_t i
@@ -225,7 +281,10 @@ cdef bint _adopt(Formation *f, const uint8_t *body, bint member) noexcept nogil:
     for i in range(form.count):
         if members.members[i].node != f.members.members[i].node:
             return False
-    if (members.members[f.self].inc_hi == f.inc_hi and members.members[f.self].inc_lo == f.inc_lo) != member:
+    if members.members[f.self].inc_hi != f.inc_hi or members.members[f.self].inc_lo != f.inc_lo:
+        return False
+    membership_first(&members)
+    if members.voters != members.present:
         return False
     f.members = members
     f.sig_hi = form.sig_hi
@@ -241,7 +300,7 @@ cdef int formation_receive(Formation *f, int64_t now, const Frame *frame) noexce
     if index < 0 or <uint32_t>index == f.self:
         return REFUSE_NONE
     if frame.type == FRAME_FORM:
-        if index == 0 and f.state == STATE_EMPTY and _adopt(f, body, True):
+        if index == 0 and f.state == STATE_EMPTY and _adopt(f, body):
             f.formed_ok = 0
             _log_formation(f)
         if _is_this_form(f, body):
@@ -259,8 +318,9 @@ cdef int formation_receive(Formation *f, int64_t now, const Frame *frame) noexce
     elif frame.type == FRAME_JOIN and frame.signature == 0 and f.state == STATE_FORMED and f.durable >= f.record:
         # Who asks without having lost its incarnation has lost what it promised all the same, and gets no second start under it.
         if frame.inc_hi != f.members.members[index].inc_hi or frame.inc_lo != f.members.members[index].inc_lo:
-            _send_form(f, FRAME_WELCOME, bit(<uint32_t>index))
-    elif frame.type == FRAME_WELCOME and f.state == STATE_EMPTY and f.met_formed & bit(<uint32_t>index) and _adopt(f, body, False):
+            _send_welcome(f, bit(<uint32_t>index))
+    elif (frame.type == FRAME_WELCOME and f.state == STATE_EMPTY and f.met_formed & bit(<uint32_t>index)
+            and _welcomed(f, body, frame.length - sizeof(Frame))):
         _log_formation(f)
         _formed(f)
     return REFUSE_NONE
@@ -285,7 +345,7 @@ cdef void formation_rewrite(Formation *f) noexcept nogil:
 
 
 cdef bint formation_outside(const Formation *f) noexcept nogil:
-    return f.state == STATE_FORMED and not f.was_member and (
+    return f.state == STATE_FORMED and not f.was_member and f.self != NOWHERE and (
         f.members.members[f.self].inc_hi != f.inc_hi or f.members.members[f.self].inc_lo != f.inc_lo)
 
 
@@ -330,6 +390,7 @@ cdef void formation_tick(Formation *f, int64_t now) noexcept nogil:
 
 cdef int formation_restore(Formation *f, uint8_t type, const uint8_t *body, uint32_t size) noexcept nogil:
     cdef Form form
+    cdef Membership members
     cdef int index
     if type == RECORD_FORMED:
         if f.state == STATE_EMPTY or size != 0:
@@ -339,11 +400,20 @@ cdef int formation_restore(Formation *f, uint8_t type, const uint8_t *body, uint
     if type != RECORD_FORMATION or size < sizeof(Form):
         return -1
     memcpy(&form, body, sizeof(Form))
-    if form.count == 0 or form.count > MAX_MEMBERS or size != sizeof(Form) + form.count * sizeof(Member) or form.alpha != ALPHA:
+    if form.alpha != ALPHA:
         return -1
     # After formation the log's membership wins over the configured list.
-    f.members.count = form.count
-    memcpy(f.members.members, body + sizeof(Form), form.count * sizeof(Member))
+    memset(&members, 0, sizeof(Membership))
+    if form.count == 0:
+        if membership_read(&members, body + sizeof(Form), size - sizeof(Form)) != 0:
+            return -1
+    elif form.count > MAX_MEMBERS or size != sizeof(Form) + form.count * sizeof(Member):
+        return -1
+    else:
+        members.count = form.count
+        memcpy(members.members, body + sizeof(Form), form.count * sizeof(Member))
+        membership_first(&members)
+    f.members = members
     index = _index(f, f.node)
     if index < 0:
         return -1

@@ -6,21 +6,21 @@ import logging
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
-    ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_INSTALL, ORDER_LEASE, ORDER_LEAVE, ORDER_MAKING, ORDER_READ,
-    ORDER_TRANSFER, REASONS, Status, clock_now, delivery_command, delivery_disk_full, delivery_drain, delivery_leased, delivery_order,
+    ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_CHANGE, ORDER_DROP, ORDER_INSTALL, ORDER_LEASE, ORDER_LEAVE, ORDER_MAKING, ORDER_READ,
+    ORDER_TRANSFER, REASONS, Status, clock_now, delivery_command, delivery_disk_full, delivery_drain, delivery_leased, delivery_members, delivery_membership, delivery_order,
     delivery_poke, delivery_status, delivery_submit,
 )
 from libc.string cimport memcpy
 from paxos._formation cimport STATE_FORMED, formation_init
 from paxos._log cimport RecordRef
-from paxos._membership cimport MEMBERSHIP_MAX, membership_read, membership_size, membership_write
+from paxos._membership cimport MEMBERSHIP_MAX, membership_read, membership_rows, membership_size, membership_write
 from paxos._round cimport host_free, host_restore, host_restore_first, host_restored
 from paxos._folder cimport Folder
 from paxos._salvage cimport Salvage
 from paxos._segments cimport LogStore
 from paxos._state cimport TAIL, Group, Host
 from paxos._store cimport index_chain
-from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membership, Value, value_new, xzalloc
+from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membership, Value, popcount, value_new, xzalloc
 
 from paxos._distrust import distrusted, mark, set_aside
 from paxos._scrub import SegmentScrub
@@ -205,6 +205,7 @@ cdef class Handle:
         host_restored(h)
         if h.formation.state == STATE_FORMED:
             self.configured = h.formation.members       # the log's ids count from here on
+            delivery_members(&h.delivery, &h.formation.members)
         return 0
 
     cdef int restore_one(self, size_t n, const RecordRef *r, int go) except -1:
@@ -269,7 +270,7 @@ cdef class Handle:
     @property
     def alone(self):
         """Whether the cluster has no other node."""
-        return self.host.formation.members.count == 1
+        return popcount(self.host.formation.members.present) == 1
 
     def log_used(self):
         """Bytes of the segments in use, as of the last round."""
@@ -346,23 +347,38 @@ cdef class Handle:
 
     def install(self, uint64_t instance, uint32_t chain, bytes membership not None):
         """A checkpoint that came from another node is durable here, and the state machines have it."""
-        cdef Membership m = self.configured
+        cdef Membership m
         cdef Value *value
+        memset(&m, 0, sizeof(Membership))
         if self.stopped:
             raise NodeClosed("this node has been closed")
         if membership_read(&m, <const uint8_t *><const char *>membership, len(membership)) != 0:
-            raise StorageError(f"the membership in the checkpoint of instance {instance} is malformed, or of other nodes than this cluster's")
+            raise StorageError(f"the membership in the checkpoint of instance {instance} is malformed")
         value = value_new(0, 0, <uint32_t>len(membership))
         memcpy(value.data, <const char *>membership, len(membership))
         delivery_order(&self.host.delivery, ORDER_INSTALL, 0, instance, chain, value)
 
     def membership(self):
         """The present membership, as bytes for a checkpoint's manifest."""
-        cdef Status s
+        cdef Membership m
         cdef uint8_t out[MEMBERSHIP_MAX]
-        delivery_status(&self.host.delivery, &s)
-        membership_write(&s.membership, out)
-        return (<const char *>out)[:membership_size(&s.membership)]
+        delivery_membership(&self.host.delivery, &m)
+        membership_write(&m, out)
+        return (<const char *>out)[:membership_size(&m)]
+
+    def change(self, bytes table not None):
+        """A table of members, as it stands in a value that changes the membership, is to be chosen in place of the one whose version it
+        names. Nothing comes of it where that is not the present one, or this node is not the master; else the membership changes."""
+        cdef Membership m
+        cdef Value *value
+        memset(&m, 0, sizeof(Membership))
+        if self.stopped:
+            raise NodeClosed("this node has been closed")
+        if membership_rows(&m, <const uint8_t *><const char *>table, len(table)) != 0:
+            raise ConfigError("this is no table of members")
+        value = value_new(0, 0, <uint32_t>len(table))
+        memcpy(value.data, <const char *>table, len(table))
+        delivery_order(&self.host.delivery, ORDER_CHANGE, 0, 0, 0, value)
 
     def send(self, uint32_t node, const uint8_t[::1] data not None):
         """Hands bytes to the Python side of another node, unless they are lost. False: too much is waiting already."""
@@ -388,9 +404,11 @@ cdef class Handle:
 
     def status(self):
         cdef Status s
+        cdef Membership m
         cdef Host *h = self.host
         cdef uint32_t i
         delivery_status(&h.delivery, &s)
+        delivery_membership(&h.delivery, &m)
         return {
             "node_id": h.options.node, "boot": h.boot,
             "incarnation": f"{h.delivery.inc_hi:016x}{h.delivery.inc_lo:016x}",
@@ -399,8 +417,7 @@ cdef class Handle:
             "established": bool(s.established), "chosen": s.chosen, "heard_chosen": s.heard_chosen,
             "chain": s.chain, "delivered": s.delivered,
             "first_kept": s.first_kept, "log_segments": s.segments, "disk_full": bool(s.disk_full), "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "votes": bool(s.votes), "replaced": bool(s.replaced),
-            "membership_version": s.membership.version, "mastership": (s.membership.master, s.membership.mastership),
-            "lease_ns": s.membership.lease,
+            "membership_version": m.version, "mastership": (m.master, m.mastership), "lease_ns": m.lease,
             "commits": s.chosen_values, "log_mode": self.log_mode, "fsyncs": s.syncs, "log_writes": s.writes,
             "log_bytes": s.log_bytes, "log_records": s.log_records, "log_ns": s.log_time,
             "frames_sent": s.frames_sent, "frames_received": s.frames_received, "bytes_sent": s.bytes_sent,
@@ -409,5 +426,5 @@ cdef class Handle:
             "core_refused": s.core_refused, "read_rounds": s.read_rounds, "rounds": s.rounds, "proposed_values": s.proposed_values,
             "elections": s.elections, "quarantined": self.quarantined, "damage": self.damage, "pending_chunks": h.delivery.pending_chunks,
             "pending_bytes": h.delivery.pending_bytes,
-            "peers": {s.nodes[i]: bool(s.connected >> i & 1) for i in range(s.members) if s.nodes[i] != h.options.node},
+            "peers": {s.nodes[i]: bool(s.connected >> i & 1) for i in range(s.members) if s.nodes[i] not in (0, h.options.node)},
         }

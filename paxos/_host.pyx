@@ -15,7 +15,7 @@ from paxos._formation cimport (
 )
 from paxos._history cimport frame_head
 from paxos._net cimport (
-    net_connected, net_deadline, net_flush, net_frame, net_more, net_opened, net_poll, net_read, net_refuse, net_send,
+    net_connected, net_deadline, net_flush, net_frame, net_members, net_more, net_opened, net_poll, net_read, net_refuse, net_send,
     net_start, net_sweep, net_tick,
 )
 from paxos._pieces cimport transfer_under_way
@@ -24,7 +24,7 @@ from paxos._round cimport (
     round_peer, round_start, round_steps, round_write, round_writes,
 )
 from paxos._state cimport Host
-from paxos._types cimport FRAME_HELLO, FRAME_REFUSE, Frame, PromiseValue, Value, bit
+from paxos._types cimport FRAME_HELLO, FRAME_REFUSE, Frame, Membership, PromiseValue, Value, bit
 
 cdef extern from "<unistd.h>" nogil:
     void _exit(int status)
@@ -75,6 +75,10 @@ cdef void _report(void *context, Status *s) noexcept nogil:
     memcpy(s.refused, net.refused, sizeof(s.refused))
 
 
+cdef void _members(void *context, const Membership *m) noexcept nogil:
+    net_members(<Net *>context, m)
+
+
 cdef void native_init(Native *n) noexcept nogil:
     n.host.outside.fatal = fatal
     n.host.link.context = &n.net
@@ -83,6 +87,7 @@ cdef void native_init(Native *n) noexcept nogil:
     n.host.link.connected = _connected
     n.host.link.waiting = _waiting
     n.host.link.report = _report
+    n.host.link.members = _members
 
 
 # ---- what comes in ----
@@ -123,7 +128,7 @@ cdef void refuse(Native *n, Conn *conn, int reason, const Frame *hello) noexcept
 cdef int member_of(const Native *n, uint32_t node) noexcept nogil:
     cdef uint32_t i
     for i in range(n.net.peer_count):
-        if n.net.peers[i].node == node:
+        if n.net.peers[i].node == node and node != 0:
             return <int>i
     return -1
 

@@ -12,9 +12,9 @@ from libc.string cimport memcpy
 
 from paxos._codec cimport chain_next, out_effect, value_copy, value_head
 from paxos._mastership cimport mastership_chosen, mastership_logged
-from paxos._membership cimport membership_chosen, membership_install, membership_read, membership_size, membership_write
+from paxos._membership cimport membership_advance, membership_chosen, membership_install, membership_read, membership_size, membership_write
 from paxos._replica cimport (
-    CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, patience, pending_at, record_add, slot_at, slot_free, slot_of,
+    CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, others, patience, pending_at, record_add, slot_at, slot_free, slot_of,
     slot_take,
 )
 from paxos._types cimport (
@@ -86,9 +86,12 @@ cdef void _choose(Replica *r, Slot *s) noexcept nogil:
         r.counters.proposed_values += value.count
     r.chosen += 1
     slot_free(s)
+    membership_advance(r)
     if r.lease_logged != r.members.lease:
         learner_watermark(r)           # before anything is granted, the log must tell for how long it is
         mastership_logged(r)
+    elif r.members.as_of == r.chosen:
+        learner_watermark(r)           # the log must never know a table, and not how far it goes
 
 
 cdef void learner_advance(Replica *r) noexcept nogil:
@@ -245,15 +248,23 @@ cdef void learner_ask(Replica *r) noexcept nogil:
     frame_end(r, NULL)
 
 
+cdef uint32_t _after(const Replica *r, uint32_t index) noexcept nogil:
+    """The next member in turn; itself, if there is no other."""
+    cdef uint32_t i, k
+    for i in range(1, r.members.count + 1):
+        k = (index + i) % r.members.count
+        if others(r) & bit(k):
+            return k
+    return index
+
+
 cdef void learner_tick(Replica *r) noexcept nogil:
     if not r.learning or r.now < r.learn_deadline:
         return
     # No answer: ask around. The next member in turn; one that is not that far just does not answer.
     r.learning = False
     if r.heard_chosen > r.chosen:
-        r.heard_from = (r.learn_peer + 1) % r.members.count
-        if r.heard_from == r.self:
-            r.heard_from = (r.heard_from + 1) % r.members.count
+        r.heard_from = _after(r, r.learn_peer)
         learner_ask(r)
 
 
@@ -274,6 +285,7 @@ cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept n
         _state_chosen(r, r.chosen, s.value)
         slot_free(s)
         r.chosen += 1
+        membership_advance(r)
     return 0 if r.chain == chain else -1
 
 
@@ -293,6 +305,7 @@ cdef int learner_restore_value(Replica *r, uint64_t instance, Value *value) noex
     _state_chosen(r, instance, value)
     slot_free(s)
     r.chosen += 1
+    membership_advance(r)
     return 0
 
 
@@ -313,6 +326,7 @@ cdef void learner_install(Replica *r, uint64_t instance, uint32_t chain, const M
     e.instance = instance
     e.after = chain
     membership_install(r, members)
+    membership_advance(r)
     r.learning = False
 
 
@@ -343,4 +357,5 @@ cdef int learner_restore_base(Replica *r, uint64_t first, const uint8_t *body, u
     r.chain = base.chain
     r.first_kept = first
     r.before_base = True
+    membership_advance(r)
     return 0

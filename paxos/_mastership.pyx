@@ -22,7 +22,7 @@ from paxos._membership cimport votes
 from paxos._replica cimport ROLE_MASTER, Replica, frame_begin, frame_end, promise_here
 from paxos._types cimport (
     Ballot, EFFECT_MASTERSHIP, Effect, FRAME_TRANSFER, Frame, HeartbeatReply, Mastership, Transfer,
-    VALUE_MASTER, Value, ballot_compare, bit, is_quorum, value_new,
+    PLACES, VALUE_MASTER, Value, ballot_compare, bit, is_quorum_of_all, value_new,
 )
 
 cdef enum:
@@ -58,7 +58,7 @@ cdef void mastership_chosen(Replica *r, uint64_t instance, const Value *value) n
         r.members.master = body.node
     else:
         # A granter that starts again knows the new length only. The holder is the first to know it, and counts on nothing older.
-        memset(r.granted_until, 0, r.members.count * sizeof(int64_t))
+        memset(r.granted_until, 0, PLACES * sizeof(int64_t))
         r.members.lease = body.lease
     e = out_effect(&r.out, EFFECT_MASTERSHIP)
     e.code = r.members.master
@@ -74,12 +74,13 @@ cdef void mastership_logged(Replica *r) noexcept nogil:
 # ---- the lease: the master's side ----
 
 cdef void mastership_begin(Replica *r) noexcept nogil:
-    memset(r.granted_until, 0, r.members.count * sizeof(int64_t))
+    memset(r.granted_until, 0, PLACES * sizeof(int64_t))
     r.released = False
     r.hand_to = 0
     r.handed = False
     r.told = False
     r.prefer = 0
+    r.leaving = False
     r.lease_wanted = 0
     # Whoever is elected has outlived what was granted to others, by himself, too.
     r.grant_until = 0
@@ -103,7 +104,7 @@ cdef int64_t mastership_lease(const Replica *r) noexcept nogil:
     cdef int64_t until, best = 0
     if r.role != ROLE_MASTER or not r.master_settled or r.released or r.members.lease == 0:
         return 0
-    if r.members.count == 1:
+    if is_quorum_of_all(&r.members, r.chosen, bit(r.self)):
         return r.now + <int64_t>r.members.lease
     for i in range(r.members.count):
         until = r.granted_until[i]
@@ -114,7 +115,7 @@ cdef int64_t mastership_lease(const Replica *r) noexcept nogil:
             # (Who came in by a change that is not in force here yet does not count, as for a read.)
             if r.granted_until[k] >= until and r.members.since[k] <= r.chosen:
                 mask |= bit(k)
-        if is_quorum(&r.members, mask):
+        if is_quorum_of_all(&r.members, r.chosen, mask):
             best = until
     return best
 
@@ -157,7 +158,7 @@ cdef bint mastership_bound(const Replica *r, const Ballot *ballot, const Ballot 
 
 cdef bint mastership_fit(const Replica *r, uint32_t index) noexcept nogil:
     """Whether a member can take over at once."""
-    return (index != r.self and r.priority[index] != 0 and not r.down & bit(index) and r.heard[index] != 0
+    return (index != r.self and r.members.voters & bit(index) and r.priority[index] != 0 and not r.down & bit(index) and r.heard[index] != 0
             and r.now - r.heard[index] < r.options.election_min and r.members.since[index] <= r.chosen
             and r.known[index] + LEVEL >= r.chosen and r.known[index] >= r.first_kept)
 
@@ -187,6 +188,14 @@ cdef void mastership_tell(Replica *r) noexcept nogil:
     frame_end(r, NULL)
     r.handed = True
     r.told = True
+
+
+cdef void mastership_leave(Replica *r) noexcept nogil:
+    """A master that will have no vote hands over while it still has one; once, for to wait in vain keeps others waiting."""
+    if not r.leaving and r.master_settled and r.hand_to == 0 and not r.members.voters & bit(r.self):
+        r.leaving = True
+        if mastership_best(r) >= 0:
+            mastership_hand(r, <uint32_t>mastership_best(r))
 
 
 cdef void mastership_tick(Replica *r) noexcept nogil:

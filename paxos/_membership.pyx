@@ -1,40 +1,135 @@
 # cython: language_level=3
-"""Membership: a new incarnation in the place of one whose disk is lost (design rules 7, 8 and 10).
+"""Membership: who votes, who only learns, and the changes from one set to another (design rules 7, 8 and 10).
 
-Node ids and their number stay; what changes is which incarnation speaks for an id. The change is a value like any other. Chosen
-at instance c it is in force from e = c + ALPHA, and e is noted as the `since` of its member:
+The table is replicated state. Each member has a place in it, its index everywhere in the core, for as long as it is one. A change is a
+value like any other: the whole table as it is to be. Chosen at instance c it is in force from e = c + ALPHA. Below e the voters of
+before count, from e on the new ones, whatever the two sets have in common. One change at a time: until the watermark has reached
+e, another one is void. What asks for less than a vote (a learner, an address) counts at once.
 
-- The old incarnation is not listened to from the moment that the change is known. Instances below e that still lack a quorum
-  get it from the others.
-- The new one votes when its own watermark has reached e: it then holds all that is below, and cannot speak of it. Where its
-  promise counts, the candidate's watermark is not below its own, so the promise is used for instances from e on only.
-- A ballot that the old incarnation has promised has one promise less. A master that has no quorum without it steps down, before
-  it has proposed anything at or above e: alpha keeps it from that. Its next ballot is promised by the new membership (rule 8).
+- Who votes no more after the change goes on voting below e. A member that is removed keeps its place until e.
+- Who votes newly, be it another incarnation of a member whose disk is lost, does so when its own watermark has reached e: it then
+  holds all that is below, and cannot speak of it. Where its promise counts, the candidate's watermark is not below its own, so the
+  promise is used for instances from e on only. The incarnation in whose place it comes is not listened to from the moment that the
+  change is known; instances below e that still lack a quorum get it from the others.
+- A ballot is used at an instance from e on only when a quorum of the new voters has promised it (_election).
 
-A change names the version it was based on and the incarnation it puts aside, and is void where either is not the present one;
-so to apply one twice, behind a checkpoint that knows it already, does no harm.
+A table may be newer than what its node knows chosen: it came with a checkpoint, or with the WELCOME to a new node. What held
+below `as_of` it does not tell, so until the watermark is there the node does not vote, and does not stand. (In the log that never lasts: a
+record of the watermark stands behind each change.)
+
+A change names the version it was based on, and is void where that is not the present one; so to apply one twice, behind a
+checkpoint that knows it already, does no harm.
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strcmp, strlen
 
-from paxos._codec cimport out_effect
-from paxos._replica cimport Replica, member_index
+from paxos._codec cimport members_check, out_effect, rows_check
+from paxos._replica cimport Replica, Slot, slot_of
 from paxos._types cimport (
-    ALPHA, CHUNK_WINDOW, Change, EFFECT_MASTERSHIP, EFFECT_MEMBERSHIP, Effect, LEASE_MAX, MAX_MEMBERS, Member, Membership, MembershipHead, MembershipRow, Value, bit,
+    ALPHA, CHUNK_WINDOW, Change, EFFECT_MASTERSHIP, EFFECT_MEMBERSHIP, Effect, MEMBER_LEAVING, MEMBER_VOTER, Member,
+    Membership, MembershipHead, MembershipRow, NOWHERE, RING, VALUE_CHANGE, Value, bit, is_majority, value_new, voters_at,
 )
 
 
 cdef bint votes(const Replica *r) noexcept nogil:
-    return not r.outsider and r.chosen >= r.members.since[r.self]
+    return (not r.outsider and r.chosen >= r.members.since[r.self] and r.chosen >= r.members.as_of
+            and (voters_at(&r.members, r.chosen) & bit(r.self)) != 0)
+
+
+cdef uint32_t electors(const Replica *r) noexcept nogil:
+    return (r.members.voters | voters_at(&r.members, r.chosen)) & ~bit(r.self)
+
+
+cdef uint64_t membership_covers(const Replica *r) noexcept nogil:
+    if is_majority(r.members.voters, r.promises | bit(r.self)):
+        return 0xFFFFFFFFFFFFFFFF
+    return r.members.in_force
+
+
+# ---- the table ----
+
+cdef uint32_t membership_place(const Membership *m, uint32_t node) noexcept nogil:
+    cdef uint32_t i
+    for i in range(m.count):
+        if m.members[i].node == node and node != 0:
+            return i
+    return NOWHERE
+
+
+cdef void membership_derive(Membership *m) noexcept nogil:
+    cdef uint32_t i
+    m.present = 0
+    m.voters = 0
+    for i in range(m.count):
+        if m.members[i].node != 0:
+            m.present |= bit(i)
+            if m.members[i].role == MEMBER_VOTER:
+                m.voters |= bit(i)
+
+
+cdef void membership_first(Membership *m) noexcept nogil:
+    membership_derive(m)
+    m.before = m.voters
+    m.in_force = 0
+    m.as_of = 0
+
+
+cdef inline bint _same(const Member *a, const Member *b) noexcept nogil:
+    return a.node == b.node and a.inc_hi == b.inc_hi and a.inc_lo == b.inc_lo
+
+
+cdef bint membership_follows(const Membership *m, const Membership *old) noexcept nogil:
+    """Nobody loses a place in which he has a vote that still counts, and only such a one leaves."""
+    cdef uint32_t i
+    if m.count < old.count:
+        return False
+    for i in range(m.count):
+        if i < old.count and old.voters & bit(i):
+            if m.members[i].node != old.members[i].node:
+                return False
+            if m.members[i].role == MEMBER_LEAVING and not _same(&m.members[i], &old.members[i]):
+                return False
+        elif m.members[i].role == MEMBER_LEAVING:
+            return False
+    return m.voters != 0
+
+
+cdef void _vacate(Membership *m, uint32_t index) noexcept nogil:
+    memset(&m.members[index], 0, sizeof(Member))
+    m.since[index] = 0
+    m.instead[index] = 0
+    memset(m.address[index], 0, sizeof(m.address[index]))
+
+
+cdef void membership_remove(Membership *m, uint32_t index) noexcept nogil:
+    if m.members[index].role == MEMBER_VOTER:
+        m.members[index].role = MEMBER_LEAVING
+        m.instead[index] = 0
+    else:
+        _vacate(m, index)
+    membership_derive(m)
+
+
+# ---- changes ----
+
+cdef void _changed(Replica *r, uint32_t index) noexcept nogil:
+    cdef Effect *e = out_effect(&r.out, EFFECT_MEMBERSHIP)
+    e.code = index
+    e.instance = r.members.since[index]
 
 
 cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
-    """The member with this index is another incarnation now: what the old one said is forgotten where it could count again."""
-    cdef const Member *m = &r.members.members[index]
-    cdef Effect *e
+    """The place belongs to somebody else now, or to nobody: what was said from there is forgotten where it could count again."""
+    cdef uint32_t others = ~bit(index)
+    cdef Slot *s
+    cdef uint64_t i
     r.heard[index] = 0
-    r.promises &= ~bit(index)
-    r.granted &= ~bit(index)
+    r.known[index] = 0
+    r.kept[index] = 0
+    r.promises &= others
+    r.granted &= others
+    r.down &= others
+    r.owed &= others
     r.answered[index] = 0
     r.granted_until[index] = 0
     r.priority[index] = 0
@@ -45,34 +140,98 @@ cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
     r.origins[index].high = 0
     if r.origins[index].bits != NULL:
         memset(r.origins[index].bits, 0, CHUNK_WINDOW // 8)
-    if index == r.self:
-        r.outsider = m.inc_hi != r.inc_hi or m.inc_lo != r.inc_lo
-        r.was_member = r.was_member or not r.outsider
-    e = out_effect(&r.out, EFFECT_MEMBERSHIP)
-    e.code = index
-    e.instance = r.members.since[index]
+    if r.joiner == index + 1:
+        r.joiner = 0
+    if r.prefer == index + 1:
+        r.prefer = 0
+    if r.hand_to == index + 1:
+        r.hand_until = r.now        # it will not take over
+    for i in range(r.chosen, r.chosen + RING):
+        s = slot_of(r, i)
+        if s != NULL:
+            s.acks &= others
+            s.reported &= others
+
+
+cdef void _take(Replica *r, const Membership *next) noexcept nogil:
+    """The table is this one from now on."""
+    cdef uint32_t moved = 0, changed = 0
+    cdef uint32_t i
+    for i in range(max(r.members.count, next.count)):
+        if not _same(&r.members.members[i], &next.members[i]):
+            moved |= bit(i)
+        elif r.members.members[i].role != next.members[i].role or strcmp(r.members.address[i], next.address[i]) != 0:
+            changed |= bit(i)
+    r.members.count = next.count
+    r.members.version = next.version
+    r.members.before = next.before
+    r.members.in_force = next.in_force
+    r.members.as_of = next.as_of
+    memcpy(r.members.members, next.members, sizeof(next.members))
+    memcpy(r.members.since, next.since, sizeof(next.since))
+    memcpy(r.members.instead, next.instead, sizeof(next.instead))
+    memcpy(r.members.address, next.address, sizeof(next.address))
+    membership_derive(&r.members)
+    membership_self(r)
+    for i in range(r.members.count):
+        if moved & bit(i):
+            _replaced(r, i)
+        if (moved | changed) & bit(i):
+            _changed(r, i)
+
+
+cdef void membership_self(Replica *r) noexcept nogil:
+    cdef const Member *m
+    r.self = membership_place(&r.members, r.options.node)
+    m = &r.members.members[r.self]
+    r.outsider = r.self == NOWHERE or m.inc_hi != r.inc_hi or m.inc_lo != r.inc_lo
+    r.was_member = r.was_member or not r.outsider
 
 
 cdef void membership_chosen(Replica *r, uint64_t instance, const Value *value) noexcept nogil:
     cdef Change change
-    cdef Member *m
-    cdef int index
+    cdef Membership next
+    cdef bint others = False
+    cdef uint32_t i
     memcpy(&change, value.data, sizeof(Change))
-    index = member_index(r, change.node)
-    if index < 0 or change.version != r.members.version:
+    if change.version != r.members.version or instance < r.members.in_force:
         return
-    m = &r.members.members[index]
-    if m.inc_hi != change.old_hi or m.inc_lo != change.old_lo:
+    next = r.members
+    if membership_rows(&next, value.data, value.size) != 0 or not membership_follows(&next, &r.members):
         return
-    m.inc_hi = change.new_hi
-    m.inc_lo = change.new_lo
-    r.members.version += 1
-    r.members.since[index] = instance + ALPHA
-    _replaced(r, <uint32_t>index)
+    next.version += 1
+    next.as_of = instance + 1
+    for i in range(next.count):
+        if not next.voters & bit(i):
+            # (Who leaves, or gives up its vote, still has it below e.)
+            next.since[i] = r.members.since[i] if _same(&next.members[i], &r.members.members[i]) else instance + ALPHA
+        elif r.members.voters & bit(i) and _same(&next.members[i], &r.members.members[i]):
+            next.since[i] = r.members.since[i]
+        else:
+            next.since[i] = instance + ALPHA
+            others = True
+    if others or next.voters != r.members.voters:
+        next.before = r.members.voters
+        next.in_force = instance + ALPHA
+    _take(r, &next)
+
+
+cdef void membership_advance(Replica *r) noexcept nogil:
+    cdef Membership next
+    cdef uint32_t i
+    if r.chosen < r.members.in_force or r.members.before == r.members.voters:
+        return
+    next = r.members
+    next.before = next.voters
+    next.as_of = next.in_force
+    for i in range(next.count):
+        if next.members[i].role == MEMBER_LEAVING:
+            _vacate(&next, i)
+    membership_derive(&next)
+    _take(r, &next)
 
 
 cdef void membership_install(Replica *r, const Membership *m) noexcept nogil:
-    cdef uint32_t i
     cdef Effect *e
     # Where it comes from more was known than here, or the same.
     if m.mastered > r.members.mastered:
@@ -84,73 +243,116 @@ cdef void membership_install(Replica *r, const Membership *m) noexcept nogil:
         e.code = m.master
         e.instance = m.mastership
         e.end = m.lease
-    if m.version <= r.members.version:
-        return
-    r.members.version = m.version
-    for i in range(m.count):
-        if (r.members.members[i].inc_hi != m.members[i].inc_hi or r.members.members[i].inc_lo != m.members[i].inc_lo
-                or r.members.since[i] != m.since[i]):
-            r.members.members[i] = m.members[i]
-            r.members.since[i] = m.since[i]
-            _replaced(r, i)
+    if m.version > r.members.version:
+        _take(r, m)
 
 
 cdef uint64_t membership_settled(const Replica *r) noexcept nogil:
-    cdef uint64_t last = 0
-    cdef uint32_t i
-    for i in range(r.members.count):
-        if r.members.since[i] > last:
-            last = r.members.since[i]
-    return last
+    return r.members.in_force
 
 
 # ---- as bytes ----
 
+cdef size_t _rows_size(const Membership *m) noexcept nogil:
+    cdef size_t size = 0
+    cdef uint32_t i
+    for i in range(m.count):
+        size += sizeof(MembershipRow) + strlen(m.address[i])
+    return size
+
+
+cdef void _write_rows(const Membership *m, uint8_t *at) noexcept nogil:
+    cdef MembershipRow row
+    cdef uint32_t i
+    for i in range(m.count):
+        memset(&row, 0, sizeof(row))
+        row.node = m.members[i].node
+        row.role = m.members[i].role
+        row.inc_hi = m.members[i].inc_hi
+        row.inc_lo = m.members[i].inc_lo
+        row.since = m.since[i]
+        row.instead = m.instead[i]
+        row.address = <uint32_t>strlen(m.address[i])
+        memcpy(at, &row, sizeof(row))
+        memcpy(at + sizeof(row), m.address[i], row.address)
+        at += sizeof(row) + row.address
+
+
+cdef void _read_rows(Membership *m, const uint8_t *at, uint32_t count) noexcept nogil:
+    """They have been checked."""
+    cdef MembershipRow row
+    cdef uint32_t i
+    m.count = count
+    memset(m.members, 0, sizeof(m.members))
+    memset(m.since, 0, sizeof(m.since))
+    memset(m.instead, 0, sizeof(m.instead))
+    memset(m.address, 0, sizeof(m.address))
+    for i in range(count):
+        memcpy(&row, at, sizeof(row))
+        m.members[i].node = row.node
+        m.members[i].role = row.role
+        m.members[i].inc_hi = row.inc_hi
+        m.members[i].inc_lo = row.inc_lo
+        m.since[i] = row.since
+        m.instead[i] = row.instead
+        memcpy(m.address[i], at + sizeof(row), row.address)
+        at += sizeof(row) + row.address
+    membership_derive(m)
+
+
+cdef Value *membership_value(const Membership *m) noexcept nogil:
+    cdef Change change
+    cdef Value *value = value_new(VALUE_CHANGE, 0, <uint32_t>(sizeof(Change) + _rows_size(m)))
+    change.version = m.version
+    change.count = m.count
+    memcpy(value.data, &change, sizeof(change))
+    _write_rows(m, value.data + sizeof(change))
+    return value
+
+
+cdef int membership_rows(Membership *m, const uint8_t *data, size_t size) noexcept nogil:
+    cdef Change change
+    if size < sizeof(Change):
+        return -1
+    memcpy(&change, data, sizeof(Change))
+    if rows_check(data + sizeof(Change), size - sizeof(Change), change.count) != 0:
+        return -1
+    _read_rows(m, data + sizeof(Change), change.count)
+    return 0
+
+
 cdef size_t membership_size(const Membership *m) noexcept nogil:
-    return sizeof(MembershipHead) + m.count * sizeof(MembershipRow)
+    return sizeof(MembershipHead) + _rows_size(m)
 
 
 cdef void membership_write(const Membership *m, uint8_t *out) noexcept nogil:
     cdef MembershipHead head
-    cdef MembershipRow row
-    cdef uint32_t i
     memset(&head, 0, sizeof(head))
     head.version = m.version
     head.count = m.count
     head.mastership = m.mastership
     head.mastered = m.mastered
     head.lease = m.lease
+    head.in_force = m.in_force
+    head.as_of = m.as_of
     head.master = m.master
+    head.before = m.before
     memcpy(out, &head, sizeof(head))
-    for i in range(m.count):
-        memset(&row, 0, sizeof(row))
-        row.node = m.members[i].node
-        row.inc_hi = m.members[i].inc_hi
-        row.inc_lo = m.members[i].inc_lo
-        row.since = m.since[i]
-        memcpy(out + sizeof(head) + i * sizeof(row), &row, sizeof(row))
+    _write_rows(m, out + sizeof(head))
 
 
 cdef int membership_read(Membership *m, const uint8_t *data, size_t size) noexcept nogil:
     cdef MembershipHead head
-    cdef MembershipRow row
-    cdef uint32_t i
-    if size < sizeof(head):
+    if members_check(data, size) != 0:
         return -1
     memcpy(&head, data, sizeof(head))
-    if (head.count != m.count or head.count > MAX_MEMBERS or size != sizeof(head) + head.count * sizeof(row)
-            or head.zero != 0 or head.lease > LEASE_MAX):
-        return -1
-    for i in range(head.count):
-        memcpy(&row, data + sizeof(head) + i * sizeof(row), sizeof(row))
-        if row.node != m.members[i].node or row.zero != 0:
-            return -1
-        m.members[i].inc_hi = row.inc_hi
-        m.members[i].inc_lo = row.inc_lo
-        m.since[i] = row.since
+    _read_rows(m, data + sizeof(head), head.count)
     m.version = head.version
     m.mastership = head.mastership
     m.mastered = head.mastered
     m.lease = head.lease
+    m.in_force = head.in_force
+    m.as_of = head.as_of
     m.master = head.master
+    m.before = head.before
     return 0

@@ -6,12 +6,14 @@ comes back on a dialled connection is a REFUSE frame."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from paxos._conn cimport Conn, Net
 from paxos._delivery cimport Delivery
-from paxos._types cimport Frame, Value
+from paxos._types cimport Frame, Membership, Value
 
 cdef int net_init(Net *net, Delivery *delivery, uint32_t node, uint32_t max_frame, uint64_t max_out, int listening,
                   uint64_t seed) noexcept nogil
 cdef void net_free(Net *net) noexcept nogil
 cdef void net_abandon(const Net *net) noexcept nogil            # in a forked child: its copies of the descriptors are closed
+# Who has which place from now on. Connections with nodes that have none end.
+cdef void net_members(Net *net, const Membership *m) noexcept nogil
 cdef void net_start(Net *net, int64_t now) noexcept nogil
 # Waits and handles what needs no frame decoded: accepts, connects, closes, writes. Connections with something to read come
 # back in readable[0:MAX_ACCEPTED]. The answer is their number; the engine's own eventfd is emptied.

@@ -27,7 +27,7 @@ from paxos._sockets cimport (
     address_text, close, connect, epoll_create1, epoll_ctl, epoll_event, epoll_wait, getsockopt, iovec, msghdr, read, recv, send,
     sendmsg, shutdown, socket, socklen_t,
 )
-from paxos._types cimport FRAME_PIECE, FRAME_REFUSE, FRAME_WHOLE, Frame, Value, bit, xrealloc
+from paxos._types cimport FRAME_PIECE, FRAME_REFUSE, FRAME_WHOLE, Frame, Membership, Value, bit, xrealloc
 
 cdef enum:
     SECOND = 1000000000
@@ -374,6 +374,39 @@ cdef int net_init(Net *net, Delivery *delivery, uint32_t node, uint32_t max_fram
     if epoll_ctl(net.epoll, EPOLL_CTL_ADD, delivery.wake_engine, &e) != 0:
         return errno
     return 0
+
+
+cdef bint _find(const Net *net, uint32_t node, const char *text, Address *address) noexcept nogil:
+    """Where a member is to be found: where the membership says, else where this node was told."""
+    cdef uint32_t i
+    for i in range(net.configured_count):
+        if net.configured[i].node == node:
+            address[0] = net.configured[i].address
+            return True
+    return False
+
+
+cdef void net_members(Net *net, const Membership *m) noexcept nogil:
+    cdef uint32_t i
+    cdef Peer *p
+    if net.delivery == NULL:
+        return                      # the log is read; there is no network yet
+    for i in range(max(net.peer_count, m.count)):
+        p = &net.peers[i]
+        if p.node == m.members[i].node:
+            continue
+        if p.dialled != NULL:
+            drop(net, p.dialled)
+        if p.accepted != NULL:
+            drop(net, p.accepted)
+        out_drop(&p.out)
+        memset(p, 0, sizeof(Peer))
+        net.came_up &= ~bit(i)
+        p.node = m.members[i].node
+        p.known = p.node != 0 and p.node != net.node and _find(net, p.node, m.address[i], &p.address)
+        p.backoff = BACKOFF_LOW * MILLISECOND
+        p.next_dial = net.now
+    net.peer_count = m.count
 
 
 cdef void net_start(Net *net, int64_t now) noexcept nogil:

@@ -18,22 +18,25 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from paxos._codec cimport out_effect, value_head
-from paxos._mastership cimport mastership_begin, mastership_tell, mastership_tick, mastership_value
-from paxos._membership cimport membership_settled
+from paxos._mastership cimport mastership_begin, mastership_best, mastership_hand, mastership_tell, mastership_tick, mastership_value
+from paxos._membership cimport (
+    membership_covers, membership_follows, membership_place, membership_remove, membership_settled, membership_value,
+)
 from paxos._replica cimport (
     CHUNK_FORWARDED, CHUNK_FREE, CHUNK_PROPOSED, CHUNK_QUEUED, Chunk, Origin, Pending, ROLE_MASTER, Replica, Slot,
     accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, pending_at, remote_master, set_master, slot_free, slot_of, slot_take,
 )
 from paxos._types cimport (
-    ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, Change, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
-    FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, Forward, ForwardRefused, Frame, Heartbeat, Member, RING, SETTLE_NOT_AVAILABLE,
-    SETTLE_OVERLOADED, SETTLE_UNKNOWN, VALUE_BATCH, VALUE_CHANGE, VALUE_NOOP, Value, ballot_compare, bit, is_quorum, life_of, value_new, value_ref,
-    value_unref, xalloc, xzalloc,
+    ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
+    FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, Forward, ForwardRefused, Frame, Heartbeat, MEMBER_LEARNER, MEMBER_VOTER, Member, Membership, NOWHERE, RING, SETTLE_NOT_AVAILABLE,
+    SETTLE_OVERLOADED, SETTLE_UNKNOWN, VALUE_BATCH, VALUE_NOOP, Value, ballot_compare, bit, is_quorum, life_of, value_new, value_ref,
+    value_unref, voters_at, xalloc, xzalloc,
 )
 
 cdef enum:
     FORWARD_BYTES = 1048576         # of chunks in one Forward frame, unless a single one is larger
     EXPIRE_EVERY = 10000000         # ns
+    LEVEL = 512                     # instances that a learner may lack which becomes a voter
     NOTICE_DELAY = 1000000          # ns that news of chosen instances may wait for an Accept to ride on
 
 
@@ -98,13 +101,17 @@ cdef void _send_accept(Replica *r, Slot *s, uint32_t to) noexcept nogil:
     r.notice_due = 0
 
 
+cdef inline uint32_t _acceptors(const Replica *r, uint64_t instance) noexcept nogil:
+    return voters_at(&r.members, instance) & ~bit(r.self)
+
+
 cdef void _propose(Replica *r, uint64_t instance, Value *value) noexcept nogil:
     cdef Slot *s = slot_take(r, instance)
     # The Accept before the record: a host that takes effects in order sends before it writes.
     value_ref(value)
     value_unref(s.value)
     s.value = value
-    _send_accept(r, s, others(r))
+    _send_accept(r, s, _acceptors(r, instance))
     accept_here(r, s, &r.ballot, value)
     s.own = True
     s.rounds = 1
@@ -188,6 +195,7 @@ cdef void proposer_elected(Replica *r) noexcept nogil:
     r.takeover_end = r.chosen
     r.change_at = 0
     r.joiner = 0
+    r.extending = False
     mastership_begin(r)
     for i in range(r.chosen, r.chosen + RING):
         s = slot_of(r, i)
@@ -217,27 +225,70 @@ cdef void _replace(Replica *r) noexcept nogil:
     earlier change is not in force: of three members one would have no vote any more and two no vote yet."""
     cdef uint32_t index = r.joiner - 1
     cdef Member *m = &r.members.members[index]
-    cdef Change change
-    cdef Value *value
+    cdef Membership next
     if (r.now >= r.joiner_until or index == r.self or (m.inc_hi == r.joiner_hi and m.inc_lo == r.joiner_lo)
             or r.now - r.heard[index] < r.options.election_max):
         r.joiner = 0
         return
-    if not r.master_settled or r.change_at > r.chosen or r.chosen < membership_settled(r):
+    if not _may_change(r):
         return
-    change.node = m.node
-    change.version = r.members.version
-    change.old_hi = m.inc_hi
-    change.old_lo = m.inc_lo
-    change.new_hi = r.joiner_hi
-    change.new_lo = r.joiner_lo
-    value = value_new(VALUE_CHANGE, 0, sizeof(Change))
-    memcpy(value.data, &change, sizeof(Change))
+    next = r.members
+    next.members[index].inc_hi = r.joiner_hi
+    next.members[index].inc_lo = r.joiner_lo
+    r.joiner = 0
+    _change(r, &next)
+
+
+cdef bint _may_change(const Replica *r) noexcept nogil:
+    return r.master_settled and r.change_at <= r.chosen and r.chosen >= membership_settled(r)
+
+
+cdef void _change(Replica *r, const Membership *next) noexcept nogil:
+    cdef Value *value = membership_value(next)
     _propose(r, r.next_instance, value)
     value_unref(value)
     r.next_instance += 1
     r.change_at = r.next_instance
-    r.joiner = 0
+
+
+cdef bint proposer_change(Replica *r, const Membership *next) noexcept nogil:
+    if (r.role != ROLE_MASTER or not _may_change(r) or next.version != r.members.version
+            or not membership_follows(next, &r.members)):
+        return False
+    if r.wanted == NULL:
+        r.wanted = <Membership *>xalloc(sizeof(Membership))
+    r.wanted[0] = next[0]
+    return True
+
+
+cdef void _change_wanted(Replica *r) noexcept nogil:
+    if _may_change(r) and r.wanted.version == r.members.version:
+        _change(r, r.wanted)
+    free(r.wanted)
+    r.wanted = NULL
+
+
+cdef void _promote(Replica *r) noexcept nogil:
+    """A learner that is level becomes a voter; where it comes instead of another node, in the same change."""
+    cdef Membership next
+    cdef uint32_t i, k
+    if not _may_change(r) or r.wanted != NULL or r.hand_to != 0:
+        return
+    for i in range(r.members.count):
+        if (r.members.members[i].node == 0 or r.members.members[i].role != MEMBER_LEARNER or r.heard[i] == 0
+                or r.now - r.heard[i] >= r.options.election_min or r.known[i] + LEVEL < r.chosen):
+            continue
+        k = membership_place(&r.members, r.members.instead[i])
+        if k == r.self and mastership_best(r) >= 0:
+            mastership_hand(r, <uint32_t>mastership_best(r))    # (whoever takes over goes on with this)
+            return
+        next = r.members
+        next.members[i].role = MEMBER_VOTER
+        next.instead[i] = 0
+        if k != NOWHERE:
+            membership_remove(&next, k)
+        proposer_change(r, &next)
+        return
 
 
 cdef void proposer_replace(Replica *r, uint32_t index, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil:
@@ -251,7 +302,8 @@ cdef void proposer_replace(Replica *r, uint32_t index, uint64_t inc_hi, uint64_t
 cdef void _propose_waiting(Replica *r) noexcept nogil:
     """Take-over values, then one that says who is master now, then batches; never at or above chosen + ALPHA (design rule 7)."""
     cdef Value *value
-    while r.next_instance <= r.takeover_end and r.next_instance < r.chosen + ALPHA:
+    cdef uint64_t end = min(r.chosen + ALPHA, membership_covers(r))
+    while r.next_instance <= r.takeover_end and r.next_instance < end:
         if r.next_instance < r.takeover_end:
             _propose_reported(r, r.next_instance)
         else:
@@ -262,18 +314,21 @@ cdef void _propose_waiting(Replica *r) noexcept nogil:
     if r.next_instance <= r.takeover_end or r.hand_to != 0:
         return
     # First of all that is new: behind values it could wait for ever, where the window is always full.
-    if r.joiner and r.next_instance < r.chosen + r.options.window:
+    end = min(end, r.chosen + r.options.window)
+    if r.wanted != NULL and r.next_instance < end:
+        _change_wanted(r)
+    if r.joiner and r.next_instance < end:
         _replace(r)
-    if r.lease_wanted and r.master_settled and r.next_instance < r.chosen + r.options.window:
+    if r.lease_wanted and r.master_settled and r.next_instance < end:
         value = mastership_value(r, False, r.lease_wanted - 1)
         _propose(r, r.next_instance, value)
         value_unref(value)
         r.next_instance += 1
         r.lease_wanted = 0
-    while r.queue_head != NULL and not r.throttled and r.next_instance < r.chosen + r.options.window:
+    while r.queue_head != NULL and not r.throttled and r.next_instance < end:
         _propose_batch(r)
     # An idle group is carried on to where the newest change of its membership is in force (rule 7).
-    while r.next_instance < membership_settled(r) and r.next_instance < r.chosen + r.options.window:
+    while r.next_instance < membership_settled(r) and r.next_instance < end:
         value = value_new(VALUE_NOOP, 0, 0)
         _propose(r, r.next_instance, value)
         value_unref(value)
@@ -282,7 +337,7 @@ cdef void _propose_waiting(Replica *r) noexcept nogil:
 
 cdef void _count(Replica *r, Slot *s, uint32_t index) noexcept nogil:
     s.acks |= bit(index)
-    if not s.chosen and is_quorum(&r.members, s.acks):
+    if not s.chosen and is_quorum(&r.members, s.instance, s.acks):
         s.chosen = True
 
 
@@ -312,13 +367,15 @@ cdef void proposer_durable(Replica *r) noexcept nogil:
 
 cdef void proposer_resend(Replica *r, uint32_t to, int64_t age) noexcept nogil:
     cdef uint64_t i
+    cdef uint32_t missing
     cdef Slot *s
     for i in range(r.chosen, r.next_instance):
         s = slot_of(r, i)
-        if s == NULL or not s.own or s.chosen or (to & ~s.acks) == 0:
+        if s == NULL or not s.own or s.chosen:
             continue
-        if age == 0 or r.now - s.sent >= age + patience(s.value.size):
-            _send_accept(r, s, to & ~s.acks)
+        missing = to & _acceptors(r, i) & ~s.acks
+        if missing != 0 and (age == 0 or r.now - s.sent >= age + patience(s.value.size)):
+            _send_accept(r, s, missing)
             s.rounds += 1
 
 
@@ -365,6 +422,9 @@ cdef void proposer_step_down(Replica *r) noexcept nogil:
             frame_end(r, NULL)
         _drop(c)
     r.pending_scan = r.pending_first
+    r.extending = False
+    free(r.wanted)
+    r.wanted = NULL
 
 
 # ---- chunks of this node ----
@@ -522,6 +582,7 @@ cdef void proposer_tick(Replica *r) noexcept nogil:
         r.notice_due = 0
         r.heartbeat_due = r.now + r.options.heartbeat
         mastership_tick(r)
+        _promote(r)
 
 
 cdef int64_t proposer_deadline(Replica *r) noexcept nogil:

@@ -19,7 +19,7 @@ from libc.string cimport memset
 from paxos._codec cimport out_effect
 from paxos._replica cimport Asked, ROLE_MASTER, Replica, frame_begin, frame_end, remote_master
 from paxos._types cimport (
-    EFFECT_READABLE, Effect, FRAME_READ, FRAME_READABLE, HeartbeatReply, Read, Readable, bit, is_quorum, life_of,
+    EFFECT_READABLE, Effect, FRAME_READ, FRAME_READABLE, HeartbeatReply, PLACES, Read, Readable, bit, is_quorum_of_all, life_of,
 )
 
 
@@ -44,11 +44,11 @@ cdef void reader_asked(Replica *r, uint32_t index, const Read *body) noexcept no
 
 cdef void reader_elected(Replica *r) noexcept nogil:
     """What was answered under an earlier ballot says nothing about this one."""
-    memset(r.answered, 0, r.members.count * sizeof(uint64_t))
+    memset(r.answered, 0, PLACES * sizeof(uint64_t))
 
 
 cdef void reader_step_down(Replica *r) noexcept nogil:
-    memset(r.asked_reads, 0, r.members.count * sizeof(Asked))
+    memset(r.asked_reads, 0, PLACES * sizeof(Asked))
     r.read_due = r.now
 
 
@@ -58,7 +58,7 @@ cdef bint _answered(const Replica *r, uint64_t round, uint64_t index) noexcept n
     for i in range(r.members.count):
         if r.answered[i] >= round and r.members.since[i] <= index:
             mask |= bit(i)
-    return is_quorum(&r.members, mask)
+    return is_quorum_of_all(&r.members, index, mask)
 
 
 cdef bint _wants_round(const Replica *r, const Asked *asked) noexcept nogil:
@@ -142,7 +142,7 @@ cdef void reader_pump(Replica *r) noexcept nogil:
     cdef Read *body
     cdef int index
     if r.role == ROLE_MASTER:
-        if r.members.count == 1:
+        if is_quorum_of_all(&r.members, r.chosen, bit(r.self)):
             _answer(r)              # nobody else has to
         return
     if r.read_token == 0 or r.now < r.read_due:

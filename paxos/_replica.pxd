@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The state of one group's replica. The roles (_acceptor, _proposer, _learner, _election) work on it; _core drives them."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from paxos._types cimport Ballot, CHUNK_WINDOW, Effect, Membership, Outbox, RING, Read, Value
+from paxos._types cimport Ballot, CHUNK_WINDOW, Effect, Membership, Outbox, Prepare, RING, Read, Value
 
 cdef enum Role:
     ROLE_FOLLOWER = 0
@@ -83,13 +83,15 @@ cdef struct Counters:
 cdef struct Replica:
     Options options
     Membership members
-    uint32_t self                   # own index in members
+    uint32_t self                   # own place; NOWHERE: it has none
     uint32_t boot
     uint64_t signature
     uint64_t inc_hi
     uint64_t inc_lo
     bint outsider                   # this incarnation is no member (yet, or any more)
     bint was_member                 # ... but has been
+    uint32_t owed                   # bit of the member whose `owed_prepare` came before this node may vote; it is answered then
+    Prepare owed_prepare
     bint may_lead                   # cleared while the Python side is stuck or applying has stopped
     Outbox out
     uint64_t random                 # state of the seeded generator
@@ -146,6 +148,8 @@ cdef struct Replica:
     uint64_t joiner_lo
     int64_t joiner_until
     uint64_t change_at              # instance of the change of membership last proposed under the own ballot, +1
+    bint extending                  # promises of a quorum of the new voters are being asked for
+    Membership *wanted              # the table that is to be proposed next, or NULL
     uint64_t noticed                # watermark that the others have been told
     int64_t notice_due              # when they are to be told, if no Accept goes out before; 0: nothing to tell
     int64_t *heard                  # per member: last frame
@@ -178,6 +182,7 @@ cdef struct Replica:
     bint handed                     # it has been told
     bint told                       # ... as somebody was, under the own ballot
     int64_t hand_until
+    bint leaving                    # this node has no vote soon, and has tried to hand over for that
     uint32_t prefer                 # index of a member with a higher priority that has been level since `prefer_since`, +1
     int64_t prefer_since
     uint32_t preferred              # hand-overs for a priority lately

@@ -39,13 +39,13 @@ cdef int64_t draw(Replica *r, int64_t low, int64_t high) noexcept nogil:
 
 
 cdef uint32_t others(const Replica *r) noexcept nogil:
-    return (bit(r.members.count) - 1) & ~bit(r.self)
+    return r.members.present & ~bit(r.self)
 
 
 cdef int member_index(const Replica *r, uint32_t node) noexcept nogil:
     cdef uint32_t i
     for i in range(r.members.count):
-        if r.members.members[i].node == node:
+        if r.members.members[i].node == node and node != 0:
             return <int>i
     return -1
 

@@ -20,12 +20,12 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset, strerror
 from paxos._codec cimport crc32c
 from paxos._core cimport (
-    replica_arriving, replica_deadline, replica_lease, replica_durable, replica_free, replica_peer, replica_pump, replica_read,
+    replica_arriving, replica_change, replica_deadline, replica_lease, replica_durable, replica_free, replica_peer, replica_pump, replica_read,
     replica_receive, replica_replace, replica_resign, replica_restore_base, replica_seal, replica_tick,
     replica_transfer,
 )
 from paxos._delivery cimport (
-    ALARM_DISK_FULL, ALARM_LOG_LOST, EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_DROP, ORDER_LEASE, ORDER_LEAVE, ORDER_MAKING, ORDER_READ, ORDER_TRANSFER, Event, Order,
+    ALARM_DISK_FULL, ALARM_LOG_LOST, EVENT_CHAIN, ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_CHANGE, ORDER_DROP, ORDER_LEASE, ORDER_LEAVE, ORDER_MAKING, ORDER_READ, ORDER_TRANSFER, Event, Order,
     Status, Submission, clock_now, delivery_alarm, delivery_carry, delivery_event, delivery_lease, delivery_log, delivery_oldest, delivery_orders, delivery_ping,
     delivery_publish, delivery_room, delivery_take,
 )
@@ -36,7 +36,7 @@ from paxos._formation cimport (
 )
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
 from paxos._mastership cimport mastership_best, mastership_lease
-from paxos._membership cimport membership_read, votes
+from paxos._membership cimport membership_read, membership_rows, votes
 from paxos._prune cimport prune_base, prune_full, prune_install, prune_next, prune_rotates
 from paxos._salvage cimport salvage_feed, salvage_free, salvage_waits
 from paxos._state cimport PEER_BACKLOG, Group, Host, may_stand
@@ -48,7 +48,7 @@ from paxos._store cimport (
 from paxos._types cimport (
     BLOCK, FRAME_ACCEPT, FRAME_CARRY, FRAME_FORWARD, FRAME_JOIN, FRAME_LEARN, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE,
     FRAME_READABLE, RECORD_BASE, RECORD_FORMATION, RECORD_FORMED, RECORD_IDENTITY,
-    Accept, Carry, ChunkHead, Forward,
+    Accept, Carry, Change, ChunkHead, Forward,
     Frame, Learned, Membership, PromiseValue,
     Value, ValueHead, bit, value_new, value_unref,
 )
@@ -162,7 +162,7 @@ cdef bint old_is_heard(const Host *h, const Frame *frame) noexcept nogil:
     if r == NULL:
         return False
     for i in range(r.members.count):
-        if r.members.members[i].node == frame.sender:
+        if r.members.members[i].node == frame.sender and frame.sender != 0:
             return ((r.members.members[i].inc_hi != frame.inc_hi or r.members.members[i].inc_lo != frame.inc_lo)
                     and r.heard[i] != 0 and h.now - r.heard[i] < h.options.election_max)
     return False
@@ -369,7 +369,6 @@ cdef void fill_status(Host *h, Status *s) noexcept nogil:
         s.outsider = g.replica.outsider
         s.votes = votes(g.replica)
         s.replaced = g.replica.outsider and g.replica.was_member
-        s.membership = g.replica.members
     s.syncs = h.store.syncs
     s.writes = h.store.writes
     s.log_bytes = h.store.bytes
@@ -379,7 +378,7 @@ cdef void fill_status(Host *h, Status *s) noexcept nogil:
     s.segment = h.store.writer.segment
     s.segment_used = h.store.writer.offset
     s.disk_full = h.disk_full
-    s.members = h.formation.members.count
+    s.members = h.formation.members.count         # (a node 0 is none)
     for i in range(s.members):
         s.nodes[i] = h.formation.members.members[i].node
     s.connected = h.link.connected(h.link.context)
@@ -413,6 +412,13 @@ cdef void tell_chain(Host *h, Group *g, uint64_t instance) noexcept nogil:
     event.instance = instance
     if g.replica != NULL and instance < g.replica.chosen:
         event.a = index_chain(&g.index, instance)
+
+
+cdef void change(Replica *r, Membership *next, const Value *value, int64_t now) noexcept nogil:
+    cdef Change head
+    memcpy(&head, value.data, sizeof(Change))           # (Python has checked it)
+    if membership_rows(next, value.data, value.size) == 0 and head.version == r.members.version:
+        replica_change(r, now, next)
 
 
 cdef void obey(Host *h) noexcept nogil:
@@ -451,6 +457,11 @@ cdef void obey(Host *h) noexcept nogil:
         elif o.type == ORDER_LEASE:
             if g.replica != NULL:
                 replica_lease(g.replica, h.now, o.instance)
+        elif o.type == ORDER_CHANGE:
+            # (The same: who wants it looks at what comes about.)
+            if g.replica != NULL:
+                members = g.replica.members
+                change(g.replica, &members, o.value, h.now)
         elif g.replica != NULL:
             members = g.replica.members
             if membership_read(&members, o.value.data, o.value.size) == 0:      # (Python has checked it)

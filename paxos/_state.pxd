@@ -7,7 +7,7 @@ from paxos._disk cimport Disk
 from paxos._formation cimport Formation
 from paxos._replica cimport Options, Replica
 from paxos._store cimport Highs, Index, Store
-from paxos._types cimport Effect, Value
+from paxos._types cimport Effect, Membership, Value
 
 cdef enum:
     TAIL = 4096                     # newest chosen values kept in memory for Python; a power of two
@@ -20,6 +20,7 @@ cdef struct Link:                   # carries frames to the other members, by in
     uint32_t (*connected)(void *context) noexcept nogil                 # bit i: frames to member i may arrive
     int64_t (*waiting)(void *context, uint32_t index) noexcept nogil    # bytes that have not left; -1: no connection
     void (*report)(void *context, Status *status) noexcept nogil        # its counters
+    void (*members)(void *context, const Membership *m) noexcept nogil  # who has which place from now on
 
 cdef struct HeldSend:
     uint64_t after

@@ -6,11 +6,12 @@ from libc.string cimport memcpy, memset
 
 from paxos._codec cimport FRAME_OK, frame_check, out_clear
 from paxos._core cimport (
-    replica_arriving, replica_base, replica_deadline, replica_durable, replica_free, replica_install, replica_new, replica_peer,
+    replica_arriving, replica_base, replica_change, replica_deadline, replica_durable, replica_free, replica_install, replica_new, replica_peer,
     replica_lease, replica_pump, replica_read, replica_receive, replica_replace, replica_resign, replica_restore, replica_restore_base,
     replica_seal, replica_start, replica_submit, replica_tick, replica_transfer,
 )
 from paxos._mastership cimport mastership_lease
+from paxos._membership cimport membership_derive, membership_first, votes
 from paxos._replica cimport Options, Replica, Slot, frame_begin, frame_end, slot_of
 from paxos._types cimport (
     ALPHA, Ballot, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_INSTALLED, EFFECT_LOG,
@@ -75,7 +76,10 @@ cdef int _membership(Membership *m, object members) except -1:
     memset(m, 0, sizeof(Membership))
     m.count = <uint32_t>len(rows)
     for i in range(m.count):
-        m.members[i].node, m.members[i].inc_hi, m.members[i].inc_lo = rows[i]
+        m.members[i].node, m.members[i].inc_hi, m.members[i].inc_lo = rows[i][:3]
+        if len(rows[i]) > 3:
+            m.members[i].role = rows[i][3]
+    membership_first(m)
     return 0
 
 
@@ -242,6 +246,27 @@ cdef class Core:
         replica_replace(self.replica, now, node, incarnation[0], incarnation[1])
         return _effects(&self.replica.out)
 
+    def change(self, int64_t now, table, version=None):
+        """A table is to be chosen: rows (node, incarnation high, low, role[, instead[, address]]) in the order of their places. (Whether
+        this node can have that done, effects)."""
+        cdef Membership m = self.replica.members
+        cdef uint32_t i
+        memset(m.members, 0, sizeof(m.members))
+        memset(m.instead, 0, sizeof(m.instead))
+        m.count = <uint32_t>len(table)
+        if version is not None:
+            m.version = version
+        for i in range(m.count):
+            m.members[i].node, m.members[i].inc_hi, m.members[i].inc_lo, m.members[i].role = table[i][:4]
+            m.instead[i] = table[i][4] if len(table[i]) > 4 else 0
+            if len(table[i]) > 5:
+                address = table[i][5].encode()
+                memset(m.address[i], 0, sizeof(m.address[i]))
+                memcpy(m.address[i], <const char *>address, len(address))
+        membership_derive(&m)
+        done = replica_change(self.replica, now, &m)
+        return bool(done), _effects(&self.replica.out)
+
     def base(self, int64_t now, uint64_t first, uint32_t chain):
         """The log is to begin at instance ``first``, behind which the chain checksum is ``chain``."""
         replica_base(self.replica, now, first, chain)
@@ -254,6 +279,7 @@ cdef class Core:
         if members is not None:
             _membership(&m, [row[:3] for row in members])
             m.version = version
+            m.in_force = max([row[3] for row in members])
             for i, row in enumerate(sorted(members)):
                 m.since[i] = row[3]
         if mastership is not None:
@@ -283,6 +309,8 @@ cdef class Core:
             "first_kept": r.first_kept, "outsider": bool(r.outsider), "version": r.members.version,
             "members": [(r.members.members[i].node, r.members.members[i].inc_hi, r.members.members[i].inc_lo, r.members.since[i])
                         for i in range(r.members.count)],
+            "roles": [r.members.members[i].role for i in range(r.members.count)], "in_force": r.members.in_force,
+            "votes": bool(votes(r)), "extending": bool(r.extending),
             "mastership": (r.members.master, r.members.mastership, r.members.lease), "lease_until": mastership_lease(r),
             "elections": r.counters.elections, "refused": r.counters.refused_frames, "chosen_values": r.counters.chosen_values,
         }

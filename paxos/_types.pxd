@@ -92,13 +92,14 @@ cdef extern from *:
     typedef struct { uint64_t zero; } px_carry;     /* bytes of one Python side for another follow */
     typedef struct { uint64_t inc_hi, inc_lo; } px_join;
 
-    /* The value of an instance that puts another incarnation into a member's place. Void unless version and old one fit. */
-    typedef struct { uint32_t node, version; uint64_t old_hi, old_lo, new_hi, new_lo; } px_change;   /* 40 */
+    /* The value of an instance that changes the membership: this, then all `count` rows as they are to be. See _membership. */
+    typedef struct { uint32_t version, count; } px_change;
     /* The value of an instance by which a master says that it has taken over (lease 0), or changes the length of leases (ns). */
     typedef struct { uint32_t node, takeover; uint64_t inc_hi, inc_lo, lease; } px_mastership;        /* 32 */
     /* Membership and mastership as bytes: this head, then `count` rows. In records and in manifests of checkpoints. */
-    typedef struct { uint32_t version, count; uint64_t mastership, mastered, lease; uint32_t master, zero; } px_membership_head;
-    typedef struct { uint32_t node, zero; uint64_t inc_hi, inc_lo, since; } px_membership_row;      /* 32 */
+    typedef struct { uint32_t version, count; uint64_t mastership, mastered, lease, in_force, as_of; uint32_t master, before; } px_membership_head;
+    /* 40, and behind each row `address` bytes of its address, HOST:PORT; node 0: nobody has this place, and all is 0 */
+    typedef struct { uint32_t node, role; uint64_t inc_hi, inc_lo, since; uint32_t instead, address; } px_membership_row;
 
     /* ---- in the log: a record is this header and a body; see docs/formats-log.md ---- */
     typedef struct {
@@ -253,12 +254,8 @@ cdef extern from *:
         uint64_t inc_hi
         uint64_t inc_lo
     ctypedef struct Change "px_change":
-        uint32_t node
         uint32_t version
-        uint64_t old_hi
-        uint64_t old_lo
-        uint64_t new_hi
-        uint64_t new_lo
+        uint32_t count
     ctypedef struct Mastership "px_mastership":
         uint32_t node
         uint32_t takeover
@@ -271,14 +268,18 @@ cdef extern from *:
         uint64_t mastership
         uint64_t mastered
         uint64_t lease
+        uint64_t in_force
+        uint64_t as_of
         uint32_t master
-        uint32_t zero
+        uint32_t before
     ctypedef struct MembershipRow "px_membership_row":
         uint32_t node
-        uint32_t zero
+        uint32_t role
         uint64_t inc_hi
         uint64_t inc_lo
         uint64_t since
+        uint32_t instead
+        uint32_t address
     ctypedef struct Record "px_record":
         uint32_t crc
         uint32_t previous
@@ -339,6 +340,9 @@ cdef enum:
     ALPHA = 64                      # a membership chosen at c is in force from c + ALPHA
     RING = 1024                     # slots above the chosen watermark that a node can hold
     MAX_MEMBERS = 31
+    PLACES = 32                     # rows of a table of members, the last of which nobody has:
+    NOWHERE = 31                    # there stands who has no place
+    ADDRESS_MAX = 255               # bytes of HOST:PORT
     LEASE_MAX = 60000000000         # ns; nobody can be kept from an election for longer
     FRAME_WHOLE = 131072            # bytes of the largest frame on the wire; a larger one travels in pieces
     CHUNK_WINDOW = 65536            # chunks of one origin that may be under way at once (de-duplication window)
@@ -348,6 +352,12 @@ cdef enum ValueKind:
     VALUE_BATCH = 1                 # a row of chunks
     VALUE_CHANGE = 2                # of the membership: a px_change
     VALUE_MASTER = 3                # a master has taken over, or changes the lease: a px_mastership
+
+cdef enum Role:                     # of a member
+    MEMBER_VOTER = 0
+    MEMBER_LEARNER = 1              # becomes a voter by itself as soon as it is level
+    MEMBER_FOLLOWER = 2             # learns, and stays without a vote
+    MEMBER_LEAVING = 3              # votes until the change that removes it is in force
 
 cdef enum FrameType:
     FRAME_HELLO = 1                 # node level (group 0): who is there; see _formation
@@ -405,7 +415,7 @@ cdef enum EffectType:
     EFFECT_MASTER = 6               # the master is node `code` (0: none known) under ballot round `instance`; end=1: established
     EFFECT_DIVERGED = 7             # chain checksum at `instance` differs from that of node `code`
     EFFECT_FORMED = 8               # node level: the cluster is formed
-    EFFECT_MEMBERSHIP = 9           # member `code` is another incarnation from now on (its votes count from `instance` on)
+    EFFECT_MEMBERSHIP = 9           # the place with index `code` is somebody else's from now on, or nobody's, or what he is has changed
     EFFECT_BEHIND = 10              # node `code` has deleted what comes next here; it keeps instances from `instance` on
     EFFECT_INSTALLED = 11           # the watermark was set to `instance`, chain checksum `after`, by a checkpoint
     EFFECT_MASTERSHIP = 13          # by what is chosen node `code` is the master, version `instance`, leases are `end` ns long
@@ -431,16 +441,23 @@ cdef struct Outbox:
     size_t size
 
 cdef struct Member:
-    uint32_t node
-    uint32_t zero
-    uint64_t inc_hi
+    uint32_t node                   # 0: nobody has this place
+    uint32_t role
+    uint64_t inc_hi                 # 0, 0: it has not said yet which it is
     uint64_t inc_lo
 
-cdef struct Membership:
-    uint32_t count
+cdef struct Membership:             # a member keeps its place, its index here, as long as it is one
+    uint32_t count                  # places that anybody has or had
     uint32_t version                # changes chosen so far
-    Member members[31]
-    uint64_t since[31]              # the votes of this incarnation count from this instance on
+    uint32_t present                # bits of the places that somebody has
+    uint32_t voters                 # ... who votes at the instances from `in_force` on
+    uint32_t before                 # ... and below
+    uint64_t in_force
+    uint64_t as_of                  # who knows less than the instances below it does not know what held there
+    Member members[32]
+    uint64_t since[32]              # the votes of this incarnation count from this instance on
+    uint32_t instead[32]            # node that goes when this one becomes a voter; 0: none
+    char address[32][256]           # HOST:PORT, ended by 0; "": as each node was configured
     uint64_t mastership             # how often a master has taken over: the fencing token
     uint64_t mastered               # instances below it have told of it all that they do
     uint64_t lease                  # ns that a lease lasts; 0: there are none
@@ -460,5 +477,16 @@ cdef inline int popcount(uint32_t mask) noexcept nogil:
         n += 1
     return n
 
-cdef inline bint is_quorum(const Membership *m, uint32_t mask) noexcept nogil:
-    return popcount(mask) * 2 > <int>m.count
+cdef inline bint is_majority(uint32_t voters, uint32_t mask) noexcept nogil:
+    return popcount(mask & voters) * 2 > popcount(voters)
+
+cdef inline uint32_t voters_at(const Membership *m, uint64_t instance) noexcept nogil:
+    return m.voters if instance >= m.in_force else m.before
+
+cdef inline bint is_quorum(const Membership *m, uint64_t instance, uint32_t mask) noexcept nogil:
+    """... of the members whose votes count at that instance."""
+    return is_majority(voters_at(m, instance), mask)
+
+cdef inline bint is_quorum_of_all(const Membership *m, uint64_t instance, uint32_t mask) noexcept nogil:
+    """... of those in force there, and of those who are chosen and not in force yet (rules 20 and 21)."""
+    return is_quorum(m, instance, mask) and is_majority(m.voters, mask)

@@ -21,6 +21,7 @@ cdef struct Ledger:                 # of one node
     bint sealed                     # the newest write is a seal
     bint lost                       # it has lost what it promised: it must not vote before it is taken in anew, and knows enough
     Ballot promised_before          # ... by the incarnation that was lost
+    bint named                      # the membership has named its incarnation
     uint64_t inc_hi                 # the incarnation that was chosen in its place, and from where on that counts
     uint64_t inc_lo
     uint64_t since
@@ -41,10 +42,16 @@ cdef struct Reign:                  # what the instances up to one make of the m
     uint64_t lease
     uint32_t master
 
+cdef struct Epoch:
+    uint64_t first
+    uint32_t voters                 # bits of nodes
+
 cdef struct Judge:
     uint32_t nodes
-    uint32_t quorum
     uint32_t changes                # of the membership that were chosen and hold
+    Epoch *epochs                   # who votes, and from which instance on
+    uint32_t epoch_count
+    uint32_t epoch_size
     uint64_t ballots                # that somebody has stood for
     Ledger ledgers[31]
     Value **chosen                  # by instance
@@ -59,7 +66,9 @@ cdef struct Judge:
     bint off                        # a scenario of what must never be
     char why[512]
 
-cdef void judge_init(Judge *j, uint32_t nodes) noexcept nogil
+cdef void judge_init(Judge *j, uint32_t nodes, uint32_t voters) noexcept nogil      # bits of the first voters
+# Who votes at an instance.
+cdef uint32_t judge_voters(const Judge *j, uint64_t instance) noexcept nogil
 # Somebody else has found something; the first finding counts.
 cdef void judge_found(Judge *j, const char *what, uint32_t index, uint64_t instance) noexcept nogil
 cdef void judge_free(Judge *j) noexcept nogil

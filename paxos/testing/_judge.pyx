@@ -26,20 +26,41 @@ from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from paxos._codec cimport crc32c
+from paxos._formation cimport Form
 from paxos._log cimport RECORD_HEAD, log_aligned
 from paxos._replica cimport Replica, Slot, slot_of
 from paxos._types cimport (
     ALPHA, Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, Change, FRAME_HEARTBEAT, FRAME_PREPARE, FRAME_PROMISE, FRAME_PROMISE_VALUE,
     FRAME_REJECT, FRAME_TRANSFER, Frame, Mastership, Prepare, Promise,
-    RECORD_BASE, RecordBase, VALUE_CHANGE, VALUE_MASTER, RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
-    Reject, Value, ballot_compare, value_ref, value_unref, xrealloc,
+    MEMBER_VOTER, Member, MembershipRow, RECORD_BASE, RECORD_FORMATION, RecordBase, VALUE_CHANGE, VALUE_MASTER, RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
+    Reject, Value, ballot_compare, bit, popcount, value_ref, value_unref, xrealloc,
 )
 
 
-cdef void judge_init(Judge *j, uint32_t nodes) noexcept nogil:
+cdef void judge_init(Judge *j, uint32_t nodes, uint32_t voters) noexcept nogil:
     memset(j, 0, sizeof(Judge))
     j.nodes = nodes
-    j.quorum = nodes // 2 + 1
+    _epoch(j, 0, voters)
+
+
+cdef void _epoch(Judge *j, uint64_t first, uint32_t voters) noexcept nogil:
+    if j.epoch_count == j.epoch_size:
+        j.epoch_size = j.epoch_size * 2 if j.epoch_size else 8
+        j.epochs = <Epoch *>xrealloc(j.epochs, j.epoch_size * sizeof(Epoch))
+    j.epochs[j.epoch_count].first = first
+    j.epochs[j.epoch_count].voters = voters
+    j.epoch_count += 1
+
+
+cdef uint32_t judge_voters(const Judge *j, uint64_t instance) noexcept nogil:
+    cdef uint32_t i = j.epoch_count
+    while j.epochs[i - 1].first > instance:
+        i -= 1
+    return j.epochs[i - 1].voters
+
+
+cdef inline bint majority(uint32_t voters, uint32_t mask) noexcept nogil:
+    return 2 * popcount(voters & mask) > popcount(voters)
 
 
 cdef void judge_free(Judge *j) noexcept nogil:
@@ -50,6 +71,7 @@ cdef void judge_free(Judge *j) noexcept nogil:
     free(j.chains)
     free(j.reigns)
     free(j.named)
+    free(j.epochs)
     for i in range(j.nodes):
         free(j.ledgers[i].votes)
     memset(j, 0, sizeof(Judge))
@@ -98,6 +120,9 @@ cdef void persisted_record(Judge *j, uint32_t index, bint again, const Record *r
     cdef RecordAccept accept
     cdef RecordLearn learn
     cdef RecordBase base
+    cdef Form form
+    cdef Member member
+    cdef uint32_t i
     cdef Vote *v
     if r.type == RECORD_BASE:
         memcpy(&base, body, sizeof(base))
@@ -107,6 +132,14 @@ cdef void persisted_record(Judge *j, uint32_t index, bint again, const Record *r
             l.promised = base.promised
         if r.instance > j.chosen_count or (r.instance > 0 and base.chain != j.chains[r.instance - 1]):
             judge_found(j, "the log was to begin behind another series than was chosen", index, r.instance)
+    elif r.type == RECORD_FORMATION:
+        memcpy(&form, body, sizeof(form))
+        for i in range(form.count):
+            memcpy(&member, body + sizeof(form) + i * sizeof(member), sizeof(member))
+            if not j.ledgers[member.node - 1].named:
+                j.ledgers[member.node - 1].named = True
+                j.ledgers[member.node - 1].inc_hi = member.inc_hi
+                j.ledgers[member.node - 1].inc_lo = member.inc_lo
     elif r.type == RECORD_PROMISE:
         memcpy(&promise, body, sizeof(promise))
         if ballot_compare(&promise.ballot, &l.promised) > 0:
@@ -226,13 +259,13 @@ cdef void accept_sent(Judge *j, uint32_t index, const Accept *a, Value *value, c
 
 cdef uint32_t promisers(const Judge *j, const Ballot *ballot, uint64_t instance) noexcept nogil:
     """Nodes that have durably promised this ballot or a higher one, as an incarnation that counts at that instance."""
-    cdef uint32_t i, count = 0
+    cdef uint32_t i, mask = 0
     for i in range(j.nodes):
         if ballot_compare(&j.ledgers[i].promised, ballot) >= 0:
-            count += 1
+            mask |= bit(i)
         elif ballot_compare(&j.ledgers[i].promised_before, ballot) >= 0 and (not j.ledgers[i].since or instance < j.ledgers[i].since):
-            count += 1
-    return count
+            mask |= bit(i)
+    return mask
 
 
 cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *frame, size_t head, Value *value) noexcept nogil:
@@ -246,6 +279,9 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
     if (l.lost and FRAME_PREPARE <= f.type <= FRAME_HEARTBEAT
             and (f.inc_hi != l.inc_hi or f.inc_lo != l.inc_lo or f.chosen < l.since)):
         judge_found(j, "a node that lost its log took part in votes before it was taken in, or knew enough (rule 10)", index, f.chosen)
+    if (FRAME_PREPARE <= f.type <= FRAME_HEARTBEAT and f.type != FRAME_REJECT and f.chosen <= j.chosen_count
+            and not judge_voters(j, f.chosen) & bit(index)):
+        judge_found(j, "a node took part in votes that has none there (rules 7 and 10)", index, f.chosen)
     if f.type == FRAME_PROMISE:
         if ballot_compare(&l.promised, &(<const Promise *>body).ballot) < 0:
             judge_found(j, "a promise left before it was durable", index, 0)
@@ -262,7 +298,8 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
         own_ballot(j, index, life, &(<const Prepare *>body).ballot, (<const Prepare *>body).first)
     elif f.type == FRAME_ACCEPT:
         own_ballot(j, index, life, &(<const Accept *>body).ballot, (<const Accept *>body).instance)
-        if promisers(j, &(<const Accept *>body).ballot, (<const Accept *>body).instance) < j.quorum:
+        if not majority(judge_voters(j, (<const Accept *>body).instance),
+                        promisers(j, &(<const Accept *>body).ballot, (<const Accept *>body).instance)):
             judge_found(j, "a ballot was used that no majority has promised durably", index, (<const Accept *>body).instance)
         accept_sent(j, index, <const Accept *>body, value, body + sizeof(Accept))
         if (<const Accept *>body).instance >= f.chosen + ALPHA:
@@ -275,18 +312,19 @@ cdef uint32_t holders(const Judge *j, uint64_t instance) noexcept nogil:
     """Nodes that hold the chosen value of an instance durably."""
     cdef Value *value = j.chosen[instance]
     cdef uint32_t crc = fingerprint(value.kind, value.data, value.size)
-    cdef uint32_t i, count = 0
+    cdef uint32_t i, mask = 0
     for i in range(j.nodes):
         if instance < j.ledgers[i].vote_count and j.ledgers[i].votes[instance].there and j.ledgers[i].votes[instance].crc == crc:
-            count += 1
-    return count
+            mask |= bit(i)
+    return mask
 
 
 cdef bint by_quorum(const Judge *j, uint64_t instance) noexcept nogil:
     """Whether a majority has accepted the chosen value of an instance durably, under one ballot."""
     cdef Value *value = j.chosen[instance]
     cdef uint32_t crc = fingerprint(value.kind, value.data, value.size)
-    cdef uint32_t i, k, n, m, count
+    cdef uint32_t i, k, n, m, mask
+    cdef uint32_t voters = judge_voters(j, instance)
     cdef const Vote *v
     cdef const Vote *other
     for i in range(j.nodes):
@@ -294,16 +332,16 @@ cdef bint by_quorum(const Judge *j, uint64_t instance) noexcept nogil:
             continue
         v = &j.ledgers[i].votes[instance]
         for k in range(min(v.count, <uint32_t>KEPT)):
-            count = 0
+            mask = 0
             for n in range(j.nodes):
                 if instance >= j.ledgers[n].vote_count or v.crcs[k] != crc:
                     continue
                 other = &j.ledgers[n].votes[instance]
                 for m in range(min(other.count, <uint32_t>KEPT)):
                     if other.crcs[m] == crc and ballot_compare(&other.ballots[m], &v.ballots[k]) == 0:
-                        count += 1
+                        mask |= bit(n)
                         break
-            if count >= j.quorum:
+            if majority(voters, mask):
                 return True
     return False
 
@@ -311,18 +349,35 @@ cdef bint by_quorum(const Judge *j, uint64_t instance) noexcept nogil:
 cdef void changed(Judge *j, uint64_t instance, const Value *value) noexcept nogil:
     """A change of the membership. (Ids of simulated nodes are 1, 2, …)"""
     cdef Change change
+    cdef MembershipRow row
     cdef Ledger *l
+    cdef size_t at = sizeof(change)
+    cdef const Epoch *now = &j.epochs[j.epoch_count - 1]
+    cdef uint32_t voters = 0, i
+    cdef bint others = False
     memcpy(&change, value.data, sizeof(change))
-    if change.version != j.changes:
-        return
-    if not 0 < change.node <= j.nodes:
-        judge_found(j, "a change of the membership names a node that is none", 0, instance)
+    if change.version != j.changes or instance < now.first:
         return
     j.changes += 1
-    l = &j.ledgers[change.node - 1]
-    l.inc_hi = change.new_hi
-    l.inc_lo = change.new_lo
-    l.since = instance + ALPHA
+    for i in range(change.count):
+        memcpy(&row, value.data + at, sizeof(row))
+        at += sizeof(row) + row.address
+        if row.node == 0:
+            continue
+        if row.node > j.nodes:
+            judge_found(j, "a change of the membership names a node that is none", 0, instance)
+            return
+        l = &j.ledgers[row.node - 1]
+        if row.role == MEMBER_VOTER:
+            voters |= bit(row.node - 1)
+            others = others or (l.named and (l.inc_hi != row.inc_hi or l.inc_lo != row.inc_lo))
+            if not now.voters & bit(row.node - 1) or (l.named and (l.inc_hi != row.inc_hi or l.inc_lo != row.inc_lo)):
+                l.since = instance + ALPHA
+        l.named = True
+        l.inc_hi = row.inc_hi
+        l.inc_lo = row.inc_lo
+    if others or voters != now.voters:
+        _epoch(j, instance + ALPHA, voters)
 
 
 cdef void reigned(Judge *j, uint64_t instance, const Value *value) noexcept nogil:
@@ -421,5 +476,5 @@ cdef void judge_installed(Judge *j, uint32_t index, uint64_t instance, uint32_t 
 cdef void judge_acknowledged(Judge *j, uint64_t instance) noexcept nogil:
     if instance >= j.chosen_count:
         judge_found(j, "a proposal was acknowledged in an instance that nobody knows chosen", 0, instance)
-    elif holders(j, instance) < j.quorum:
+    elif not majority(judge_voters(j, instance), holders(j, instance)):
         judge_found(j, "a proposal was acknowledged before a majority held it durably", 0, instance)

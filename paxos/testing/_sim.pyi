@@ -18,7 +18,8 @@ class World:
 
     on_python: Callable[[int], None] | None
     on_ended: Callable[[int, bool], None] | None
-    def __new__(cls, nodes: int, seed: int) -> World: ...
+    def __new__(cls, nodes: int, seed: int, first: int | None = None) -> World:
+        """``first``: how many of the nodes, those with the lowest ids, form the cluster."""
     def close(self) -> None:
         """Ends all processes and lets go of everything."""
     @property

@@ -9,7 +9,7 @@ from paxos._codec cimport crc32c
 from paxos._delivery cimport delivery_command, delivery_free, delivery_init
 from paxos._formation cimport STATE_FORMED, Hello
 from paxos._handle cimport Handle
-from paxos._membership cimport votes
+from paxos._membership cimport membership_place, votes
 from paxos._replica cimport Replica
 from paxos._state cimport Host
 from paxos._types cimport FORMAT_VERSION, FRAME_MAGIC, Forward, Frame, bit, xzalloc
@@ -36,11 +36,15 @@ class Violation(AssertionError):
 
 
 cdef class World:
-    def __cinit__(self, nodes, seed):
+    def __cinit__(self, nodes, seed, first=None):
         if not 1 <= nodes <= 31:
             raise ValueError(f"a simulated cluster has 1 to 31 nodes, not {nodes}")
+        if first is None:
+            first = nodes
+        if not 1 <= first <= nodes:
+            raise ValueError(f"a cluster of {nodes} nodes cannot be formed by {first} of them")
         self.w = <CWorld *>xzalloc(sizeof(CWorld))
-        world_init(self.w, nodes, seed & 0xFFFFFFFFFFFFFFFF)
+        world_init(self.w, nodes, seed & 0xFFFFFFFFFFFFFFFF, first)
         self.handles = [None] * nodes
         self.calls = {}
 
@@ -259,9 +263,11 @@ cdef class World:
         cdef uint8_t *data
         cdef Frame *frame
         cdef Forward *forward
+        cdef uint32_t place
         self.node(source)
         if r == NULL or n.host.formation.state != STATE_FORMED or not n.accepted & bit(source):
             return False
+        place = membership_place(&r.members, <uint32_t>source + 1)
         data = <uint8_t *>xzalloc(size)
         memcpy(data + sizeof(Frame), <const char *>body, len(body))
         frame = <Frame *>data
@@ -271,14 +277,14 @@ cdef class World:
         frame.type = type
         frame.flags = header.get("flags", 0)
         frame.group = header.get("group", 0)
-        frame.sender = header.get("sender", r.members.members[<uint32_t>source].node)
+        frame.sender = header.get("sender", r.members.members[place].node)
         frame.signature = header.get("signature", r.signature)
-        frame.inc_hi = header.get("inc", r.members.members[<uint32_t>source].inc_hi)
-        frame.inc_lo = r.members.members[<uint32_t>source].inc_lo
+        frame.inc_hi = header.get("inc", r.members.members[place].inc_hi)
+        frame.inc_lo = r.members.members[place].inc_lo
         if own:
             forward = <Forward *>(data + sizeof(Frame))
             forward.ballot = r.ballot
-            forward.boot = r.origins[<uint32_t>source].boot
+            forward.boot = r.origins[place].boot
         if "to" in header:
             (<Hello *>(data + sizeof(Frame))).to = r.options.node
         frame.crc = crc32c(0, data + 12, size - 12)
@@ -365,7 +371,7 @@ cdef class SimHandle(Handle):
             raise RuntimeError(f"node {index + 1} runs already")
         self.world = world
         world_host(n, self.host)
-        self.configure(index + 1, range(1, world.w.node_count + 1), window, batch_bytes, batch_values, heartbeat_ns,
+        self.configure(index + 1, sorted({*range(1, world.w.first + 1), index + 1}), window, batch_bytes, batch_values, heartbeat_ns,
                        election_min_ns, election_max_ns, stuck_limit_ns, max_value, segment_size, max_pending,
                        max_pending_bytes, log_budget, log_hold)
         self.host.delivery.admission.max_wait = max_wait_ns
@@ -441,6 +447,11 @@ cdef class SimHandle(Handle):
     def set_lease(self, uint64_t lease_ns):
         Handle.set_lease(self, lease_ns)
         world_wake(self.sim)
+
+    def change(self, bytes table not None):
+        Handle.change(self, table)
+        if self.sim != NULL:
+            world_wake(self.sim)
 
     def base(self, uint64_t instance):
         Handle.base(self, instance)

@@ -97,6 +97,7 @@ cdef struct SimNode:
     Inbox inbox
     uint32_t connected              # to whom it can send
     uint32_t accepted               # from whom it takes frames
+    uint32_t places[31]             # of the others, when it last heard of them
     int64_t clock_base              # local time = clock_base + (now - clock_since) * (1 + ppm / 1e6)
     int64_t clock_since
     int64_t clock_ppm
@@ -114,6 +115,7 @@ cdef struct World:
     size_t heap_count
     size_t heap_size
     uint32_t node_count
+    uint32_t first                  # of these, those with the lowest ids form the cluster; the others may be added
     SimNode nodes[31]
     Judge judge
     uint64_t random                 # of the network
@@ -144,7 +146,7 @@ cdef struct World:
     size_t mark_count
     size_t mark_size
 
-cdef void world_init(World *w, uint32_t nodes, uint64_t seed) noexcept nogil
+cdef void world_init(World *w, uint32_t nodes, uint64_t seed, uint32_t first) noexcept nogil
 cdef void world_free(World *w) noexcept nogil
 cdef void world_push(World *w, int64_t at, int kind, uint32_t node, uint32_t other, uint32_t life, uint8_t *data, size_t size) noexcept nogil
 # Goes on until `until` (ns), or until Python is wanted: why, and for which node or call.

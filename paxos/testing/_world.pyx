@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset, strstr
 from paxos._codec cimport FRAME_OK, crc32c, frame_check
 from paxos._delivery cimport Status, delivery_wanted
 from paxos._formation cimport REFUSE_NONE, formation_hello
+from paxos._membership cimport membership_place
 from paxos._replica cimport ROLE_ASKING, ROLE_MASTER, Replica
 from paxos._round cimport (
     ROUND_TAKEN, round_begin, round_deadline, round_end, round_frame, round_hello, round_peer, round_start, round_steps,
@@ -24,7 +25,7 @@ from paxos._spares cimport SPARES_RETRY, Spares, spares_full, spares_make, spare
 from paxos._state cimport Group, Host
 from paxos._store cimport Files
 from paxos._types cimport (
-    EFFECT_CHOSEN, EFFECT_INSTALLED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MASTERSHIP, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, PrevoteReply,
+    EFFECT_CHOSEN, EFFECT_INSTALLED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MASTERSHIP, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, Membership, NOWHERE, PrevoteReply,
     RECORD_LEARN, RECORD_PROMISE, Value, bit, xalloc, xrealloc, xzalloc,
 )
 from paxos.testing._judge cimport (
@@ -175,19 +176,28 @@ cdef void post(World *w, uint32_t source, uint32_t target, const uint8_t *head, 
         world_push(w, w.now + delay, EVENT_FRAME, target, source, 0, data, whole)
 
 
+cdef inline uint32_t behind(const SimNode *n, uint32_t place) noexcept nogil:
+    """The node (ids are 1, 2, …, indices count from 0) that has a place at this one; its own index, if nobody has it."""
+    cdef uint32_t node = n.host.formation.members.members[place].node
+    return node - 1 if 0 < node <= n.world.node_count else n.index
+
+
+cdef inline uint32_t place_of(const SimNode *n, uint32_t index) noexcept nogil:
+    return membership_place(&n.host.formation.members, index + 1)
+
+
 cdef void link_send(void *context, uint32_t peers, const uint8_t *head, size_t size, Value *value) noexcept nogil:
     cdef SimNode *n = <SimNode *>context
     cdef World *w = n.world
     cdef uint32_t i
-    peers &= n.connected
-    if not peers:
+    if not peers & link_connected(n):
         return
     judge_sent(&w.judge, n.index, n.life, head, size, value)
     if leased(n):
         judge_leased(&w.judge, n.index, n.host.delivery.leased_chosen, head)
-    for i in range(w.node_count):
-        if peers & bit(i):
-            post(w, n.index, i, head, size, value)
+    for i in range(n.host.formation.members.count):
+        if peers & bit(i) and n.connected & bit(behind(n, i)):
+            post(w, n.index, behind(n, i), head, size, value)
 
 
 cdef void link_flush(void *context, int64_t now) noexcept nogil:
@@ -195,21 +205,50 @@ cdef void link_flush(void *context, int64_t now) noexcept nogil:
 
 
 cdef uint32_t link_connected(void *context) noexcept nogil:
-    return (<SimNode *>context).connected
+    cdef const SimNode *n = <const SimNode *>context
+    cdef uint32_t i, mask = 0
+    for i in range(n.host.formation.members.count):
+        if n.connected & bit(behind(n, i)):
+            mask |= bit(i)
+    return mask
 
 
 cdef int64_t link_waiting(void *context, uint32_t index) noexcept nogil:
-    return 0 if (<SimNode *>context).connected & bit(index) else -1
+    return 0 if (<SimNode *>context).connected & bit(behind(<const SimNode *>context, index)) else -1
 
 
 cdef void link_report(void *context, Status *status) noexcept nogil:
     pass
 
 
+cdef void link_members(void *context, const Membership *m) noexcept nogil:
+    """Connections go with a place: who has another one now, or none, is disconnected, and who has one dialled."""
+    cdef SimNode *n = <SimNode *>context
+    cdef World *w = n.world
+    cdef uint32_t i, place
+    for i in range(w.node_count):
+        place = membership_place(m, i + 1)
+        if i == n.index or place == n.places[i]:
+            continue
+        n.places[i] = place
+        if n.host == NULL:
+            continue                # the log is read; it dials all when it starts
+        n.connected &= ~bit(i)
+        if n.accepted & bit(i):
+            n.accepted &= ~bit(i)
+            world_push(w, w.now + w.delay_low, EVENT_DOWN, i, n.index, w.nodes[i].life, NULL, 0)
+        if place != NOWHERE:
+            world_push(w, w.now + random_between(&w.random, MICROSECOND, 5 * MILLISECOND), EVENT_DIAL, n.index, i, n.life, NULL, 0)
+
+
 cdef void dial(World *w, SimNode *n, uint32_t target) noexcept nogil:
     """Connects, or tries again later. What comes up first is the HELLO, which nothing overtakes: frames before it are not taken."""
     cdef uint8_t *hello
+    cdef uint32_t place
     if n.host == NULL or n.connected & bit(target):
+        return
+    place = place_of(n, target)
+    if place == NOWHERE:
         return
     if w.nodes[target].host == NULL or w.cut[n.index] & bit(target) or w.cut[target] & bit(n.index):
         world_push(w, w.now + random_between(&w.random, 10 * MILLISECOND, 300 * MILLISECOND), EVENT_DIAL, n.index, target, n.life,
@@ -217,9 +256,9 @@ cdef void dial(World *w, SimNode *n, uint32_t target) noexcept nogil:
         return
     n.connected |= bit(target)
     hello = <uint8_t *>xalloc(HELLO_SIZE)
-    formation_hello(&n.host.formation, target, hello)
+    formation_hello(&n.host.formation, place, hello)
     world_push(w, w.now + w.delay_low, EVENT_FRAME, target, n.index, 0, hello, HELLO_SIZE)
-    round_peer(n.host, target, True)
+    round_peer(n.host, place, True)
 
 
 cdef void down(World *w, SimNode *n, uint32_t target, bint refused) noexcept nogil:
@@ -229,7 +268,8 @@ cdef void down(World *w, SimNode *n, uint32_t target, bint refused) noexcept nog
         return
     n.connected &= ~bit(target)
     w.nodes[target].accepted &= ~bit(n.index)
-    round_peer(n.host, target, False)
+    if place_of(n, target) != NOWHERE:
+        round_peer(n.host, place_of(n, target), False)
     world_push(w, w.now + wait * 10 if refused else w.now + wait, EVENT_DIAL, n.index, target, n.life, NULL, 0)
 
 
@@ -306,6 +346,7 @@ cdef void world_host(SimNode *n, Host *h) noexcept nogil:
     h.link.connected = link_connected
     h.link.waiting = link_waiting
     h.link.report = link_report
+    h.link.members = link_members
     h.outside.context = n
     h.outside.fatal = fatal
     h.outside.watch = watch
@@ -502,12 +543,12 @@ cdef int world_stand(SimNode *n) noexcept nogil:
     if r.role != ROLE_ASKING or n.writing:
         return RUN_UNTIL
     for i in range(r.members.count):
-        if i == r.self:
+        if i == r.self or behind(n, i) == n.index:
             continue
         memset(&e, 0, sizeof(e))
         e.kind = EVENT_FRAME
         e.node = n.index
-        e.other = i
+        e.other = behind(n, i)
         e.size = sizeof(Frame) + sizeof(PrevoteReply)
         e.data = <uint8_t *>xzalloc(e.size)
         frame = <Frame *>e.data
@@ -537,6 +578,7 @@ cdef void world_ended(SimNode *n, bint power) noexcept nogil:
     n.timer_at = 0
     n.connected = 0
     n.accepted = 0
+    memset(n.places, 0, sizeof(n.places))
     simdisk_process_ended(&n.disk, power)
     for i in range(w.node_count):
         if i == n.index:
@@ -616,7 +658,7 @@ cdef int world_run(World *w, int64_t until, uint64_t *which) noexcept nogil:
 
 # ---- life ----
 
-cdef void world_init(World *w, uint32_t nodes, uint64_t seed) noexcept nogil:
+cdef void world_init(World *w, uint32_t nodes, uint64_t seed, uint32_t first) noexcept nogil:
     cdef uint32_t i
     cdef SimNode *n
     memset(w, 0, sizeof(World))
@@ -626,7 +668,8 @@ cdef void world_init(World *w, uint32_t nodes, uint64_t seed) noexcept nogil:
     w.now = 1000000000000
     w.delay_low = 50 * MICROSECOND
     w.delay_high = 300 * MICROSECOND
-    judge_init(&w.judge, nodes)
+    w.first = first
+    judge_init(&w.judge, nodes, bit(first) - 1)
     for i in range(nodes):
         n = &w.nodes[i]
         n.world = w
