@@ -72,6 +72,9 @@ cdef bint acceptor_accept(Replica *r, uint32_t index, const Accept *a, Value *va
         e.instance = a.instance
         e.end = a.instance + 1
         return True
+    if r.chosen < r.members.in_force <= a.instance:
+        r.late = bit(index)     # _membership: this node learns first, and then says so
+        return True
     if not in_ring(r, a.instance) or not votes(r):
         return True             # too far ahead to keep, or not yet to be voted on (rule 10): this node learns first
     s = slot_take(r, a.instance)

@@ -168,14 +168,30 @@ cdef void _prepare_owed(Replica *r) noexcept nogil:
             _receive_prepare(r, i, &body)
 
 
+cdef void _answer_heartbeat(Replica *r, uint32_t to, const Ballot *ballot, uint64_t sent_at) noexcept nogil:
+    cdef uint64_t lease = mastership_grant(r, ballot) if sent_at != 0 else 0
+    cdef HeartbeatReply *reply = <HeartbeatReply *>frame_begin(r, FRAME_HEARTBEAT_REPLY, to, 0, sizeof(HeartbeatReply))
+    reply.ballot = ballot[0]
+    # Who has no vote confirms nothing: what it has not promised might have been promised by its predecessor (rules 10, 20).
+    reply.sent_at = sent_at if votes(r) else 0
+    reply.lease = lease
+    reply.priority = r.options.priority if r.may_lead else 0
+    frame_end(r, NULL)
+
+
 cdef void _finish(Replica *r) noexcept nogil:
     learner_advance(r)
     # Who was replaced or removed stands for nothing any more.
     if r.role != ROLE_FOLLOWER and not votes(r):
+        if r.role == ROLE_MASTER:
+            proposer_heartbeat(r, others(r), False)     # what it knows chosen the others may need now
         _step_down(r)
         r.election_deadline = r.now + r.options.heartbeat
     if r.owed and votes(r):
         _prepare_owed(r)
+    if r.late and r.chosen >= r.members.in_force:
+        _answer_heartbeat(r, r.late, &r.master_ballot, 0)
+        r.late = 0
     if r.role == ROLE_MASTER:
         election_extend(r)
         mastership_leave(r)
@@ -213,6 +229,7 @@ cdef void replica_start(Replica *r, int64_t now) noexcept nogil:
 cdef void _receive_accept(Replica *r, uint32_t index, const Frame *frame, const uint8_t *data) noexcept nogil:
     cdef const Accept *body = <const Accept *>data
     cdef Value *value
+    cdef uint64_t knew
     # A proposer speaks under its own ballots only.
     if body.ballot.node != frame.sender or body.ballot.inc_hi != frame.inc_hi or body.ballot.inc_lo != frame.inc_lo:
         r.counters.refused_frames += 1
@@ -220,13 +237,14 @@ cdef void _receive_accept(Replica *r, uint32_t index, const Frame *frame, const 
     value = value_copy(&body.value, data + sizeof(Accept))
     if acceptor_accept(r, index, body, value):
         _follow(r, &body.ballot, False)
+        knew = r.chosen
         learner_notice(r, &body.ballot, body.own_from, frame.chosen)
+        if knew < r.members.in_force <= r.chosen:
+            acceptor_accept(r, index, body, value)      # this very message has told what was to be known first
     value_unref(value)
 
 
 cdef void _receive_heartbeat(Replica *r, uint32_t index, const Frame *frame, const Heartbeat *body) noexcept nogil:
-    cdef HeartbeatReply *reply
-    cdef uint64_t lease
     if body.ballot.node != frame.sender or body.ballot.inc_hi != frame.inc_hi or body.ballot.inc_lo != frame.inc_lo:
         r.counters.refused_frames += 1
         return
@@ -238,14 +256,7 @@ cdef void _receive_heartbeat(Replica *r, uint32_t index, const Frame *frame, con
         r.master_settled_at = body.settled
     learner_notice(r, &body.ballot, body.own_from, frame.chosen)
     if body.sent_at != 0:
-        lease = mastership_grant(r, &body.ballot)
-        reply = <HeartbeatReply *>frame_begin(r, FRAME_HEARTBEAT_REPLY, bit(index), 0, sizeof(HeartbeatReply))
-        reply.ballot = body.ballot
-        # Who has no vote confirms nothing: what it has not promised might have been promised by its predecessor (rules 10, 20).
-        reply.sent_at = body.sent_at if votes(r) else 0
-        reply.lease = lease
-        reply.priority = r.options.priority if r.may_lead else 0
-        frame_end(r, NULL)
+        _answer_heartbeat(r, bit(index), &body.ballot, body.sent_at)
 
 
 cdef void _receive_heartbeat_reply(Replica *r, uint32_t index, const Frame *frame, const HeartbeatReply *body) noexcept nogil:
@@ -267,6 +278,7 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
     cdef uint32_t index
     cdef Value *value
     cdef const Prepare *prepare
+    cdef bint level
     _now(r, now)
     if member < 0 or <uint32_t>member == r.self:
         r.counters.refused_frames += 1
@@ -329,8 +341,11 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         election_transferred(r, index, <const Transfer *>data)
     elif frame.type == FRAME_REJECT:
         _receive_reject(r, <const Reject *>data)
+    level = r.known[index] < r.members.in_force <= frame.chosen
     learner_heard(r, index, frame)
     _finish(r)
+    if level and r.role == ROLE_MASTER:
+        proposer_resend(r, bit(index), 0)       # it could not take them before
 
 
 cdef void replica_arriving(Replica *r, int64_t now, const Frame *frame) noexcept nogil:

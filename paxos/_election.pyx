@@ -14,14 +14,14 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from paxos._mastership cimport mastership_bound, mastership_fit
-from paxos._membership cimport electors, membership_covers, votes
+from paxos._membership cimport electors, votes
 from paxos._replica cimport (
     ROLE_ASKING, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, draw, frame_begin, frame_end, in_ring, others,
     patience, promise_here, remote_master, set_master, slot_of, slot_take,
 )
 from paxos._types cimport (
     Ballot, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_RELIEVE, Frame, Prepare, Prevote, PrevoteReply, Promise, PromiseValue,
-    PLACES, RING, Relieve, Transfer, Value, ballot_compare, bit, is_quorum, popcount, value_ref, value_unref,
+    PLACES, RING, Relieve, Transfer, Value, ballot_compare, bit, is_majority, is_quorum, popcount, value_ref, value_unref,
 )
 
 
@@ -161,17 +161,17 @@ cdef void election_prevote(Replica *r, uint32_t index, const Frame *frame, const
         r.role == ROLE_PREPARING and r.now < r.report_until)
     cdef Relieve *relieve
     cdef Ballot none
-    if not votes(r):
-        return
+    if not votes(r) and frame.chosen >= r.chosen:
+        return                      # (to who knows less it tells at least that)
     memset(&none, 0, sizeof(Ballot))
     hears_master = hears_master or mastership_bound(r, &body.ballot, &none)
     reply = <PrevoteReply *>frame_begin(r, FRAME_PREVOTE_REPLY, bit(index), 0, sizeof(PrevoteReply))
     reply.ballot = body.ballot
     reply.promised = r.promised
     # Who would have to fetch a checkpoint first is no candidate: until it has, nothing could be proposed.
-    reply.granted = not hears_master and frame.chosen >= r.first_kept
+    reply.granted = votes(r) and not hears_master and frame.chosen >= r.first_kept
     frame_end(r, NULL)
-    if body.cut_off and r.role == ROLE_FOLLOWER and remote_master(r) >= 0:
+    if body.cut_off and votes(r) and r.role == ROLE_FOLLOWER and remote_master(r) >= 0:
         # (Whom it hears a follower must ask for: by itself only the master speaks to it. It counts the next time.)
         _probe(r)
         # This node hears both. The master may be better off where it can be heard by more: that moves it once, while he who is cut
@@ -278,7 +278,7 @@ cdef void election_extend(Replica *r) noexcept nogil:
     cdef uint64_t first = max(r.members.in_force, r.chosen)
     cdef uint64_t last = 0, i
     cdef Slot *s
-    if membership_covers(r) > first:
+    if is_majority(r.members.voters, r.promises | bit(r.self)):
         r.extending = False
         return
     if not r.extending or r.prepare_from != first:
@@ -293,7 +293,7 @@ cdef void election_extend(Replica *r) noexcept nogil:
                 s.reported = 0
         _send_prepare(r)
     _close_promises(r)
-    if membership_covers(r) <= first:
+    if not is_majority(r.members.voters, r.promises | bit(r.self)):
         return
     r.extending = False
     # What they have reported is proposed before anything new (rule 4), and so is what was reported to the candidate.

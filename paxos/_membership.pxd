@@ -11,7 +11,7 @@ cdef enum:
 cdef bint votes(const Replica *r) noexcept nogil
 # Who votes at the next instance to be chosen, or will soon; and not this node.
 cdef uint32_t electors(const Replica *r) noexcept nogil
-# A master's view: below this instance its ballot may be used (rule 8).
+# A master's view: below this instance its ballot may be used (rule 8), and what is proposed be accepted.
 cdef uint64_t membership_covers(const Replica *r) noexcept nogil
 # A change was chosen. What it means now stands in r.members; void where it is stale.
 cdef void membership_chosen(Replica *r, uint64_t instance, const Value *value) noexcept nogil
@@ -21,7 +21,7 @@ cdef void membership_self(Replica *r) noexcept nogil
 cdef void membership_advance(Replica *r) noexcept nogil
 # The membership that came with a checkpoint, or stands in the log's beginning.
 cdef void membership_install(Replica *r, const Membership *m) noexcept nogil
-# From here on all the changes chosen are in force; an idle group is carried there by no-ops.
+# From here on all the changes chosen are in force, and what was chosen before is safe; an idle group is carried there by no-ops.
 cdef uint64_t membership_settled(const Replica *r) noexcept nogil
 
 # The index of a node; NOWHERE: it has no place.

@@ -3,10 +3,12 @@
 
 The table is replicated state. Each member has a place in it, its index everywhere in the core, for as long as it is one. A change is a
 value like any other: the whole table as it is to be. Chosen at instance c it is in force from e = c + ALPHA. Below e the voters of
-before count, from e on the new ones, whatever the two sets have in common. One change at a time: until the watermark has reached
-e, another one is void. What asks for less than a vote (a learner, an address) counts at once.
+before count, from e on the new ones, whatever the two sets have in common. One change at a time: until e itself is chosen, another one
+is void. What asks for less than a vote (a learner, an address) counts at once.
 
-- Who votes no more after the change goes on voting below e. A member that is removed keeps its place until e.
+- Who votes no more after the change goes on voting below e. A member that is removed keeps its place until e is chosen.
+- Nobody accepts at e or above who does not know everything below. So when e is chosen a majority of the new voters holds all that the
+  old ones have chosen, durably and known as such (the record of the acceptance names the watermark): those who left may be destroyed.
 - Who votes newly, be it another incarnation of a member whose disk is lost, does so when its own watermark has reached e: it then
   holds all that is below, and cannot speak of it. Where its promise counts, the candidate's watermark is not below its own, so the
   promise is used for instances from e on only. The incarnation in whose place it comes is not listened to from the moment that the
@@ -41,6 +43,8 @@ cdef uint32_t electors(const Replica *r) noexcept nogil:
 
 
 cdef uint64_t membership_covers(const Replica *r) noexcept nogil:
+    if r.chosen < r.members.in_force:
+        return r.members.in_force
     if is_majority(r.members.voters, r.promises | bit(r.self)):
         return 0xFFFFFFFFFFFFFFFF
     return r.members.in_force
@@ -194,7 +198,7 @@ cdef void membership_chosen(Replica *r, uint64_t instance, const Value *value) n
     cdef bint others = False
     cdef uint32_t i
     memcpy(&change, value.data, sizeof(Change))
-    if change.version != r.members.version or instance < r.members.in_force:
+    if change.version != r.members.version or instance < membership_settled(r):
         return
     next = r.members
     if membership_rows(&next, value.data, value.size) != 0 or not membership_follows(&next, &r.members):
@@ -219,11 +223,11 @@ cdef void membership_chosen(Replica *r, uint64_t instance, const Value *value) n
 cdef void membership_advance(Replica *r) noexcept nogil:
     cdef Membership next
     cdef uint32_t i
-    if r.chosen < r.members.in_force or r.members.before == r.members.voters:
+    if r.chosen < membership_settled(r) or r.members.before == r.members.voters:
         return
     next = r.members
     next.before = next.voters
-    next.as_of = next.in_force
+    next.as_of = next.in_force + 1
     for i in range(next.count):
         if next.members[i].role == MEMBER_LEAVING:
             _vacate(&next, i)
@@ -248,7 +252,7 @@ cdef void membership_install(Replica *r, const Membership *m) noexcept nogil:
 
 
 cdef uint64_t membership_settled(const Replica *r) noexcept nogil:
-    return r.members.in_force
+    return r.members.in_force + 1 if r.members.in_force else 0
 
 
 # ---- as bytes ----

@@ -313,6 +313,9 @@ cdef void _propose_waiting(Replica *r) noexcept nogil:
         r.next_instance += 1
     if r.next_instance <= r.takeover_end or r.hand_to != 0:
         return
+    if r.next_instance == r.members.in_force and r.next_instance < end:
+        # The last that those hear who leave: from here on nothing is sent to them.
+        proposer_heartbeat(r, others(r) & ~r.members.voters, False)
     # First of all that is new: behind values it could wait for ever, where the window is always full.
     end = min(end, r.chosen + r.options.window)
     if r.wanted != NULL and r.next_instance < end:

@@ -92,6 +92,7 @@ cdef struct Replica:
     bint was_member                 # ... but has been
     uint32_t owed                   # bit of the member whose `owed_prepare` came before this node may vote; it is answered then
     Prepare owed_prepare
+    uint32_t late                   # bit of the master whose Accept came before this node knew what it must to take it
     bint may_lead                   # cleared while the Python side is stuck or applying has stopped
     Outbox out
     uint64_t random                 # state of the seeded generator

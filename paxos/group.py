@@ -344,7 +344,7 @@ class Group:
             elif event[0] == EVENT_CARRY:
                 self._guarded(self._receive, event[2], event[3])
             elif event[0] == EVENT_MEMBERSHIP:
-                self._on_membership(event[2], event[3])
+                self._on_membership(event[2])
             elif event[0] == EVENT_DIVERGED:
                 self._alarms.sound(
                     "values-differ", "values differ between nodes: chain checksum at instance %d is not that of node %d",
@@ -386,9 +386,10 @@ class Group:
         elif self._keeper is not None:
             self._keeper.receive(node, data)
 
-    def _on_membership(self, node: int, version: int) -> None:
+    def _on_membership(self, version: int) -> None:
         status = self._engine.status()
-        if node == status["node_id"] and status["replaced"]:
+        node = status["node_id"]
+        if status["replaced"]:
             self._alarms.sound(
                 "replaced",
                 "another process, with a data directory of its own, has taken the place of node %d: this one has no vote any "
@@ -397,7 +398,7 @@ class Group:
             )
         else:
             logger.warning(
-                "node %d has a new data directory: it was chosen in place of the old one (change %d)", node, version
+                "the membership has changed (change %d)", version
             )
 
     def _apply(

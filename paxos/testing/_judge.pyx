@@ -356,7 +356,7 @@ cdef void changed(Judge *j, uint64_t instance, const Value *value) noexcept nogi
     cdef uint32_t voters = 0, i
     cdef bint others = False
     memcpy(&change, value.data, sizeof(change))
-    if change.version != j.changes or instance < now.first:
+    if change.version != j.changes or (now.first and instance <= now.first):
         return
     j.changes += 1
     for i in range(change.count):
