@@ -206,7 +206,9 @@ cdef void membership_chosen(Replica *r, uint64_t instance, const Value *value) n
     next.version += 1
     next.as_of = instance + 1
     for i in range(next.count):
-        if not next.voters & bit(i):
+        if next.members[i].node == 0:
+            next.since[i] = 0
+        elif not next.voters & bit(i):
             # (Who leaves, or gives up its vote, still has it below e.)
             next.since[i] = r.members.since[i] if _same(&next.members[i], &r.members.members[i]) else instance + ALPHA
         elif r.members.voters & bit(i) and _same(&next.members[i], &r.members.members[i]):

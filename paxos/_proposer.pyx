@@ -275,7 +275,7 @@ cdef void _promote(Replica *r) noexcept nogil:
     if not _may_change(r) or r.wanted != NULL or r.hand_to != 0:
         return
     for i in range(r.members.count):
-        if (r.members.members[i].node == 0 or r.members.members[i].role != MEMBER_LEARNER or r.heard[i] == 0
+        if (r.members.members[i].node == 0 or r.members.members[i].role != MEMBER_LEARNER or r.heard[i] == 0 or r.known[i] == 0
                 or r.now - r.heard[i] >= r.options.election_min or r.known[i] + LEVEL < r.chosen):
             continue
         k = membership_place(&r.members, r.members.instead[i])

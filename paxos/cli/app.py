@@ -404,6 +404,8 @@ Examples:
               help="Simulated minutes with faults, per seed; the peace that follows comes on top.")  # fmt: skip
 @click.option("--rate", type=click.FloatRange(0.1, 2000), default=30.0, show_default=True,
               help="Operations of the workload a simulated second.")  # fmt: skip
+@click.option("--spares", type=click.IntRange(0, 20), default=0, show_default=True,
+              help="Nodes beside those; with any, members come, go, are replaced and destroyed all the time.")  # fmt: skip
 @click.option("--faults", metavar="all|none|KIND,…", callback=_parsed(_faults), default="all", show_default=True,
               help="Kinds of faults, or groups of them; a wrong name lists them.")  # fmt: skip
 @click.option("--keep", metavar="3,7|none", callback=_parsed(_keep), help="With one seed: of its faults only these.")
@@ -423,6 +425,7 @@ def sim(
     nodes: str,
     minutes: float,
     rate: float,
+    spares: int,
     faults: tuple[str, ...],
     keep: tuple[int, ...] | None,
     jobs: int | None,
@@ -453,7 +456,7 @@ def sim(
         raise click.UsageError("--keep and --trace are for one seed: --seeds 17")
     if ray_address is not None and not ray:
         raise click.UsageError("--ray-address goes with --ray")
-    plan = Plan(nodes=0 if nodes == "mixed" else int(nodes), seconds=minutes * 60, kinds=faults, rate=rate)
+    plan = Plan(nodes=0 if nodes == "mixed" else int(nodes), seconds=minutes * 60, kinds=faults, rate=rate, spares=spares)
     options = module.SimOptions(
         seeds, plan, keep, jobs or cores(), trace, mutant, ray, ray_address, as_json, not no_shrink
     )

@@ -240,6 +240,8 @@ def _command(options: SimOptions, seed: int, keep: list[int]) -> str:
         words.append(f"--faults {','.join(plan.kinds) or 'none'}")
     if plan.rate != Plan().rate:
         words.append(f"--rate {plan.rate:g}")
+    if plan.spares:
+        words.append(f"--spares {plan.spares}")
     words.append(f"--keep {','.join(map(str, keep)) or 'none'}")
     return " ".join(words)
 

@@ -31,7 +31,7 @@ from paxos._log cimport RECORD_HEAD, log_aligned
 from paxos._replica cimport Replica, Slot, slot_of
 from paxos._types cimport (
     ALPHA, Accept, Accepted, Ballot, FRAME_ACCEPT, FRAME_ACCEPTED, Change, FRAME_HEARTBEAT, FRAME_PREPARE, FRAME_PROMISE, FRAME_PROMISE_VALUE,
-    FRAME_REJECT, FRAME_TRANSFER, Frame, Mastership, Prepare, Promise,
+    FRAME_REJECT, FRAME_TRANSFER, Frame, Heartbeat, Mastership, Prepare, Promise,
     MEMBER_VOTER, Member, MembershipRow, RECORD_BASE, RECORD_FORMATION, RecordBase, VALUE_CHANGE, VALUE_MASTER, RECORD_ACCEPT, RECORD_LEARN, RECORD_PROMISE, RECORD_WATERMARK, RECORD_WRITE, Record, RecordAccept, RecordLearn, RecordPromise, RecordWrite,
     Reject, Value, ballot_compare, bit, popcount, value_ref, value_unref, xrealloc,
 )
@@ -279,8 +279,9 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
     if (l.lost and FRAME_PREPARE <= f.type <= FRAME_HEARTBEAT
             and (f.inc_hi != l.inc_hi or f.inc_lo != l.inc_lo or f.chosen < l.since)):
         judge_found(j, "a node that lost its log took part in votes before it was taken in, or knew enough (rule 10)", index, f.chosen)
+    # (The last of a master that leaves tells what it knows chosen, and asks for nothing.)
     if (FRAME_PREPARE <= f.type <= FRAME_HEARTBEAT and f.type != FRAME_REJECT and f.chosen <= j.chosen_count
-            and not judge_voters(j, f.chosen) & bit(index)):
+            and (f.type != FRAME_HEARTBEAT or (<const Heartbeat *>body).sent_at != 0) and not judge_voters(j, f.chosen) & bit(index)):
         judge_found(j, "a node took part in votes that has none there (rules 7 and 10)", index, f.chosen)
     if f.type == FRAME_PROMISE:
         if ballot_compare(&l.promised, &(<const Promise *>body).ballot) < 0:

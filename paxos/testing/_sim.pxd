@@ -10,6 +10,7 @@ cdef class World:
     cdef dict calls                 # what happens at EVENT_CALLs, by number
     cdef uint64_t next_call
     cdef public object on_python    # (index) a node's Python side gets its turn
+    cdef public list configured     # nodes that one which starts is told of
     cdef public object on_ended     # (index, power) a node's process has ended; called after it is gone
     cdef object __weakref__
 

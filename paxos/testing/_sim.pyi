@@ -18,6 +18,8 @@ class World:
 
     on_python: Callable[[int], None] | None
     on_ended: Callable[[int, bool], None] | None
+    configured: list[int]
+    """The nodes that one which starts is told of, besides itself."""
     def __new__(cls, nodes: int, seed: int, first: int | None = None) -> World:
         """``first``: how many of the nodes, those with the lowest ids, form the cluster."""
     def close(self) -> None:

@@ -47,6 +47,7 @@ cdef class World:
         world_init(self.w, nodes, seed & 0xFFFFFFFFFFFFFFFF, first)
         self.handles = [None] * nodes
         self.calls = {}
+        self.configured = list(range(1, first + 1))
 
     def __dealloc__(self):
         if self.w != NULL:
@@ -371,7 +372,7 @@ cdef class SimHandle(Handle):
             raise RuntimeError(f"node {index + 1} runs already")
         self.world = world
         world_host(n, self.host)
-        self.configure(index + 1, sorted({*range(1, world.w.first + 1), index + 1}), window, batch_bytes, batch_values, heartbeat_ns,
+        self.configure(index + 1, sorted({*world.configured, index + 1}), window, batch_bytes, batch_values, heartbeat_ns,
                        election_min_ns, election_max_ns, stuck_limit_ns, max_value, segment_size, max_pending,
                        max_pending_bytes, log_budget, log_hold)
         self.host.delivery.admission.max_wait = max_wait_ns

@@ -27,6 +27,7 @@ from paxos.testing.cluster import MS, SECOND, Cluster, Replica, Violation
 from paxos.testing.faults import KINDS, Fault, Faults, draw
 from paxos.testing.leases import lease_of
 from paxos.testing.linearizability import Inconclusive, Operation, check
+from paxos.testing.moves import Moves
 from paxos.testing.tokened import TokenClient, judge_tokens
 from paxos.testing.workload import REGISTER, Probe, Workload, machine_for
 
@@ -55,6 +56,8 @@ class Plan:
     """Kinds of faults that may be met."""
     rate: float = 30.0
     """Operations of the workload a second."""
+    spares: int = 0
+    """Nodes beside those that form the cluster; with any, the membership changes all the time (``moves``)."""
 
 
 @dataclass(slots=True)
@@ -103,6 +106,7 @@ class _Life:
     """What a seed decides before anything happens."""
 
     nodes: int
+    """That form the cluster."""
     options: dict[str, Any]
     direct: list[bool]
     modes: list[list[str]]
@@ -126,7 +130,8 @@ def _with_sessions(seed: int) -> bool:
 
 
 def _life(plan: Plan, dice: random.Random) -> _Life:
-    nodes = plan.nodes or dice.choice([3, 3, 5])
+    first = plan.nodes or dice.choice([3, 3, 5])
+    nodes = first + plan.spares
     machines = dice.choice([1, 1, 2])
     nervous = dice.random() < 0.35  # elections without end: timeouts near the delays of network and disk
     heartbeat = dice.choice([10, 20]) if nervous else 50
@@ -151,7 +156,7 @@ def _life(plan: Plan, dice: random.Random) -> _Life:
         kept=dice.choice([1, 2]),
     )
     return _Life(
-        nodes=nodes,
+        nodes=first,
         options=options,
         direct=[dice.random() < 0.7] * nodes if dice.random() < 0.8 else [dice.random() < 0.5 for _ in range(nodes)],
         modes=[[dice.choice(["memory", "durable", "rolled back"]) for _ in range(machines)] for _ in range(nodes)],
@@ -168,7 +173,7 @@ def schedule_of(plan: Plan, seed: int) -> list[Fault]:
     """The faults of a seed."""
     dice = random.Random(seed)
     life = _life(plan, dice)
-    faults = draw(random.Random(seed * 2 + 1), life.nodes, int(plan.seconds * SECOND), plan.kinds, life.gap)
+    faults = draw(random.Random(seed * 2 + 1), len(life.modes), int(plan.seconds * SECOND), plan.kinds, life.gap)
     if lease_of(seed) is not None:
         # Leases stand on clocks that run alike; one that jumps without time going by is none.
         faults = [fault for fault in faults if fault.kind != "jump"]
@@ -202,7 +207,8 @@ def run(
                 number: machine_for(mode, machines, before[number] if before else None)
                 for number, mode in enumerate(life.modes[node - 1])
             },
-            nodes=life.nodes,
+            nodes=len(life.modes),
+            first=life.nodes,
             seed=seed * 0x9E3779B1 + 1,
             direct=life.direct,
             policy=life.policy,
@@ -222,6 +228,9 @@ def run(
             leases.begin(cluster, plan.seconds)
             workload.leases = leases.dice
             workload.read_share = max(workload.read_share, 0.5)
+        moves = Moves(seed, cluster, faults) if plan.spares else None
+        if moves is not None:
+            moves.begin(plan.seconds)
         start = cluster.now
 
         def ended(replica: Replica) -> None:
@@ -232,7 +241,7 @@ def run(
         try:
             if look is not None:
                 cluster.world.record()
-            drifts = life.drifts if leases is None else leases.drifts(life.nodes)
+            drifts = life.drifts if leases is None else leases.drifts(len(life.modes))
             for replica, drift in zip(cluster.replicas, drifts, strict=True):
                 cluster.world.clock(replica.index, ppm=drift)
                 if not replica.up:
@@ -240,8 +249,8 @@ def run(
             faults.play(schedule)
             workload.start()
             cluster.run(plan.seconds)
-            _peace(cluster, faults, workload)
-            _judge(cluster, workload, outcome)
+            members = _peace(cluster, faults, workload, moves)
+            _judge(cluster, workload, outcome, members)
         except Violation as error:
             outcome.violation = str(error)
         except Exception as error:
@@ -257,6 +266,9 @@ def run(
             outcome.hash = cluster.world.hash
             outcome.faults = faults.hits
             outcome.operations.update(workload.outcomes)
+            if moves is not None:
+                outcome.operations.update({f"membership: {what}": count for what, count in moves.hits.items()})
+                outcome.operations["memberships"] += moves.versions()
             if leases is not None:
                 outcome.operations["lengths of leases chosen"] += leases.chosen
             outcome.world = Counter({name: value for name, value in counts.items() if isinstance(value, int)})
@@ -275,11 +287,12 @@ def run(
     return outcome
 
 
-def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
-    """The faults have ceased: each node that is not damaged gets a value chosen, and all of them reach the same series."""
+def _peace(cluster: Cluster, faults: Faults, workload: Workload, moves: Moves | None) -> list[Replica]:
+    """The faults have ceased: each node that is not damaged gets a value chosen, and all of them reach the same series. Who they are."""
     faults.stop()
     before = cluster.world.chosen
-    living = [replica for replica in cluster.replicas if replica.damaged is None]
+    members = cluster.replicas if moves is None else moves.peace()
+    living = [replica for replica in members if replica.damaged is None]
     # One that gets well of a loss is not asked yet: it has a voice when it is level.
     probes = [Probe(workload, replica) for replica in living if replica.id not in faults.rotten]
     if not cluster.run_until(lambda: all(p.answered or p.replica.damaged for p in probes), CHOSEN_WITHIN):
@@ -297,7 +310,8 @@ def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
     _scrubbed(cluster, faults, living)
 
     def voiceless() -> list[int]:
-        return [replica.id for replica in living if not cluster.world.votes(replica.index)]
+        voters = living if moves is None else [replica for replica in moves.voters() if replica in living]
+        return [replica.id for replica in voters if not cluster.world.votes(replica.index)]
 
     if not cluster.run_until(lambda: not voiceless(), LEVEL_WITHIN):
         raise Violation(f"nodes {voiceless()} have no vote {LEVEL_WITHIN} s after all were level: {_states(living)}")
@@ -309,6 +323,7 @@ def _peace(cluster: Cluster, faults: Faults, workload: Workload) -> None:
 
     if not cluster.run_until(lambda: not unsealed(), SEALED_WITHIN):
         raise Violation(f"the logs of nodes {unsealed()} are not sealed {SEALED_WITHIN} s after the last proposal")
+    return [replica for replica in living if replica.damaged is None]
 
 
 def _scrubbed(cluster: Cluster, faults: Faults, replicas: Sequence[Replica]) -> None:
@@ -341,13 +356,13 @@ def _states(replicas: Sequence[Replica]) -> str:
     )
 
 
-def _judge(cluster: Cluster, workload: Workload, outcome: Outcome) -> None:
+def _judge(cluster: Cluster, workload: Workload, outcome: Outcome, members: Sequence[Replica]) -> None:
     """What can be said only of the whole run."""
     applied = Counter(value for history in cluster.histories.values() for values, _ in history for value in values)
     twice = [value for value, times in applied.items() if times > 1]
     if twice:
         raise Violation(f"applied twice: {twice[0]!r}")
-    judge_tokens(cluster, workload.token_clients, [replica for replica in cluster.replicas if replica.damaged is None])
+    judge_tokens(cluster, workload.token_clients, members)
     for value in workload.refused:
         if value in applied:
             raise Violation(f"refused for certain, and applied: {value!r}")

@@ -246,6 +246,7 @@ class Replica:
 class Cluster:
     """``nodes`` replicas of a state machine in one simulated world, all started.
 
+    ``first``: how many of the nodes form the cluster; the others may be added to it.
     ``on_ended(replica)`` is called when a process has ended, whoever ended it; ``on_applied(replica)`` when its Python side
     has had its turn.
     """
@@ -255,6 +256,7 @@ class Cluster:
         factory: Factory,
         *,
         nodes: int = 3,
+        first: int | None = None,
         seed: int = 0,
         direct: Sequence[bool] = (),
         policy: CheckpointPolicy | None = None,
@@ -271,7 +273,7 @@ class Cluster:
         self.options = options
         self.max_value = options.get("max_value", 1 << 16)
         self.batch_bytes = options.get("batch_bytes", 1 << 16)
-        self.world = World(nodes, seed)
+        self.world = World(nodes, seed, first)
         self.replicas = [Replica(self, index) for index in range(nodes)]
         self.world.on_python = self._on_python
         self.world.on_ended = self._on_ended
