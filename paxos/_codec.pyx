@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 from paxos._types cimport (
     ADDRESS_MAX, Accept, Accepted, Ballot, ChunkHead, Effect, EFFECT_SEND, FORMAT_VERSION, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORM,
     FRAME_FORM_OK, FRAME_FORMED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, FRAME_HEARTBEAT_REPLY, FRAME_HELLO,
-    FRAME_CARRY, FRAME_JOIN, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE,
+    FRAME_CARRY, FRAME_JOIN, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_MAGIC, FRAME_MEMBERS, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE,
     FRAME_PIECE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REFUSE, FRAME_REJECT, FRAME_RELIEVE, FRAME_TRANSFER, FRAME_WELCOME, FRAME_WHOLE, Carry, Change, Join, Kept, MEMBER_LEAVING, MEMBER_VOTER, MembershipHead, MembershipRow, RecordBase,
     VALUE_CHANGE, Forward, ForwardRefused, Frame, Heartbeat, HeartbeatReply, Learn,
     Learned, LEASE_MAX, MAX_MEMBERS, Outbox, Piece, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, Record, RecordAccept,
@@ -92,7 +92,7 @@ cdef size_t _body_minimum(uint8_t type) noexcept nogil:
         return 32
     if type == FRAME_REFUSE:
         return 8
-    if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED or type == FRAME_WELCOME:
+    if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED or type == FRAME_WELCOME or type == FRAME_MEMBERS:
         return 24
     if type == FRAME_PIECE:
         return sizeof(Piece)
@@ -274,7 +274,7 @@ cdef int _check_body(uint8_t type, const uint8_t *body, size_t size) noexcept no
         return 0 if (size - fixed) % 8 == 0 and (size - fixed) // 8 == refused.count else -1
     if type == FRAME_CARRY:
         return 0                    # whose bytes these are checks them
-    if type == FRAME_WELCOME:
+    if type == FRAME_WELCOME or type == FRAME_MEMBERS:
         return members_check(body + fixed, size - fixed)
     if type == FRAME_FORM or type == FRAME_FORM_OK or type == FRAME_FORMED:
         memcpy(&members, body + 20, 4)

@@ -37,6 +37,8 @@ cdef void replica_replace(Replica *r, int64_t now, uint32_t node, uint64_t inc_h
 # Has a table of members chosen in place of the present one, whose version it has. False: see proposer_change. Whether it comes about shows
 # as EFFECT_MEMBERSHIP.
 cdef bint replica_change(Replica *r, int64_t now, const Membership *next) noexcept nogil
+# The membership as somebody else knows it, who knows more. This node does not vote before it has learned as much.
+cdef void replica_members(Replica *r, int64_t now, const Membership *m) noexcept nogil
 # A checkpoint was installed: every instance below is chosen. Nothing happens where that was known.
 cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil
 # The value of the next instance is known to be chosen, from a log that was set aside; more of it follows.

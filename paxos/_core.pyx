@@ -25,7 +25,7 @@ from paxos._mastership cimport (
     mastership_answered, mastership_best, mastership_bound, mastership_fit, mastership_grant, mastership_hand, mastership_now,
     mastership_leave, mastership_tell,
 )
-from paxos._membership cimport membership_first, membership_self, votes
+from paxos._membership cimport membership_advance, membership_first, membership_install, membership_self, votes
 from paxos._proposer cimport (
     proposer_accepted, proposer_change, proposer_deadline, proposer_durable, proposer_elected, proposer_forward_again,
     proposer_forward_refused, proposer_forwarded, proposer_heartbeat, proposer_pump, proposer_replace, proposer_resend,
@@ -500,6 +500,13 @@ cdef void replica_replace(Replica *r, int64_t now, uint32_t node, uint64_t inc_h
 cdef bint replica_change(Replica *r, int64_t now, const Membership *next) noexcept nogil:
     _now(r, now)
     return proposer_change(r, next)
+
+
+cdef void replica_members(Replica *r, int64_t now, const Membership *m) noexcept nogil:
+    _now(r, now)
+    membership_install(r, m)
+    membership_advance(r)
+    _finish(r)
 
 
 cdef void replica_install(Replica *r, int64_t now, uint64_t instance, uint32_t chain, const Membership *members) noexcept nogil:

@@ -17,6 +17,10 @@ cdef enum RefuseReason:             # why a HELLO is turned away; REFUSE carries
     REFUSE_NOT_MEMBER = 3           # a node id that is no member
     REFUSE_OTHER_INCARNATION = 4    # a member's id with another incarnation (wiped, or a second process)
     REFUSE_OTHER_CONFIG = 5         # empty nodes with different cluster= lists
+    HELLO_NEWER = 6                 # no reason: it is no member as far as is known here, but knows more; its MEMBERS tell
+
+cdef enum:
+    MEMBERS_FRAME = 9289            # bytes of the largest MEMBERS: head, form, membership
 
 cdef extern from *:
     """
@@ -70,6 +74,10 @@ cdef void formation_init(Formation *f, uint32_t node, uint64_t inc_hi, uint64_t 
 cdef void formation_free(Formation *f) noexcept nogil
 cdef int formation_restore(Formation *f, uint8_t type, const uint8_t *body, uint32_t size) noexcept nogil   # 0, -1: bad
 cdef void formation_start(Formation *f, int64_t now) noexcept nogil
+# Writes a MEMBERS frame into out; its size, 0: there is nothing to tell.
+cdef size_t formation_members(const Formation *f, uint8_t *out) noexcept nogil
+# Whether a MEMBERS frame tells what is not known here, by somebody who is not known here. Reads it into *m.
+cdef bint formation_newer(const Formation *f, const Frame *frame, Membership *m) noexcept nogil
 # Writes this node's HELLO for member `index` (a whole frame, 96 bytes) into out.
 cdef void formation_hello(Formation *f, uint32_t index, uint8_t *out) noexcept nogil
 # Any frame of node level. For HELLO the answer says whether the connection may go on (RefuseReason).

@@ -20,7 +20,7 @@ from paxos._membership cimport (
 from paxos._codec cimport FRAME_OK, crc32c, frame_check, out_clear, out_effect, out_free, out_head
 from paxos._types cimport (
     ALPHA, EFFECT_FORMED, EFFECT_LOG, EFFECT_SEND, Effect, FORMAT_VERSION, FRAME_FORM, FRAME_FORM_OK, FRAME_FORMED,
-    FRAME_HELLO, FRAME_JOIN, FRAME_MAGIC, FRAME_WELCOME, Frame, Join, MAX_MEMBERS, Member, Membership, NOWHERE, RECORD_FORMATION, RECORD_FORMED, bit,
+    FRAME_HELLO, FRAME_JOIN, FRAME_MAGIC, FRAME_MEMBERS, FRAME_WELCOME, Frame, Join, MAX_MEMBERS, Member, Membership, NOWHERE, RECORD_FORMATION, RECORD_FORMED, bit,
 )
 
 cdef enum:
@@ -70,7 +70,7 @@ cdef void formation_free(Formation *f) noexcept nogil:
 
 # ---- frames and records ----
 
-cdef void _header(Formation *f, Frame *frame, uint8_t type, size_t size) noexcept nogil:
+cdef void _header(const Formation *f, Frame *frame, uint8_t type, size_t size) noexcept nogil:
     frame.magic = FRAME_MAGIC
     frame.length = <uint32_t>size
     frame.version = FORMAT_VERSION
@@ -100,23 +100,18 @@ cdef void _write_form(const Formation *f, const Membership *m, uint8_t *at) noex
         membership_write(m, at + sizeof(Form))
 
 
-cdef void _send_welcome(Formation *f, uint32_t peers) noexcept nogil:
-    """The members of today: of the first ones nobody may be left. Who the master is the newcomer learns by itself."""
+cdef size_t _write_members(const Formation *f, uint8_t type, uint8_t *at) noexcept nogil:
+    """The members of today: of the first ones nobody may be left. Who the master is one learns by oneself."""
     cdef Membership m = f.members
     cdef size_t size
     cdef Form form
-    cdef Effect *e
-    cdef uint8_t *at
     m.mastership = 0
     m.mastered = 0
     m.lease = 0
     m.master = 0
     size = sizeof(Frame) + sizeof(Form) + membership_size(&m)
-    e = out_effect(&f.out, EFFECT_SEND)
-    at = <uint8_t *>out_head(&f.out, e, size)
-    e.peers = peers
-    e.after = f.record
-    _header(f, <Frame *>at, FRAME_WELCOME, size)
+    memset(at, 0, sizeof(Frame))
+    _header(f, <Frame *>at, type, size)
     form.sig_hi = f.sig_hi
     form.sig_lo = f.sig_lo
     form.alpha = ALPHA
@@ -124,6 +119,30 @@ cdef void _send_welcome(Formation *f, uint32_t peers) noexcept nogil:
     memcpy(at + sizeof(Frame), &form, sizeof(Form))
     membership_write(&m, at + sizeof(Frame) + sizeof(Form))
     (<Frame *>at).crc = crc32c(0, at + 12, size - 12)
+    return size
+
+
+cdef void _send_welcome(Formation *f, uint32_t peers) noexcept nogil:
+    cdef Effect *e = out_effect(&f.out, EFFECT_SEND)
+    e.peers = peers
+    e.after = f.record
+    _write_members(f, FRAME_WELCOME, <uint8_t *>out_head(&f.out, e, sizeof(Frame) + sizeof(Form) + membership_size(&f.members)))
+
+
+cdef size_t formation_members(const Formation *f, uint8_t *out) noexcept nogil:
+    if f.state != STATE_FORMED or f.durable < f.record or f.members.version == 0:
+        return 0
+    return _write_members(f, FRAME_MEMBERS, out)
+
+
+cdef bint formation_newer(const Formation *f, const Frame *frame, Membership *m) noexcept nogil:
+    cdef const uint8_t *body = <const uint8_t *>frame + sizeof(Frame)
+    cdef Form form
+    memcpy(&form, body, sizeof(Form))
+    memset(m, 0, sizeof(Membership))
+    return (f.state == STATE_FORMED and _index(f, frame.sender) < 0 and form.sig_hi == f.sig_hi and form.sig_lo == f.sig_lo
+            and membership_read(m, body + sizeof(Form), frame.length - sizeof(Frame) - sizeof(Form)) == 0
+            and m.version > f.members.version)
 
 
 cdef void _send_form(Formation *f, uint8_t type, uint32_t peers) noexcept nogil:
@@ -178,7 +197,7 @@ cdef void formation_hello(Formation *f, uint32_t index, uint8_t *out) noexcept n
     _header(f, frame, FRAME_HELLO, sizeof(Frame) + sizeof(Hello))
     hello.to = f.members.members[index].node
     hello.boot = f.boot
-    hello.config_crc = f.config_crc
+    hello.config_crc = f.config_crc if f.state != STATE_FORMED else f.members.version
     if f.state == STATE_EMPTY and f.lost:
         hello.state = STATE_LOST
     # A formation that is not durable here yet is not spoken of.
@@ -213,6 +232,9 @@ cdef int _receive_hello(Formation *f, const Frame *frame, const Hello *hello) no
     cdef Member *member
     if hello.to != f.node:
         return REFUSE_NOT_FOR_ME
+    if (index < 0 and f.state == STATE_FORMED and hello.state == STATE_FORMED and hello.sig_hi == f.sig_hi
+            and hello.sig_lo == f.sig_lo and hello.config_crc > f.members.version):
+        return HELLO_NEWER
     if index < 0 or <uint32_t>index == f.self:
         return REFUSE_NOT_MEMBER
     member = &f.members.members[index]

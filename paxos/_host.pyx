@@ -5,18 +5,18 @@ from libc.stdio cimport fflush, fprintf, snprintf, stderr
 from libc.string cimport memcpy, memset, strerror, strlen
 from paxos._codec cimport crc32c
 from paxos._conn cimport (
-    CONN_HANDSHAKE, CONN_OPEN, MAX_ACCEPTED, REASON_DIRECTION, REASON_GROUP, REASON_LENGTH, REASON_NOT_ADMITTED,
+    CONN_HANDSHAKE, CONN_OPEN, MAX_ACCEPTED, NO_PEER, REASON_NOT_MEMBER, REASON_DIRECTION, REASON_GROUP, REASON_LENGTH, REASON_NOT_ADMITTED,
     REASON_NOT_FOR_ME, REASON_NO_HELLO, REASON_SENDER, Conn, Net,
 )
 from paxos._delivery cimport Status, clock_now, delivery_sleep
 from paxos._formation cimport (
     REFUSE_NONE, REFUSE_NOT_FOR_ME, REFUSE_NOT_MEMBER, REFUSE_OTHER_CLUSTER, REFUSE_OTHER_CONFIG, REFUSE_OTHER_INCARNATION,
-    Refuse, formation_hello,
+    HELLO_NEWER, MEMBERS_FRAME, Refuse, formation_hello, formation_members,
 )
 from paxos._history cimport frame_head
 from paxos._net cimport (
     net_connected, net_deadline, net_flush, net_frame, net_members, net_more, net_opened, net_poll, net_read, net_refuse, net_send,
-    net_start, net_sweep, net_tick,
+    net_start, net_stranger, net_sweep, net_tick,
 )
 from paxos._pieces cimport transfer_under_way
 from paxos._round cimport (
@@ -141,6 +141,9 @@ cdef void receive(Native *n, Conn *conn, const Frame *frame) noexcept nogil:
     if frame.type == FRAME_HELLO:
         index = member_of(n, frame.sender)
         reason = round_hello(h, frame)
+        if reason == HELLO_NEWER and conn.state == CONN_HANDSHAKE:
+            net_stranger(net, conn, frame.sender)
+            return
         if reason == REFUSE_NONE and (index < 0 or <uint32_t>index == h.formation.self):
             reason = REFUSE_NOT_MEMBER
         if reason != REFUSE_NONE:
@@ -160,7 +163,13 @@ cdef void receive(Native *n, Conn *conn, const Frame *frame) noexcept nogil:
         net_refuse(net, conn, REASON_DIRECTION, NULL, 0)
         return
     taken = round_frame(h, frame)
-    if taken == ROUND_NOT_ADMITTED:
+    if conn.peer == NO_PEER:
+        index = member_of(n, frame.sender)
+        if index < 0:
+            net_refuse(net, conn, REASON_NOT_MEMBER, NULL, 0)
+        else:
+            net_opened(net, conn, <uint32_t>index)
+    elif taken == ROUND_NOT_ADMITTED:
         net_refuse(net, conn, REASON_NOT_ADMITTED, NULL, 0)
     elif taken == ROUND_NO_GROUP:
         net_refuse(net, conn, REASON_GROUP, NULL, 0)
@@ -188,6 +197,8 @@ cdef void read_connection(Native *n, Conn *conn) noexcept nogil:
 cdef void greet(Native *n) noexcept nogil:
     """Connections that came and went: HELLO first on the new ones, and the hints to the replicas."""
     cdef uint8_t hello[HELLO_SIZE]
+    cdef uint8_t members[MEMBERS_FRAME]
+    cdef size_t size = 0
     cdef uint32_t up = n.net.came_up
     cdef uint32_t down = n.net.went_down
     cdef uint32_t i
@@ -200,6 +211,10 @@ cdef void greet(Native *n) noexcept nogil:
             formation_hello(&n.host.formation, i, hello)
             n.net.peers[i].greeted = True
             net_send(&n.net, bit(i), hello, HELLO_SIZE, NULL)
+            if size == 0:
+                size = formation_members(&n.host.formation, members)
+            if size != 0:
+                net_send(&n.net, bit(i), members, size, NULL)
         if down & bit(i):
             round_peer(&n.host, i, False)
         if up & bit(i):

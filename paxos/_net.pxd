@@ -22,6 +22,8 @@ cdef void net_read(Net *net, Conn *conn) noexcept nogil
 # The next whole, checked frame of the connection, or NULL; valid until the next call of net_frame or net_read.
 cdef const Frame *net_frame(Net *net, Conn *conn) noexcept nogil
 cdef void net_opened(Net *net, Conn *conn, uint32_t peer) noexcept nogil        # a good HELLO came
+# ... of somebody who is no member, as far as is known here, and is about to say why it is one. It has no more time than others.
+cdef void net_stranger(Net *net, Conn *conn, uint32_t node) noexcept nogil
 cdef void net_refuse(Net *net, Conn *conn, int reason, const uint8_t *frame, size_t size) noexcept nogil   # frame may be NULL
 cdef void net_send(Net *net, uint32_t peers, const uint8_t *head, size_t size, Value *value) noexcept nogil
 cdef void net_flush(Net *net) noexcept nogil

@@ -295,6 +295,11 @@ cdef void net_opened(Net *net, Conn *conn, uint32_t peer) noexcept nogil:
         p.next_dial = net.now
 
 
+cdef void net_stranger(Net *net, Conn *conn, uint32_t node) noexcept nogil:
+    conn.node = node
+    conn.state = CONN_OPEN
+
+
 cdef void net_refuse(Net *net, Conn *conn, int reason, const uint8_t *frame, size_t size) noexcept nogil:
     note(net, reason, conn)
     if frame == NULL or conn.state == CONN_CLOSED:

@@ -190,6 +190,7 @@ cdef void proposer_elected(Replica *r) noexcept nogil:
     cdef Slot *s
     cdef Pending *p
     r.role = ROLE_MASTER
+    r.elected_at = r.now
     r.own_from = r.chosen
     r.next_instance = r.chosen
     r.takeover_end = r.chosen
@@ -275,7 +276,8 @@ cdef void _promote(Replica *r) noexcept nogil:
     if not _may_change(r) or r.wanted != NULL or r.hand_to != 0:
         return
     for i in range(r.members.count):
-        if (r.members.members[i].node == 0 or r.members.members[i].role != MEMBER_LEARNER or r.heard[i] == 0 or r.known[i] == 0
+        # (Since it was elected a master takes everybody for heard from.)
+        if (r.members.members[i].node == 0 or r.members.members[i].role != MEMBER_LEARNER or r.heard[i] <= r.elected_at
                 or r.now - r.heard[i] >= r.options.election_min or r.known[i] + LEVEL < r.chosen):
             continue
         k = membership_place(&r.members, r.members.instead[i])

@@ -140,6 +140,7 @@ cdef struct Replica:
     uint32_t *promise_got
     # proposer
     Ballot ballot                   # own ballot
+    int64_t elected_at
     uint64_t own_from               # first instance proposed under it
     uint64_t takeover_end           # instances below it come from the promises; one no-op follows, then new values
     uint64_t next_instance

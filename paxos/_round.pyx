@@ -21,7 +21,7 @@ from libc.string cimport memcpy, memset, strerror
 from paxos._codec cimport crc32c
 from paxos._core cimport (
     replica_arriving, replica_change, replica_deadline, replica_lease, replica_durable, replica_free, replica_peer, replica_pump, replica_read,
-    replica_receive, replica_replace, replica_resign, replica_restore_base, replica_seal, replica_tick,
+    replica_members, replica_receive, replica_replace, replica_resign, replica_restore_base, replica_seal, replica_tick,
     replica_transfer,
 )
 from paxos._delivery cimport (
@@ -31,8 +31,8 @@ from paxos._delivery cimport (
 )
 from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, restore_record, submit, take
 from paxos._formation cimport (
-    REFUSE_NONE, REFUSE_OTHER_INCARNATION, STATE_EMPTY, STATE_FORMED, formation_admits, formation_durable, formation_free,
-    formation_outside, formation_receive, formation_restore, formation_start, formation_tick,
+    HELLO_NEWER, REFUSE_NONE, REFUSE_OTHER_INCARNATION, STATE_EMPTY, STATE_FORMED, formation_admits, formation_durable, formation_free,
+    formation_newer, formation_outside, formation_receive, formation_restore, formation_start, formation_tick,
 )
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
 from paxos._mastership cimport mastership_best, mastership_lease
@@ -46,7 +46,7 @@ from paxos._store cimport (
     store_pending, store_recycle, store_rotate,
 )
 from paxos._types cimport (
-    BLOCK, FRAME_ACCEPT, FRAME_CARRY, FRAME_FORWARD, FRAME_JOIN, FRAME_LEARN, FRAME_LEARNED, FRAME_PREVOTE, FRAME_PROMISE_VALUE,
+    BLOCK, FRAME_ACCEPT, FRAME_CARRY, FRAME_FORWARD, FRAME_JOIN, FRAME_LEARN, FRAME_LEARNED, FRAME_MEMBERS, FRAME_PREVOTE, FRAME_PROMISE_VALUE,
     FRAME_READABLE, RECORD_BASE, RECORD_FORMATION, RECORD_FORMED, RECORD_IDENTITY,
     Accept, Carry, Change, ChunkHead, Forward,
     Frame, Learned, Membership, PromiseValue,
@@ -108,6 +108,19 @@ cdef void replace(Host *h, const Frame *frame) noexcept nogil:
             take(h, &g.replica.out, g)
 
 
+cdef void told_members(Host *h, const Frame *frame) noexcept nogil:
+    """This node was away for so long that none of the members it knows may be left."""
+    cdef Membership members
+    cdef uint32_t k
+    cdef Group *g
+    if formation_newer(&h.formation, frame, &members):
+        for k in range(h.group_count):
+            g = &h.groups[k]
+            if g.replica != NULL:
+                replica_members(g.replica, h.now, &members)
+                take(h, &g.replica.out, g)
+
+
 cdef void carried(Host *h, const Frame *frame) noexcept nogil:
     """For Python. Dropped while it is behind: who wants an answer asks again."""
     cdef size_t before = sizeof(Frame) + sizeof(Carry)
@@ -123,6 +136,9 @@ cdef void carried(Host *h, const Frame *frame) noexcept nogil:
 cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
     cdef Group *g
     if h.left and frame.type != FRAME_CARRY:
+        return ROUND_TAKEN
+    if frame.type == FRAME_MEMBERS:
+        told_members(h, frame)
         return ROUND_TAKEN
     if frame.type < FRAME_PREVOTE:
         formation_receive(&h.formation, h.now, frame)
@@ -172,6 +188,8 @@ cdef int round_hello(Host *h, const Frame *frame) noexcept nogil:
     cdef char text[256]
     cdef int reason = formation_receive(&h.formation, h.now, frame)
     take(h, &h.formation.out, NULL)
+    if reason == HELLO_NEWER:
+        return reason
     if reason == REFUSE_NONE and old_is_heard(h, frame):
         return REFUSE_OTHER_INCARNATION
     if h.formation.state == STATE_EMPTY and h.formation.met_formed and not h.met_formed:

@@ -368,6 +368,7 @@ cdef enum FrameType:
     FRAME_PIECE = 6                 # of a larger frame of a group; see _pieces
     FRAME_JOIN = 7                  # of a node whose incarnation is no member; see _formation
     FRAME_WELCOME = 8
+    FRAME_MEMBERS = 9               # behind a HELLO: who the members are, for who knows less than the sender
     FRAME_PREVOTE = 16              # group level: see _core
     FRAME_PREVOTE_REPLY = 17
     FRAME_PREPARE = 18

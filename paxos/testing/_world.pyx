@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset, strstr
 
 from paxos._codec cimport FRAME_OK, crc32c, frame_check
 from paxos._delivery cimport Status, delivery_wanted
-from paxos._formation cimport REFUSE_NONE, formation_hello
+from paxos._formation cimport HELLO_NEWER, MEMBERS_FRAME, REFUSE_NONE, formation_hello, formation_members
 from paxos._membership cimport membership_place
 from paxos._replica cimport ROLE_ASKING, ROLE_MASTER, Replica
 from paxos._round cimport (
@@ -244,6 +244,8 @@ cdef void link_members(void *context, const Membership *m) noexcept nogil:
 cdef void dial(World *w, SimNode *n, uint32_t target) noexcept nogil:
     """Connects, or tries again later. What comes up first is the HELLO, which nothing overtakes: frames before it are not taken."""
     cdef uint8_t *hello
+    cdef uint8_t members[MEMBERS_FRAME]
+    cdef size_t size
     cdef uint32_t place
     if n.host == NULL or n.connected & bit(target):
         return
@@ -258,6 +260,11 @@ cdef void dial(World *w, SimNode *n, uint32_t target) noexcept nogil:
     hello = <uint8_t *>xalloc(HELLO_SIZE)
     formation_hello(&n.host.formation, place, hello)
     world_push(w, w.now + w.delay_low, EVENT_FRAME, target, n.index, 0, hello, HELLO_SIZE)
+    size = formation_members(&n.host.formation, members)
+    if size != 0:
+        hello = <uint8_t *>xalloc(size)
+        memcpy(hello, members, size)
+        world_push(w, w.now + w.delay_low, EVENT_FRAME, target, n.index, 0, hello, size)
     round_peer(n.host, place, True)
 
 
@@ -278,9 +285,11 @@ cdef void arrived(SimNode *n, const Event *e) noexcept nogil:
     cdef World *w = n.world
     cdef const Frame *frame = <const Frame *>e.data
     cdef size_t need = 0
+    cdef int reason
     cdef bint good = frame_check(e.data, e.size, n.host.options.max_frame, &need) == FRAME_OK
     if good and frame.type == FRAME_HELLO:
-        good = round_hello(n.host, frame) == REFUSE_NONE
+        reason = round_hello(n.host, frame)
+        good = reason == REFUSE_NONE or reason == HELLO_NEWER
         if good and w.nodes[e.other].connected & bit(n.index):
             n.accepted |= bit(e.other)
     elif good:

@@ -202,8 +202,9 @@ class Moves:
 
     def _newest(self) -> Table:
         """The membership, as whoever knows most knows it."""
-        tables = [table_of(replica.handle.membership()) for replica in self.cluster.replicas if replica.handle is not None]
-        return max(tables, key=lambda table: (table.version, table.in_force))
+        knowing = [replica for replica in self.cluster.replicas if replica.handle is not None]
+        tables = [(replica.status()["chosen"], table_of(replica.handle.membership())) for replica in knowing if replica.handle]
+        return max(tables, key=lambda known: (known[1].version, known[0]))[1]
 
     def versions(self) -> int:
         """How many changes were chosen."""
