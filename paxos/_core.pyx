@@ -19,7 +19,7 @@ from paxos._election cimport (
 from paxos._learner cimport (
     learner_accept_arriving, learner_advance, learner_ask, learner_base, learner_heard, learner_install, learner_kept,
     learner_learned, learner_learned_arriving, learner_notice, learner_restore, learner_restore_base, learner_restore_value,
-    learner_serve, learner_tick, learner_watermark, learner_known,
+    learner_serve, learner_tick, learner_watermark, learner_known, learner_wonder,
 )
 from paxos._mastership cimport (
     mastership_answered, mastership_best, mastership_bound, mastership_fit, mastership_grant, mastership_hand, mastership_now,
@@ -408,6 +408,8 @@ cdef void replica_tick(Replica *r, int64_t now) noexcept nogil:
     if r.role == ROLE_MASTER and r.released and r.hand_to == 0 and r.members.lease != 0:
         _step_down(r)               # so a new ballot is wanted
         r.election_deadline = now
+    if r.role == ROLE_FOLLOWER and now >= r.election_deadline and not votes(r):
+        learner_wonder(r)
     election_tick(r)
     election_extend_tick(r)
     proposer_tick(r)

@@ -16,6 +16,8 @@ cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil
 # The value of the next instance, from a log that was set aside. What was asked for is not asked for again for a while.
 cdef void learner_known(Replica *r, Value *value) noexcept nogil
 cdef void learner_ask(Replica *r) noexcept nogil                # asks, if something is missing and no question is out
+# Nobody has told this node anything for long, and it cannot find out by standing for election: it asks one after the other.
+cdef void learner_wonder(Replica *r) noexcept nogil
 cdef void learner_tick(Replica *r) noexcept nogil
 # Recovery: the watermark recorded in the log, checked against the values. 0, or -1: they do not agree.
 cdef int learner_restore(Replica *r, uint64_t chosen, uint32_t chain) noexcept nogil

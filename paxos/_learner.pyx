@@ -232,20 +232,29 @@ cdef uint32_t _source(const Replica *r) noexcept nogil:
     return r.heard_from
 
 
-cdef void learner_ask(Replica *r) noexcept nogil:
+cdef void _send_learn(Replica *r, uint32_t index, uint64_t end) noexcept nogil:
     cdef Learn *body
+    r.learn_peer = index
+    body = <Learn *>frame_begin(r, FRAME_LEARN, bit(index), 0, sizeof(Learn))
+    body.first = r.chosen
+    body.end = end
+    body.max_bytes = LEARN_BYTES
+    frame_end(r, NULL)
+
+
+cdef void learner_wonder(Replica *r) noexcept nogil:
+    if not r.learning and others(r):
+        _send_learn(r, _after(r, r.learn_peer), 0xFFFFFFFFFFFFFFFF)
+
+
+cdef void learner_ask(Replica *r) noexcept nogil:
     if r.learning or r.heard_chosen <= r.chosen:
         return
     if r.now < r.accept_until and r.master == r.accept_from:
         return                  # it is on its way, or waits here for the next notice
     r.learning = True
-    r.learn_peer = _source(r)
     r.learn_deadline = r.now + r.options.resend + draw(r, 0, r.options.resend // 4)
-    body = <Learn *>frame_begin(r, FRAME_LEARN, bit(r.learn_peer), 0, sizeof(Learn))
-    body.first = r.chosen
-    body.end = r.heard_chosen
-    body.max_bytes = LEARN_BYTES
-    frame_end(r, NULL)
+    _send_learn(r, _source(r), r.heard_chosen)
 
 
 cdef uint32_t _after(const Replica *r, uint32_t index) noexcept nogil:

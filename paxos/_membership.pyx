@@ -182,6 +182,8 @@ cdef void _take(Replica *r, const Membership *next) noexcept nogil:
             _replaced(r, i)
         if (moved | changed) & bit(i):
             _changed(r, i)
+    if not moved | changed:
+        _changed(r, NOWHERE)        # of the version and what is pending the host has to know all the same
 
 
 cdef void membership_self(Replica *r) noexcept nogil:

@@ -372,7 +372,8 @@ cdef void changed(Judge *j, uint64_t instance, const Value *value) noexcept nogi
         if row.role == MEMBER_VOTER:
             voters |= bit(row.node - 1)
             others = others or (l.named and (l.inc_hi != row.inc_hi or l.inc_lo != row.inc_lo))
-            if not now.voters & bit(row.node - 1) or (l.named and (l.inc_hi != row.inc_hi or l.inc_lo != row.inc_lo)):
+            # (Who has lost its log may be a voter later for a second time, and vote in between.)
+            if l.named and (l.inc_hi != row.inc_hi or l.inc_lo != row.inc_lo) or l.lost and l.since == 0:
                 l.since = instance + ALPHA
         l.named = True
         l.inc_hi = row.inc_hi

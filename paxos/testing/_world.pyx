@@ -587,7 +587,7 @@ cdef void world_ended(SimNode *n, bint power) noexcept nogil:
     n.timer_at = 0
     n.connected = 0
     n.accepted = 0
-    memset(n.places, 0, sizeof(n.places))
+    memset(n.places, 0xFF, sizeof(n.places))
     simdisk_process_ended(&n.disk, power)
     for i in range(w.node_count):
         if i == n.index:
@@ -683,6 +683,7 @@ cdef void world_init(World *w, uint32_t nodes, uint64_t seed, uint32_t first) no
         n = &w.nodes[i]
         n.world = w
         n.index = i
+        memset(n.places, 0xFF, sizeof(n.places))
         n.clock_base = 1000000000 * <int64_t>(i + 1) * 1000
         n.clock_since = w.now
         n.disk_low = 100 * MICROSECOND
