@@ -118,6 +118,8 @@ class Faults:
         self.down_until: dict[int, int] = {}
         self.network = {"loss": 0.0, "duplicate": 0.0, "late": (0.0, 0), "corrupt": 0.0}
         self.cut_number = 0
+        #: whether a node may lose its log now; where members come and go, more hangs on that than how many do
+        self.may_rot: Callable[[Replica], bool] = self._is_minority
 
     def play(self, schedule: Sequence[Fault]) -> None:
         """Puts the schedule into the world's future."""
@@ -367,11 +369,7 @@ class Faults:
             for other, lost in list(self.rotten.items()):
                 if world.votes(other - 1) and world.incarnation(other - 1) != lost:
                     del self.rotten[other]
-            if (
-                len(self.rotten) >= (len(self.cluster.replicas) - 1) // 2
-                or replica.id in self.rotten
-                or not world.chosen
-            ):
+            if replica.id in self.rotten or not world.chosen or not self.may_rot(replica):
                 return False
             incarnation = world.incarnation(index)
             if kind == "wipe":
@@ -386,6 +384,9 @@ class Faults:
                 return False
             self.rotten[replica.id] = incarnation
         return True
+
+    def _is_minority(self, replica: Replica) -> bool:
+        return len(self.rotten) < (len(self.cluster.replicas) - 1) // 2
 
     def _transfer(self, replica: Replica, fault: Fault) -> bool:
         """Whoever takes itself for the master is asked to hand over: to the one that suits it best, or to another."""

@@ -87,6 +87,8 @@ class Moves:
         self.destroys = self.dice.choice([0.0, 0.5, 1.0])
         self.been: set[int] = set()  # nodes that have been members, with the disk that they have
         self.end = 0
+        self.asked: list[set[int]] = []  # the newest sets of voters that may be or become the present one
+        faults.may_rot = self._may_rot
 
     def begin(self, seconds: float) -> None:
         """Asks for changes as long as the faults last."""
@@ -102,6 +104,7 @@ class Moves:
                 self._settled(table)
                 rows = self._draw(table)
                 if rows is not None and master.handle is not None:
+                    self.asked = [*self.asked[-4:], self._voting(rows)]
                     master.handle.change(table.change(rows))
         if self.cluster.now < self.end:
             wait = 1 + int(self.dice.expovariate(1 / self.gap))
@@ -138,6 +141,18 @@ class Moves:
     def _here(self, row: Row) -> bool:
         """Whether the disk of that node is the one of which the table speaks."""
         return row.incarnation != (0, 0) and self.cluster.world.incarnation(row.node - 1) == row.incarnation
+
+    @staticmethod
+    def _voting(rows: Sequence[Row]) -> set[int]:
+        return {row.node for row in rows if row.node and row.role == VOTER}
+
+    def _may_rot(self, replica: Replica) -> bool:
+        """Whether a majority remains of each set of voters that counts, or may soon, when this node has lost its log, too."""
+        newest = self._newest()
+        before = {newest.rows[i].node for i in range(len(newest.rows)) if newest.before >> i & 1}
+        lost = {*self.faults.rotten, replica.id}
+        sets = [self._voting(newest.rows), before, *self.asked]
+        return all(2 * len(voters & lost) < len(voters) for voters in sets if voters)
 
     def _sound(self, rows: Sequence[Row]) -> bool:
         """Whether a majority of the voters to be is none that has to get well first, or that never comes."""
