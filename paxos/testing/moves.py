@@ -87,7 +87,7 @@ class Moves:
         self.destroys = self.dice.choice([0.0, 0.5, 1.0])
         self.been: set[int] = set()  # nodes that have been members, with the disk that they have
         self.end = 0
-        self.asked: list[set[int]] = []  # the newest sets of voters that may be or become the present one
+        self.asked: list[Sequence[Row]] = []  # the newest tables that may be or become the present one
         faults.may_rot = self._may_rot
 
     def begin(self, seconds: float) -> None:
@@ -104,7 +104,7 @@ class Moves:
                 self._settled(table)
                 rows = self._draw(table)
                 if rows is not None and master.handle is not None:
-                    self.asked = [*self.asked[-4:], self._voting(rows)]
+                    self.asked = [*self.asked[-4:], rows]
                     master.handle.change(table.change(rows))
         if self.cluster.now < self.end:
             wait = 1 + int(self.dice.expovariate(1 / self.gap))
@@ -151,7 +151,10 @@ class Moves:
         newest = self._newest()
         before = {newest.rows[i].node for i in range(len(newest.rows)) if newest.before >> i & 1}
         lost = {*self.faults.rotten, replica.id}
-        sets = [self._voting(newest.rows), before, *self.asked]
+        tables = [newest.rows, *self.asked]
+        if any(row.node == replica.id and row.role == LEARNER for rows in tables for row in rows):
+            return False  # it may be made a voter at this moment
+        sets = [before, *map(self._voting, tables)]
         return all(2 * len(voters & lost) < len(voters) for voters in sets if voters)
 
     def _sound(self, rows: Sequence[Row]) -> bool:
@@ -236,6 +239,7 @@ class Moves:
 
     def peace(self) -> list[Replica]:
         """Waits until everybody has become what he is to become; the members then. Of others nothing is to be expected."""
+        self.cluster.run(5.0)  # what was asked for last is chosen, or lost
         if not self.cluster.run_until(lambda: not self._unrest(), SETTLED_WITHIN):
             raise Violation(
                 f"members {self._unrest()} are still on their way {SETTLED_WITHIN} s after the last fault: {self._newest()}"
