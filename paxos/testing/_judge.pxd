@@ -20,7 +20,9 @@ cdef struct Ledger:                 # of one node
     uint64_t end                    # of what was written: what stands before it and comes again is recovery's
     bint sealed                     # the newest write is a seal
     bint lost                       # it has lost what it promised: it must not vote before it is taken in anew, and knows enough
-    Ballot promised_before          # ... by the incarnation that was lost
+    uint64_t gone_hi                # the incarnation that was lost last,
+    uint64_t gone_lo
+    Ballot promised_before          # ... and what it had promised
     bint named                      # the membership has named its incarnation
     uint64_t inc_hi                 # the incarnation that was chosen in its place, and from where on that counts
     uint64_t inc_lo
@@ -79,8 +81,8 @@ cdef void judge_sent(Judge *j, uint32_t index, uint32_t life, const uint8_t *fra
 cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t chain, Value *value) noexcept nogil
 # A replica as it comes up from its log; NULL: the log knows of no cluster.
 cdef void judge_restored(Judge *j, uint32_t index, const Replica *r) noexcept nogil
-# A node comes up as another incarnation: with its log it has lost what it promised and accepted.
-cdef void judge_lost(Judge *j, uint32_t index) noexcept nogil
+# A node comes up as another incarnation than this one: with its log it has lost what it promised and accepted.
+cdef void judge_lost(Judge *j, uint32_t index, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil
 # A node takes a checkpoint's word for everything below an instance.
 cdef void judge_installed(Judge *j, uint32_t index, uint64_t instance, uint32_t chain) noexcept nogil
 # A node, or its Python side, takes a node for the master under a version, and leases for so long, behind what it knew chosen last.

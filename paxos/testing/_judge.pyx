@@ -373,7 +373,8 @@ cdef void changed(Judge *j, uint64_t instance, const Value *value) noexcept nogi
             voters |= bit(row.node - 1)
             others = others or (l.named and (l.inc_hi != row.inc_hi or l.inc_lo != row.inc_lo))
             # (Who has lost its log may be a voter later for a second time, and vote in between.)
-            if l.named and (l.inc_hi != row.inc_hi or l.inc_lo != row.inc_lo) or l.lost and l.since == 0:
+            if l.named and (l.inc_hi != row.inc_hi or l.inc_lo != row.inc_lo) or (
+                    l.lost and l.since == 0 and (l.gone_hi != row.inc_hi or l.gone_lo != row.inc_lo)):
                 l.since = instance + ALPHA
         l.named = True
         l.inc_hi = row.inc_hi
@@ -453,10 +454,12 @@ cdef void judge_chosen(Judge *j, uint32_t index, uint64_t instance, uint32_t cha
         judge_found(j, "a value was taken for chosen that no majority has durably accepted under one ballot", index, instance)
 
 
-cdef void judge_lost(Judge *j, uint32_t index) noexcept nogil:
+cdef void judge_lost(Judge *j, uint32_t index, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil:
     cdef Ledger *l = &j.ledgers[index]
     cdef uint64_t i
     l.lost = True
+    l.gone_hi = inc_hi
+    l.gone_lo = inc_lo
     if ballot_compare(&l.promised, &l.promised_before) > 0:
         l.promised_before = l.promised
     memset(&l.promised, 0, sizeof(Ballot))

@@ -385,7 +385,7 @@ cdef class SimHandle(Handle):
                          random_next(&world.w.random))
             if n.inc_hi != self.log.incarnation_hi or n.inc_lo != self.log.incarnation_lo:
                 if n.inc_hi or n.inc_lo:
-                    judge_lost(&world.w.judge, n.index)
+                    judge_lost(&world.w.judge, n.index, n.inc_hi, n.inc_lo)
                     world_watch(n)          # whoever had put something else there
                 n.inc_hi, n.inc_lo = self.log.incarnation_hi, self.log.incarnation_lo
         except BaseException:
