@@ -259,6 +259,8 @@ cdef class Core:
         for i in range(m.count):
             m.members[i].node, m.members[i].inc_hi, m.members[i].inc_lo, m.members[i].role = table[i][:4]
             m.instead[i] = table[i][4] if len(table[i]) > 4 else 0
+            if m.members[i].node == 0:
+                m.since[i] = 0
             if len(table[i]) > 5:
                 address = table[i][5].encode()
                 memset(m.address[i], 0, sizeof(m.address[i]))
@@ -272,13 +274,15 @@ cdef class Core:
         replica_base(self.replica, now, first, chain)
         return _effects(&self.replica.out)
 
-    def install(self, int64_t now, uint64_t instance, uint32_t chain, members=None, uint32_t version=0, mastership=None):
+    def install(self, int64_t now, uint64_t instance, uint32_t chain, members=None, uint32_t version=0, mastership=None,
+                uint64_t as_of=0):
         """A checkpoint of everything below ``instance``; its membership, and what it says of the mastership (master, version,
         lease, instances that it counts), if it is not the present one."""
         cdef Membership m = self.replica.members
         if members is not None:
             _membership(&m, [row[:3] for row in members])
             m.version = version
+            m.as_of = as_of
             m.in_force = max([row[3] for row in members])
             for i, row in enumerate(sorted(members)):
                 m.since[i] = row[3]
@@ -310,7 +314,7 @@ cdef class Core:
             "members": [(r.members.members[i].node, r.members.members[i].inc_hi, r.members.members[i].inc_lo, r.members.since[i])
                         for i in range(r.members.count)],
             "roles": [r.members.members[i].role for i in range(r.members.count)], "in_force": r.members.in_force,
-            "votes": bool(votes(r)), "extending": bool(r.extending),
+            "votes": bool(votes(r)), "extending": bool(r.extending), "attempt": r.attempt,
             "mastership": (r.members.master, r.members.mastership, r.members.lease), "lease_until": mastership_lease(r),
             "elections": r.counters.elections, "refused": r.counters.refused_frames, "chosen_values": r.counters.chosen_values,
         }

@@ -1,5 +1,5 @@
 """``python -m paxos.testing.hunt KIND FIRST END`` plays seeds until one fails, in this process; kinds: ``cluster``, ``leases``,
-``idle``, ``log``, see ``Mutant.hunt``; ``... explore SCOPE 0 0`` explores; ``... test FILE::NAME 0 0`` runs one of the project's
+``idle``, ``log``, ``moves``, see ``Mutant.hunt``; ``... explore SCOPE 0 0`` explores; ``... test FILE::NAME 0 0`` runs one of the project's
 own tests. One line on stdout says what came of it; exit status
 CAUGHT: something was found.
 
@@ -30,6 +30,12 @@ def _leases(seed: int) -> str | None:
     from paxos.testing.leases import lease_of
 
     return None if lease_of(seed) is None else _cluster(seed)
+
+
+def _moves(seed: int) -> str | None:
+    from paxos.testing.campaign import Plan, run
+
+    return run(Plan(nodes=0, seconds=15, spares=3), seed).violation
 
 
 def _idle(seed: int) -> str | None:
@@ -72,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         return CAUGHT if result.violation is not None else 0
     if kind == "test":
         return _test(scope[0])
-    play = {"cluster": _cluster, "idle": _idle, "leases": _leases, "log": _log}[kind]
+    play = {"cluster": _cluster, "idle": _idle, "leases": _leases, "log": _log, "moves": _moves}[kind]
     for number, seed in enumerate(range(int(first), int(end)), 1):
         violation = play(seed)
         if violation is not None:

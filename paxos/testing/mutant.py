@@ -23,6 +23,7 @@ class Mutant:
     hunt: str = "cluster"
     """``cluster``: lives of whole clusters; ``leases``: those of them that have leases; ``idle``: idle clusters, whose
     master stands still, is cut off, and so on; ``log``: lives of a log on its disk;
+    ``moves``: lives of clusters whose members change;
     ``explore SCOPE``: every order of events in a small scope of the bare core. (In a host that writes its log before it reads on,
     some bugs of the core cannot show.) ``test FILE::NAME``: one test below ``tests/``, for what takes an order of events that
     hardly any life of a cluster comes by."""

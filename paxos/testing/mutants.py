@@ -10,6 +10,7 @@ from typing import Final
 
 from paxos.testing.mutant import Mutant
 from paxos.testing.mutants_mastership import MASTERSHIP
+from paxos.testing.mutants_members import MEMBERS
 from paxos.testing.mutants_reads import READING
 from paxos.testing.mutants_running import RUNNING
 from paxos.testing.mutants_sessions import SESSIONS
@@ -44,8 +45,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "prepare-before-durable",
         "1: a Prepare leaves before its ballot is durable",
         "_election.pyx",
-        "others(r) & ~r.promises, r.promise_record, sizeof(Prepare))",
-        "others(r) & ~r.promises, 0, sizeof(Prepare))",
+        "electors(r) & ~r.promises, r.promise_record, sizeof(Prepare))",
+        "electors(r) & ~r.promises, 0, sizeof(Prepare))",
     ),
     Mutant(
         "ballot-reused-after-restart",
@@ -144,8 +145,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "promise-quorum-of-half",
         "8: half of the members are enough for an election",
         "_election.pyx",
-        "    return is_quorum(&r.members, mask)\n\n\ncdef void election_master_heard",
-        "    return is_quorum(&r.members, mask) or mask & ~bit(r.self)\n\n\ncdef void election_master_heard",
+        "    return is_quorum(&r.members, r.chosen, mask)\n\n\n# ---- the ballot",
+        "    return is_quorum(&r.members, r.chosen, mask) or mask & ~bit(r.self)\n\n\n# ---- the ballot",
     ),
     # -- the acceptor's promise
     Mutant(
@@ -184,8 +185,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "half-is-a-quorum",
         "5: half of the members choose a value",
         "_proposer.pyx",
-        "if not s.chosen and is_quorum(&r.members, s.acks):",
-        "if not s.chosen and (is_quorum(&r.members, s.acks) or s.acks & ~bit(r.self)):",
+        "if not s.chosen and is_quorum(&r.members, s.instance, s.acks):",
+        "if not s.chosen and (is_quorum(&r.members, s.instance, s.acks) or s.acks & ~bit(r.self)):",
     ),
     Mutant(
         "vote-counted-twice",
@@ -252,7 +253,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "beyond-alpha",
         "7: instances are proposed without a look at how far the last chosen one is",
         "_proposer.pyx",
-        "    while r.queue_head != NULL and not r.throttled and r.next_instance < r.chosen + r.options.window:\n",
+        "    while r.queue_head != NULL and not r.throttled and r.next_instance < end:\n",
         "    while r.queue_head != NULL and r.next_instance < r.chosen + 500:\n",
     ),
     Mutant(
@@ -550,57 +551,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "        if head.origin == d.node and head.boot == d.boot and head.life == life_of(d.inc_lo):\n",
         "        if head.origin == d.node and head.boot == d.boot:\n",
     ),
-    # -- rules 8 and 10: who has lost his log, and another in his place
-    Mutant(
-        "votes-while-catching-up",
-        "10: a node that was taken in votes before it knows everything below",
-        "_membership.pyx",
-        "    return not r.outsider and r.chosen >= r.members.since[r.self]\n",
-        "    return not r.outsider\n",
-    ),
-    Mutant(
-        "wiped-node-keeps-its-incarnation",
-        "10: a node with an empty disk goes by the incarnation that it had before",
-        "_segments.pyx",
-        "            fresh = self._folder.entropy(16)\n",
-        "            fresh = bytes([node_id]) * 16\n",
-    ),
-    Mutant(
-        "stranger-has-a-say",
-        "10: messages of an incarnation that is no member count as those of the member",
-        "_core.pyx",
-        "    elif frame.type != FRAME_LEARN and frame.type != FRAME_LEARNED and frame.type != FRAME_KEPT:\n",
-        "    elif False:\n",
-        more=(
-            (
-                "_membership.pyx",
-                "    return not r.outsider and r.chosen >= r.members.since[r.self]\n",
-                "    return True\n",
-            ),
-            ("_replica.pyx", "    if not r.outsider or type == FRAME_LEARN", "    if True or type == FRAME_LEARN"),
-        ),
-    ),
-    Mutant(
-        "a-group-falls-idle-before-its-change-is-in-force",
-        "7: no no-ops carry an idle group to where the change of its membership counts",
-        "_proposer.pyx",
-        "    while r.next_instance < membership_settled(r) and",
-        "    while False and",
-    ),
-    Mutant(
-        "nobody-is-taken-in",
-        "S16: a node that asks for a place gets none",
-        "_proposer.pyx",
-        "    if not r.master_settled or r.change_at > r.chosen or r.chosen < membership_settled(r):\n",
-        "    if True:\n",
-    ),
-    Mutant(
-        "newcomer-knows-old-members-only",
-        "S4: who does not know the members of today does not ask them",
-        "_core.pyx",
-        "        learner_heard(r, index, frame)\n        _finish(r)\n        return\n",
-        "        return\n",
-    ),
     # -- rule 15: what is deleted
     Mutant(
         "segment-held-the-only-promise",
@@ -672,6 +622,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "self.checksum if self._chained else None)",
         "self.checksum)",
     ),
+    # -- who votes
+    *MEMBERS,
     # -- who leads
     *MASTERSHIP,
     # -- while it runs
