@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from paxos._delivery cimport Delivery
 from paxos._outqueue cimport OutQueue
 from paxos._pieces cimport Transfer
+from paxos._resolver cimport Names
 from paxos._sockets cimport Address
 
 cdef enum:                          # why a frame or a connection was refused; index into Net.refused
@@ -56,8 +57,17 @@ cdef struct Conn:
 
 cdef struct Peer:
     uint32_t node
-    bint known                      # its address is known and it is not this node
-    Address address
+    bint known                      # it has an address, and is not this node
+    char text[256]                  # HOST:PORT: of the membership, else as configured
+    char host[256]                  # "": text is not HOST:PORT
+    unsigned int port
+    bint named                      # host is a name, resolved anew for each attempt
+    int64_t asked                   # its answer is waited for until then; 0: it is not
+    Address found[8]                # the last good answer
+    uint32_t found_count
+    char why[160]                   # why the name does not resolve at present; "": it does
+    Address address                 # the one that was dialled last
+    bint turn                       # ... in vain: it is the next one's turn
     Conn *dialled
     Conn *accepted
     bint greeted                    # HELLO is in the queue: other frames may follow
@@ -71,7 +81,7 @@ cdef struct Peer:
 
 cdef struct Configured:
     uint32_t node
-    Address address
+    char text[256]
 
 cdef struct Net:
     int epoll
@@ -82,6 +92,7 @@ cdef struct Net:
     uint64_t random
     int64_t now
     Delivery *delivery
+    Names *names
     uint32_t peer_count
     Peer peers[31]                  # by place
     uint32_t configured_count       # addresses that this node was given for nodes
@@ -115,4 +126,5 @@ cdef Conn *conn_new(int fd, int kind, int state, int64_t now, int64_t deadline, 
 cdef void conn_free(Conn *conn) noexcept nogil                  # its memory; the socket is closed already
 cdef int watch(Net *net, Conn *conn, int operation, unsigned int events) noexcept nogil
 cdef void drop(Net *net, Conn *conn) noexcept nogil
+cdef void back_off(Net *net, Peer *p) noexcept nogil            # when it is dialled again, after an attempt in vain
 cdef int options(Net *net, int fd) noexcept nogil               # 0 or an errno

@@ -108,11 +108,16 @@ cdef int watch(Net *net, Conn *conn, int operation, unsigned int events) noexcep
     return epoll_ctl(net.epoll, operation, conn.fd, &e)
 
 
+cdef void back_off(Net *net, Peer *p) noexcept nogil:
+    cdef int64_t wait = p.backoff // 2 + <int64_t>(draw(net) % <uint64_t>(p.backoff // 2 + 1))
+    p.next_dial = net.now + wait
+    p.backoff = min(p.backoff * 2, <int64_t>BACKOFF_HIGH * MILLISECOND)
+
+
 cdef void drop(Net *net, Conn *conn) noexcept nogil:
     """Closes a connection. It is freed at the end of the round: an event may still name it."""
     cdef Peer *p
     cdef uint32_t i
-    cdef int64_t wait
     if conn.state == CONN_CLOSED:
         return
     # What a failing close of a socket could tell is of no use: everything on it may be lost anyway.
@@ -124,11 +129,10 @@ cdef void drop(Net *net, Conn *conn) noexcept nogil:
         p.greeted = False
         out_reset(&p.out)
         # Only a connection that held is a success: a peer that takes it and hangs up must not be dialled in a loop.
-        if conn.state == CONN_OPEN and net.now - conn.opened >= SECOND:
+        p.turn = conn.state != CONN_OPEN or net.now - conn.opened < SECOND
+        if not p.turn:
             p.backoff = BACKOFF_LOW * MILLISECOND
-        wait = p.backoff // 2 + <int64_t>(draw(net) % <uint64_t>(p.backoff // 2 + 1))
-        p.next_dial = net.now + wait
-        p.backoff = min(p.backoff * 2, <int64_t>BACKOFF_HIGH * MILLISECOND)
+        back_off(net, p)
         net.came_up &= ~bit(conn.peer)
         net.went_down |= bit(conn.peer)
     else:

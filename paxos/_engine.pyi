@@ -23,7 +23,10 @@ EVENT_MASTERSHIP: Final = 12
 
 @final
 class Engine(Handle):
-    """Opens and recovers the log in ``directory`` and listens on the node's own address in ``addresses`` (numeric IPs).
+    """Opens and recovers the log in ``directory`` and listens on ``bind``, or the node's own address in ``addresses``.
+
+    Hosts may be names: those of peers are resolved at each attempt to connect, the one to listen on once, here. Where the
+    membership has an address for a node, that one counts.
 
     Raises ConfigError (an option, an address, a port in use), DirectoryInUse, WrongDirectory, DamagedLog, StorageError.
     A log write that fails later ends the process with status 74 and a message on stderr. All methods may be called from
@@ -36,6 +39,7 @@ class Engine(Handle):
         node_id: int,
         addresses: Mapping[int, tuple[str, int]],
         *,
+        bind: tuple[str, int] | None = None,
         window: int = 8,
         batch_bytes: int = ...,
         batch_values: int = 4096,

@@ -1,5 +1,7 @@
 # cython: language_level=3
 """The native host of a node as Python sees it: open, start, submit, drain, stop. The loop itself is in _host."""
+import errno
+import logging
 import os
 import socket
 import struct
@@ -8,18 +10,22 @@ import weakref
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
+from libc.string cimport memcpy
 from paxos._conn cimport Net
 from paxos._delivery cimport delivery_command, delivery_free, delivery_init, delivery_log
 from paxos._handle cimport Handle
 from paxos._host cimport Native, native_init, native_run
 from paxos._net cimport net_abandon, net_free, net_init, net_members
-from paxos._sockets cimport Address, address_set
+from paxos._resolver cimport Resolver
 from paxos._state cimport Host
 from paxos._types cimport xzalloc
 
 from paxos.errors import ConfigError, NodeClosed
 
+logger = logging.getLogger("paxos")
+
 cdef enum:
+    MAX_HOST = 247                  # with brackets, colon and port: what a membership has room for
     MAX_OUT = 67108864              # bytes that may wait for one peer, if the largest values need no more
 
 EVENT_CHOSEN = 0
@@ -36,36 +42,60 @@ EVENT_CHAIN = 10
 EVENT_READABLE = 11
 EVENT_MASTERSHIP = 12
 
-cdef Address resolve(object node, object address) except *:
-    cdef Address result
+cdef tuple parts(object what, object address):
+    """Host, as ASCII, and port."""
     try:
         host, port = address
-        raw = str(host).encode("ascii")
+        host = str(host)
+        host = host if host.isascii() else host.encode("idna").decode("ascii")
         number = int(port)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"the address of node {node} must be (host, port), not {address!r}") from error
+        raise ConfigError(f"the address of {what} must be (host, port), not {address!r}") from error
     if not 1 <= number <= 65535:
-        raise ConfigError(f"the port of node {node} must be from 1 to 65535, not {port!r}")
-    if address_set(&result, raw, <unsigned int>number) != 0:
-        raise ConfigError(f"the host of node {node} must be a numeric IP address, not {host!r}")
-    return result
+        raise ConfigError(f"the port of {what} must be from 1 to 65535, not {port!r}")
+    if not host or len(host) > MAX_HOST or not host.isprintable() or " " in host:
+        raise ConfigError(f"the host of {what} must be an IP address or a name of at most {MAX_HOST} characters, not {host!r}")
+    return host, number
 
 
-cdef object listen(object node, object address):
-    """The listening socket, or ConfigError with the way out."""
-    host, port = address
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+cdef str address_of(object node, object address):
+    """HOST:PORT, as it stands in a membership."""
+    host, port = parts(f"node {node}", address)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+cdef list own(object what, object address):
+    """Where to listen: what the name or address stands for, as socket.getaddrinfo() has it."""
+    host, port = parts(what, address)
     try:
-        # A port whose old connections are in TIME_WAIT may be taken again; one with a listener may not.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(128)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(f"node {node} cannot listen on {host}:{port}: {error.strerror}. Stop the process that uses this "
-                          "address, or give the node another one in cluster= (on all nodes)") from error
-    return sock
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{what}: the name {host!r} does not resolve ({getattr(error, 'strerror', None) or error}); give an IP "
+                          "address or mend the name") from error
+
+
+cdef object listen(object node, object where, object option):
+    """The listening socket, or ConfigError with the way out."""
+    problem = None
+    for family, kind, protocol, _, address in where:
+        sock = None
+        try:
+            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+            # A port whose old connections are in TIME_WAIT may be taken again; one with a listener may not.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            sock.listen(128)
+            return sock
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            problem = problem or (error, address)
+            # This machine may lack one family of those that a name has; a port in use is in use.
+            if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                break
+    error, address = problem
+    raise ConfigError(f"node {node} cannot listen on {address[0]}:{address[1]}: {error.strerror}. Stop the process that uses this "
+                      f"address, or give the node another one in {option}") from error
 
 
 _engines = weakref.WeakSet()
@@ -83,6 +113,7 @@ cdef class Engine(Handle):
     """One node: its log, its connections and its replica, run by one native thread. See _engine.pyi."""
     cdef Native *native             # host is &native.host
     cdef object thread
+    cdef Resolver resolver          # of peers' names
     cdef object guard               # start() and stop() exclude one another
     cdef object __weakref__
     cdef bint ready                 # the network part is set up
@@ -93,12 +124,13 @@ cdef class Engine(Handle):
         self.native = <Native *>xzalloc(sizeof(Native))
         self.host = &self.native.host
         native_init(self.native)
+        self.resolver = Resolver()
         self.guard = threading.Lock()
         _engines.add(self)
         if delivery_init(&self.host.delivery, True) != 0:
             raise OSError("no eventfd or mutex can be made")
 
-    def __init__(self, directory, node_id, addresses, *, window=8, batch_bytes=1 << 20, batch_values=4096,
+    def __init__(self, directory, node_id, addresses, *, bind=None, window=8, batch_bytes=1 << 20, batch_values=4096,
                  heartbeat_ns=50_000_000, election_min_ns=300_000_000, election_max_ns=600_000_000,
                  stuck_limit_ns=10_000_000_000, max_value=10 << 20, segment_size=64 << 20, direct=True,
                  max_pending=16384, max_pending_bytes=128 << 20, log_budget=1 << 30, log_hold=0, quarantine=True, priority=1,
@@ -109,14 +141,14 @@ cdef class Engine(Handle):
                        stuck_limit_ns, max_value, segment_size, max_pending, max_pending_bytes, log_budget, log_hold)
         self.host.options.priority = priority
         self.host.delivery.admission.max_wait = max_wait_ns
-        for node in sorted(addresses):
-            resolve(node, addresses[node])
+        book = {node: address_of(node, addresses[node]) for node in sorted(addresses)}
+        where = own("bind=", bind) if bind is not None else own(f"node {node_id} in cluster=", addresses[node_id])
         sock = None
         try:
             seed, fresh_hi, fresh_lo = struct.unpack("<3Q", os.urandom(24))
             self.recover(directory, segment_size, bool(direct), bool(quarantine), seed, fresh_hi, fresh_lo)
-            sock = listen(node_id, addresses[node_id])
-            self.open_net(addresses, sock)
+            sock = listen(node_id, where, "bind=" if bind is not None else "cluster= (on all nodes)")
+            self.open_net(book, sock)
         except BaseException:
             self.release()
             if sock is not None:
@@ -124,7 +156,7 @@ cdef class Engine(Handle):
             self.stopped = True
             raise
 
-    cdef int open_net(self, object addresses, object sock) except -1:
+    cdef int open_net(self, dict book, object sock) except -1:
         cdef Host *h = self.host
         cdef Net *net = &self.native.net
         cdef uint32_t i
@@ -135,17 +167,32 @@ cdef class Engine(Handle):
         sock.detach()               # closed by net_free from here on
         if error:
             raise OSError(error, os.strerror(error))
-        for node in sorted(addresses):
+        net.names = self.resolver.names
+        for node, address in book.items():
+            text = address.encode("ascii")
             net.configured[net.configured_count].node = node
-            net.configured[net.configured_count].address = resolve(node, addresses[node])
+            memcpy(net.configured[net.configured_count].text, <const char *>text, len(text))
             net.configured_count += 1
         net_members(net, &h.formation.members)
         members = sorted([net.peers[i].node for i in range(net.peer_count) if net.peers[i].node != 0])
-        if members != sorted(addresses):
-            # The thread is not running yet, so this may be written from here.
+        # The thread is not running yet, so this may be written from here.
+        if members != list(book):
             text = (f"the cluster was formed by the nodes {members}, which counts; cluster= now names "
-                    f"{sorted(addresses)}, which is used for addresses only").encode()
+                    f"{list(book)}, which is used for addresses only").encode()
             delivery_log(&h.delivery, 30, text)
+        for i in range(h.formation.members.count):
+            node = h.formation.members.members[i].node
+            address = (<bytes>h.formation.members.address[i]).decode("ascii")
+            if node in book and address and address != book[node]:
+                text = (f"the membership has {address} as the address of node {node}, which counts; cluster= now names "
+                        f"{book[node]}").encode()
+                delivery_log(&h.delivery, 30, text)
+        return 0
+
+    cdef int resolve(self) except -1:
+        """Starts the thread that resolves names, once there are some. With the guard held."""
+        if self.started and not self.stopped and self.resolver.due():
+            self.resolver.start(f"paxos-{self.host.options.node}-names", self.host.delivery.wake_engine)
         return 0
 
     def __dealloc__(self):
@@ -158,6 +205,8 @@ cdef class Engine(Handle):
             self.host = NULL
 
     cdef void release(self) noexcept:
+        if self.resolver is not None:
+            self.resolver.end()
         if self.ready:
             net_free(&self.native.net)
             self.ready = False
@@ -191,6 +240,7 @@ cdef class Engine(Handle):
                 self.started = False        # no thread can be had: stop() must not wait for one
                 raise
             self.thread = thread
+            self.resolve()
             return chain
 
     def _run(self):
@@ -209,6 +259,7 @@ cdef class Engine(Handle):
                 self.thread.join()
                 self.thread = None
             self.release()
+            self.resolver.join()
 
     def fileno(self):
         return self.host.delivery.wake_python
@@ -220,7 +271,16 @@ cdef class Engine(Handle):
 
     def drain(self, Py_ssize_t max_values):
         # In a forked child what is there is the parent's.
-        return [] if self.foreign else Handle.drain(self, max_values)
+        if self.foreign:
+            return []
+        if self.resolver.due() and self.guard.acquire(False):
+            try:
+                self.resolve()
+            except RuntimeError as error:       # no thread can be had; the next call tries again
+                logger.error("node %d: names of other nodes cannot be resolved: %s", self.host.options.node, error)
+            finally:
+                self.guard.release()
+        return Handle.drain(self, max_values)
 
     def status(self):
         if self.foreign:

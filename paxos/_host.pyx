@@ -139,11 +139,11 @@ cdef void receive(Native *n, Conn *conn, const Frame *frame) noexcept nogil:
     cdef int reason, taken
     cdef int index
     if frame.type == FRAME_HELLO:
-        index = member_of(n, frame.sender)
         reason = round_hello(h, frame)
         if reason == HELLO_NEWER and conn.state == CONN_HANDSHAKE:
             net_stranger(net, conn, frame.sender)
             return
+        index = member_of(n, frame.sender)
         if reason == REFUSE_NONE and (index < 0 or <uint32_t>index == h.formation.self):
             reason = REFUSE_NOT_MEMBER
         if reason != REFUSE_NONE:

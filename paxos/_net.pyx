@@ -1,16 +1,16 @@
 # cython: language_level=3
-"""Sockets of the engine: dialling with back-off, accepting within a bound, framing, and what to do with garbage.
+"""Sockets of the engine: accepting within a bound, framing, and what to do with garbage. Dialling is in _dial.
 
 Whatever comes in is refused on the first byte that is wrong, counted by reason, and logged at most once a second for
 each reason. Before the handshake a connection may hold one page of memory and a few seconds of time, after it a buffer and
 the largest frame, which comes in pieces. What goes out to a peer is bounded too: frames beyond the bound are dropped and
 counted; the protocol stands loss. Large frames leave in pieces, between which small ones pass.
 """
-from libc.errno cimport EAGAIN, ECONNABORTED, EINPROGRESS, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, ETIMEDOUT, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM, EPROTO, ETIMEDOUT, errno
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memmove, memset, strerror
+from libc.string cimport memcpy, memmove, memset, strcmp, strerror
 from paxos._codec cimport FRAME_BAD_MAGIC, FRAME_OK, FRAME_SHORT, frame_check
 from paxos._conn cimport (
     BACKOFF_HIGH, BACKOFF_LOW, CONN_ACCEPTED, CONN_CLOSED, CONN_CONNECTING, CONN_DIALLED, CONN_HANDSHAKE, CONN_LINGER, CONN_OPEN,
@@ -18,14 +18,14 @@ from paxos._conn cimport (
     Peer, complain, conn_free, conn_new, drop, note, options, watch,
 )
 from paxos._delivery cimport Delivery, boottime, delivery_log
+from paxos._dial cimport connected, dial_due, dial_failed, dial_to
 from paxos._formation cimport Refuse
 from paxos._outqueue cimport out_consume, out_drop, out_holds, out_iovecs, out_push
 from paxos._pieces cimport TRANSFER_MORE, TRANSFER_WHOLE, transfer_done, transfer_take
 from paxos._sockets cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_MOD, MSG_NOSIGNAL, SHUT_WR, SOCK_CLOEXEC,
-    SOCK_NONBLOCK, SOCK_STREAM, SOL_SOCKET, SO_ERROR, accept4, address_family, address_pointer, address_room, address_size,
-    address_text, close, connect, epoll_create1, epoll_ctl, epoll_event, epoll_wait, getsockopt, iovec, msghdr, read, recv, send,
-    sendmsg, shutdown, socket, socklen_t,
+    SOCK_NONBLOCK, accept4, address_pointer, address_room, close, epoll_create1, epoll_ctl, epoll_event, epoll_wait, iovec, msghdr,
+    read, recv, send, sendmsg, shutdown,
 )
 from paxos._types cimport FRAME_PIECE, FRAME_REFUSE, FRAME_WHOLE, Frame, Membership, Value, bit, xrealloc
 
@@ -33,9 +33,7 @@ cdef enum:
     SECOND = 1000000000
     MILLISECOND = 1000000
     HELLO_TIMEOUT = 5               # s
-    CONNECT_TIMEOUT = 2             # s
     LINGER_TIMEOUT = 1              # s
-    COMPLAIN_AFTER = 2              # s that a peer cannot be reached before that is said
     COMPLAIN_EVERY = 60             # s
     SMALL_BUFFER = 4096             # before the handshake, and all that a REFUSE needs
     BUFFER = 262144
@@ -44,66 +42,7 @@ cdef enum:
     IOVECS = 128
     EVENTS = 128
 
-# ---- dialling and accepting ----
-
-cdef void dial_failed(Net *net, uint32_t index, int error) noexcept nogil:
-    """Said when a row of failures has lasted, and again every minute: nodes that start one after the other, and a peer that
-    has been down for long, are no news."""
-    cdef char text[320]
-    cdef char address[80]
-    cdef Peer *p = &net.peers[index]
-    if not p.failing:
-        p.failing = True
-        p.complained = net.now - (COMPLAIN_EVERY - COMPLAIN_AFTER) * <int64_t>SECOND
-    if net.now - p.complained < COMPLAIN_EVERY * <int64_t>SECOND:
-        return
-    p.complained = net.now
-    address_text(&p.address, address, sizeof(address))
-    snprintf(text, sizeof(text), "node %u at %s cannot be reached: %s; trying again", p.node, address, strerror(error))
-    delivery_log(net.delivery, 30, text)
-
-
-cdef void dial(Net *net, uint32_t index) noexcept nogil:
-    cdef Peer *p = &net.peers[index]
-    cdef Conn *conn
-    cdef int error = 0
-    cdef int fd = socket(address_family(&p.address), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-    if fd < 0:
-        error = errno
-        p.next_dial = net.now + SECOND
-        dial_failed(net, index, error)
-        return
-    conn = conn_new(fd, CONN_DIALLED, CONN_CONNECTING, net.now, net.now + CONNECT_TIMEOUT * <int64_t>SECOND, &p.address)
-    conn.peer = index
-    conn.node = p.node
-    p.dialled = conn
-    error = options(net, fd)
-    if error == 0 and connect(fd, address_pointer(&p.address), address_size(&p.address)) != 0 and errno != EINPROGRESS:
-        error = errno
-    if error == 0 and watch(net, conn, EPOLL_CTL_ADD, EPOLLIN | EPOLLOUT) != 0:
-        error = errno
-    if error:
-        dial_failed(net, index, error)
-        drop(net, conn)
-
-
-cdef void connected(Net *net, Conn *conn) noexcept nogil:
-    cdef int error = 0
-    cdef socklen_t size = sizeof(error)
-    if getsockopt(conn.fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0:
-        error = errno
-    if error == 0 and watch(net, conn, EPOLL_CTL_MOD, EPOLLIN) != 0:
-        error = errno
-    if error:
-        dial_failed(net, conn.peer, error)
-        drop(net, conn)
-        return
-    conn.state = CONN_OPEN
-    conn.opened = net.now
-    conn.deadline = INT64_MAX
-    net.peers[conn.peer].failing = False
-    net.came_up |= bit(conn.peer)
-
+# ---- accepting ----
 
 cdef void listen_for(Net *net, unsigned int events) noexcept nogil:
     cdef epoll_event e
@@ -355,6 +294,32 @@ cdef void answered(Net *net, Conn *conn) noexcept nogil:
         return
 
 
+cdef void flush_peer(Net *net, Peer *p) noexcept nogil:
+    cdef iovec iov[IOVECS]
+    cdef msghdr message
+    cdef ssize_t n
+    cdef int64_t left = FLUSH_BYTES
+    while p.out.bytes and left > 0 and p.dialled != NULL and not p.dialled.blocked:
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = iov
+        message.msg_iovlen = out_iovecs(&p.out, iov, IOVECS)
+        n = sendmsg(p.dialled.fd, &message, MSG_NOSIGNAL)
+        if n >= 0:
+            net.bytes_sent += n
+            left -= n
+            out_consume(&p.out, n)
+            continue
+        if errno == EINTR:
+            continue
+        if errno == EAGAIN:
+            p.dialled.blocked = True
+            if watch(net, p.dialled, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT) != 0:
+                complain(net, "epoll_ctl failed", errno)
+                drop(net, p.dialled)
+        else:
+            drop(net, p.dialled)
+
+
 # ---- the round ----
 
 cdef int net_init(Net *net, Delivery *delivery, uint32_t node, uint32_t max_frame, uint64_t max_out, int listening,
@@ -381,36 +346,42 @@ cdef int net_init(Net *net, Delivery *delivery, uint32_t node, uint32_t max_fram
     return 0
 
 
-cdef bint _find(const Net *net, uint32_t node, const char *text, Address *address) noexcept nogil:
-    """Where a member is to be found: where the membership says, else where this node was told."""
+cdef const char *_address(const Net *net, const Membership *m, uint32_t place) noexcept nogil:
+    """Where a member is to be found: where the membership says, else where this node was told. "": nobody knows."""
     cdef uint32_t i
+    if m.address[place][0]:
+        return m.address[place]
     for i in range(net.configured_count):
-        if net.configured[i].node == node:
-            address[0] = net.configured[i].address
-            return True
-    return False
+        if net.configured[i].node == m.members[place].node:     # (0, where nobody is, none is called)
+            return net.configured[i].text
+    return ""
 
 
 cdef void net_members(Net *net, const Membership *m) noexcept nogil:
+    cdef const char *text
+    cdef Conn *accepted
     cdef uint32_t i
     cdef Peer *p
     if net.delivery == NULL:
         return                      # the log is read; there is no network yet
     for i in range(max(net.peer_count, m.count)):
         p = &net.peers[i]
-        if p.node == m.members[i].node:
+        text = _address(net, m, i)
+        if p.node == m.members[i].node and strcmp(p.text, text) == 0:
             continue
+        # Who has moved says so himself, by dialling: what he has dialled before is still his.
+        accepted = p.accepted if p.node == m.members[i].node else NULL
+        if p.accepted != accepted:
+            drop(net, p.accepted)
+        flush_peer(net, p)          # who goes is to hear of it
         if p.dialled != NULL:
             drop(net, p.dialled)
-        if p.accepted != NULL:
-            drop(net, p.accepted)
         out_drop(&p.out)
         memset(p, 0, sizeof(Peer))
         net.came_up &= ~bit(i)
         p.node = m.members[i].node
-        p.known = p.node != 0 and p.node != net.node and _find(net, p.node, m.address[i], &p.address)
-        p.backoff = BACKOFF_LOW * MILLISECOND
-        p.next_dial = net.now
+        p.accepted = accepted
+        dial_to(net, i, text)
     net.peer_count = m.count
 
 
@@ -521,33 +492,8 @@ cdef void net_send(Net *net, uint32_t peers, const uint8_t *head, size_t size, V
 
 cdef void net_flush(Net *net) noexcept nogil:
     cdef uint32_t i
-    cdef Peer *p
-    cdef iovec iov[IOVECS]
-    cdef msghdr message
-    cdef ssize_t n
-    cdef int64_t left
     for i in range(net.peer_count):
-        p = &net.peers[i]
-        left = FLUSH_BYTES
-        while p.out.bytes and left > 0 and p.dialled != NULL and not p.dialled.blocked:
-            memset(&message, 0, sizeof(message))
-            message.msg_iov = iov
-            message.msg_iovlen = out_iovecs(&p.out, iov, IOVECS)
-            n = sendmsg(p.dialled.fd, &message, MSG_NOSIGNAL)
-            if n >= 0:
-                net.bytes_sent += n
-                left -= n
-                out_consume(&p.out, n)
-                continue
-            if errno == EINTR:
-                continue
-            if errno == EAGAIN:
-                p.dialled.blocked = True
-                if watch(net, p.dialled, EPOLL_CTL_MOD, EPOLLIN | EPOLLOUT) != 0:
-                    complain(net, "epoll_ctl failed", errno)
-                    drop(net, p.dialled)
-            else:
-                drop(net, p.dialled)
+        flush_peer(net, &net.peers[i])
 
 
 cdef void net_tick(Net *net) noexcept nogil:
@@ -559,10 +505,10 @@ cdef void net_tick(Net *net) noexcept nogil:
         listen_for(net, EPOLLIN)
     for i in range(net.peer_count):
         p = &net.peers[i]
-        if p.known and p.dialled == NULL and net.now >= p.next_dial:
-            dial(net, i)
+        if p.known and p.dialled == NULL and (p.asked or net.now >= p.next_dial):
+            dial_due(net, i)
         elif p.dialled != NULL and net.now >= p.dialled.deadline:
-            dial_failed(net, i, ETIMEDOUT)
+            dial_failed(net, i, strerror(ETIMEDOUT))
             drop(net, p.dialled)
     i = 0
     while i < net.accepted_count:
@@ -582,7 +528,7 @@ cdef int64_t net_deadline(const Net *net) noexcept nogil:
         if not net.peers[i].known:
             continue
         if net.peers[i].dialled == NULL:
-            when = min(when, net.peers[i].next_dial)
+            when = min(when, net.peers[i].asked if net.peers[i].asked else net.peers[i].next_dial)
         else:
             when = min(when, net.peers[i].dialled.deadline)
     for i in range(net.accepted_count):

@@ -29,6 +29,37 @@ cdef extern from *:
         }
         return -1;
     }
+    static inline void px_address_scope(px_address *a, unsigned scope) {
+        if (a->data.ss_family == AF_INET6)
+            ((struct sockaddr_in6 *)&a->data)->sin6_scope_id = scope;
+    }
+    static inline int px_address_equal(const px_address *a, const px_address *b) {
+        return a->size == b->size && memcmp(&a->data, &b->data, a->size) == 0;
+    }
+    /* HOST:PORT or [IPV6]:PORT, in two; host has room for all of text. 0, or -1 where it is something else. */
+    static inline int px_address_split(const char *text, char *host, unsigned *port) {
+        const char *colon = strrchr(text, ':');
+        const char *end = colon;
+        const char *p;
+        if (!colon || !colon[1])
+            return -1;
+        *port = 0;
+        for (p = colon + 1; *p; p++) {
+            if (*p < '0' || *p > '9' || (*port = *port * 10 + (unsigned)(*p - '0')) > 65535)
+                return -1;
+        }
+        if (text[0] == '[' && end - text > 2 && end[-1] == ']') {
+            text++;
+            end--;
+        } else if (memchr(text, ':', (size_t)(end - text))) {
+            return -1;
+        }
+        if (*port == 0 || end == text)
+            return -1;
+        memcpy(host, text, (size_t)(end - text));
+        host[end - text] = 0;
+        return 0;
+    }
     static inline void px_address_text(const px_address *a, char *out, size_t size) {
         char host[INET6_ADDRSTRLEN] = "?";
         if (a->data.ss_family == AF_INET6) {
@@ -45,6 +76,9 @@ cdef extern from *:
     ctypedef struct Address "px_address":
         pass
     int address_set "px_address_set"(Address *a, const char *text, unsigned int port) noexcept nogil
+    void address_scope "px_address_scope"(Address *a, unsigned int scope) noexcept nogil
+    bint address_equal "px_address_equal"(const Address *a, const Address *b) noexcept nogil
+    int address_split "px_address_split"(const char *text, char *host, unsigned int *port) noexcept nogil
     void address_text "px_address_text"(const Address *a, char *out, size_t size) noexcept nogil
 
 cdef extern from "<sys/uio.h>" nogil:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from paxos.alarm import Alarm, Alarms
 from paxos.background import Threads
 from paxos.checkpoint import CheckpointStore
 from paxos.config import NodeOptions, Options, parse_address, parse_cluster
-from paxos.errors import ConfigError, NodeClosed, NotAvailable, PaxosError
+from paxos.errors import NodeClosed, NotAvailable, PaxosError
 from paxos.group import Group
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import WORK, make_maker
@@ -35,16 +34,6 @@ __all__ = ["Node", "open_group"]
 T = TypeVar("T")
 
 
-def _resolve(address: tuple[str, int], what: str) -> tuple[str, int]:
-    try:
-        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise ConfigError(
-            f"{what}: the name {address[0]!r} does not resolve ({error.strerror}); give an IP address or mend the name"
-        ) from error
-    return found[0][4][0], address[1]  # type: ignore[return-value]  # always a host string for IP families
-
-
 def open_group(
     path: str | os.PathLike[str],
     node_id: int,
@@ -58,12 +47,9 @@ def open_group(
     ``call``: who calls ``on_alarm``, see :class:`Alarms`."""
     refuse_in_child()
     book = parse_cluster(node_id, cluster)
-    addresses = {node: _resolve(address, f"cluster= node {node}") for node, address in book.items() if node != node_id}
-    own = parse_address(bind) if bind is not None else book[node_id]
-    addresses[node_id] = _resolve(own, "bind=" if bind is not None else f"cluster= node {node_id}")
     election_min = int(options.election_timeout * 1e9)
     engine = Engine(
-        os.fspath(path), node_id, addresses,
+        os.fspath(path), node_id, book, bind=parse_address(bind) if bind is not None else None,
         window=options.window, batch_bytes=options.batch_bytes, batch_values=options.batch_values,
         heartbeat_ns=int(options.heartbeat * 1e9), election_min_ns=election_min, election_max_ns=2 * election_min,
         stuck_limit_ns=int(options.stuck_limit * 1e9), max_value=options.max_value, segment_size=options.segment_bytes,
@@ -141,7 +127,7 @@ class Node:
         :param path: data directory of this node alone.
         :param node_id: this node's id, one of those in ``cluster``.
         :param cluster: id to ``HOST:PORT`` of all nodes. It counts when the cluster is formed;
-            afterwards the log's membership does.
+            afterwards the log's membership does, also for addresses that it has. Names are resolved at each attempt to connect.
         :param state_machine: a :class:`StateMachine` class or factory, or ``{id: factory}`` for several in one group.
         :param bind: ``HOST:PORT`` to listen on, where it is not this node's address in ``cluster``.
         :param options: see :class:`paxos.Options`.

@@ -35,6 +35,7 @@ def test_bad_clusters(text: str) -> None:
         (["--nope"], "No such option"),
         (["serve"], "Missing option '--id'"),
         ([*GOOD, "--resp", "9"], "'9' is not HOST:PORT"),
+        ([*GOOD, "--resp", "a:1", "--bind", "b"], "'b' is not HOST:PORT"),
         ([*GOOD, "--resp", "a:1", "--id", "2"], "2 is not in --cluster"),
         ([*GOOD, "--resp", "a:1", "--cluster", "1=a:1,1=b:1"], "node 1 is named twice"),
         ([*GOOD, "--resp", "a:1", "--log-level", "loud"], "'loud' is not one of"),
@@ -80,6 +81,23 @@ def test_a_port_in_use_is_told_before_the_data_directory_is_touched(
         f"paxos: --resp 127.0.0.1:{port}: the port is in use; stop the process that has it, or give another port\n"
     )
     assert not data.exists()
+
+
+def test_where_to_listen_is_named_when_it_is_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
+        port, resp = taken.getsockname()[1], other.getsockname()[1]
+        other.close()
+        arguments = [
+            *GOOD,
+            "--data",
+            str(tmp_path / "data"),
+            "--resp",
+            f"127.0.0.1:{resp}",
+            "--bind",
+            f"127.0.0.1:{port}",
+        ]
+        assert main(arguments) == 1
+    assert f"node 1 cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
 def test_an_address_of_another_machine() -> None:

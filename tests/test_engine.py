@@ -401,7 +401,7 @@ def test_options_that_cannot_work_are_named(tmp_path: Path, options: dict[str, A
     [
         ({2: ("127.0.0.1", 7001)}, "does not name node 1"),
         ({}, "1 to 31 nodes"),
-        ({1: ("localhost", 7001)}, "numeric IP"),
+        ({1: ("no.such.host.invalid", 7001)}, "does not resolve"),
         ({1: ("127.0.0.1", 0)}, "port of node 1"),
         ({1: "127.0.0.1:7001"}, r"must be \(host, port\)"),
         ({1: ("127.0.0.1", 7001), 0: ("127.0.0.1", 7002)}, "a node id"),

@@ -12,7 +12,7 @@ import click
 
 from paxos import Consistency, PaxosError
 
-from .params import address_option, cluster_option
+from .params import address_option, bind_option, cluster_option
 
 EXAMPLES = """\b
 Examples:
@@ -55,7 +55,9 @@ Example, on each of three machines with its own --id:
 )
 @click.option("--id", "node_id", type=click.IntRange(min=1), required=True, help="This node, one of --cluster.")
 @click.option("--cluster", metavar="1=HOST:PORT,2=…", callback=cluster_option, required=True,
-              help="All nodes and the addresses they meet on.")  # fmt: skip
+              help="All nodes and the addresses they meet on. A name is resolved at each attempt to connect.")  # fmt: skip
+@click.option("--bind", metavar="HOST:PORT", callback=bind_option,
+              help="Where this node listens for the others, if not on its address in --cluster.")  # fmt: skip
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -85,6 +87,7 @@ Example, on each of three machines with its own --id:
 def serve(
     node_id: int,
     cluster: dict[int, str],
+    bind: str | None,
     data: Path,
     resp: tuple[str, int],
     timeout: float,
@@ -110,7 +113,9 @@ def serve(
     )
     if lease is not None and reads != "lease":
         raise click.BadParameter("is of use with --reads lease only", param_hint="--lease")
-    options = module.ServeOptions(node_id, cluster, data, resp, timeout, window, reads, lease or 0.25, until_stdin_ends)
+    options = module.ServeOptions(
+        node_id, cluster, bind, data, resp, timeout, window, reads, lease or 0.25, until_stdin_ends
+    )
     loops.run(module.serve(options), loop)
 
 

@@ -31,6 +31,13 @@ def address_option(ctx: click.Context, param: click.Parameter, value: str) -> tu
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+def bind_option(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The callback of an option with an address that may be missing, and stays text."""
+    if value is not None:
+        address_option(ctx, param, value)
+    return value
+
+
 def cluster_option(ctx: click.Context, param: click.Parameter, value: str) -> dict[int, str]:
     """The callback of an option with a cluster."""
     try:

@@ -30,6 +30,7 @@ class ServeOptions:
 
     node_id: int
     cluster: dict[int, str]
+    bind: str | None
     data: Path
     resp: tuple[str, int]
     timeout: float
@@ -87,13 +88,18 @@ async def serve(options: ServeOptions) -> None:
                 options.data,
                 node_id=options.node_id,
                 cluster=options.cluster,
+                bind=options.bind,
                 state_machine=KvStateMachine,
                 window=options.window,
             )
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):
-                own = options.cluster[options.node_id]
-                raise paxos.ConfigError(listen_problem(error, f"--cluster {options.node_id}={own}")) from None
+                own = (
+                    f"--bind {options.bind}"
+                    if options.bind
+                    else f"--cluster {options.node_id}={options.cluster[options.node_id]}"
+                )
+                raise paxos.ConfigError(listen_problem(error, own)) from None
             raise
         try:
             await _serve(node, options, sock, stop)
