@@ -34,7 +34,7 @@ cdef void replica_peer(Replica *r, int64_t now, uint32_t index, bint up) noexcep
 cdef void replica_resign(Replica *r, int64_t now, bint may_lead) noexcept nogil             # gives up mastership; may_lead: may it stand again
 # A node that goes by the id of a member, but as another incarnation, asks to be chosen in its place (design rule 10).
 cdef void replica_replace(Replica *r, int64_t now, uint32_t node, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil
-# Has a table of members chosen in place of the present one, whose version it has. False: see proposer_change. Whether it comes about shows
+# Has a table of members chosen in place of the present one, whose version it has. False: see changes_ask. Whether it comes about shows
 # as EFFECT_MEMBERSHIP.
 cdef bint replica_change(Replica *r, int64_t now, const Membership *next) noexcept nogil
 # The membership as somebody else knows it, who knows more. This node does not vote before it has learned as much.

@@ -10,6 +10,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from paxos._acceptor cimport acceptor_accept, acceptor_prepare
+from paxos._changes cimport changes_ask, changes_join
 from paxos._codec cimport out_clear, out_free, value_check, value_copy
 from paxos._election cimport (
     election_extend, election_extend_tick, election_has_quorum, election_master_heard, election_master_lost, election_prevote, election_prevote_reply,
@@ -19,7 +20,7 @@ from paxos._election cimport (
 from paxos._learner cimport (
     learner_accept_arriving, learner_advance, learner_ask, learner_base, learner_heard, learner_install, learner_kept,
     learner_learned, learner_learned_arriving, learner_notice, learner_restore, learner_restore_base, learner_restore_value,
-    learner_serve, learner_tick, learner_watermark, learner_known, learner_wonder,
+    learner_serve, learner_serve_expected, learner_tick, learner_watermark, learner_known, learner_wonder,
 )
 from paxos._mastership cimport (
     mastership_answered, mastership_best, mastership_bound, mastership_fit, mastership_grant, mastership_hand, mastership_now,
@@ -27,8 +28,8 @@ from paxos._mastership cimport (
 )
 from paxos._membership cimport membership_advance, membership_first, membership_install, membership_self, votes
 from paxos._proposer cimport (
-    proposer_accepted, proposer_change, proposer_deadline, proposer_durable, proposer_elected, proposer_forward_again,
-    proposer_forward_refused, proposer_forwarded, proposer_heartbeat, proposer_pump, proposer_replace, proposer_resend,
+    proposer_accepted, proposer_deadline, proposer_durable, proposer_elected, proposer_forward_again,
+    proposer_forward_refused, proposer_forwarded, proposer_heartbeat, proposer_pump, proposer_resend,
     proposer_settle_old,
     proposer_step_down, proposer_submit, proposer_tick,
 )
@@ -74,6 +75,7 @@ cdef Replica *replica_new(const Options *options, const Membership *members, uin
     r.heard = <int64_t *>xzalloc(PLACES * sizeof(int64_t))
     r.known = <uint64_t *>xzalloc(PLACES * sizeof(uint64_t))
     r.kept = <uint64_t *>xzalloc(PLACES * sizeof(uint64_t))
+    r.expected = <Learn *>xzalloc(PLACES * sizeof(Learn))
     r.promise_wanted = <uint32_t *>xzalloc(PLACES * sizeof(uint32_t))
     r.promise_got = <uint32_t *>xzalloc(PLACES * sizeof(uint32_t))
     r.origins = <Origin *>xzalloc(PLACES * sizeof(Origin))
@@ -107,6 +109,7 @@ cdef void replica_free(Replica *r) noexcept nogil:
     free(r.heard)
     free(r.known)
     free(r.kept)
+    free(r.expected)
     free(r.promise_wanted)
     free(r.promise_got)
     free(r.origins)
@@ -204,6 +207,8 @@ cdef void _finish(Replica *r) noexcept nogil:
             set_master(r, r.options.node, &r.ballot, True)
             r.master_settled_at = r.takeover_end + 1
             proposer_heartbeat(r, others(r), True)
+    if r.expecting:
+        learner_serve_expected(r)
     learner_ask(r)
     if election_won(r):
         proposer_elected(r)
@@ -495,13 +500,13 @@ cdef void replica_replace(Replica *r, int64_t now, uint32_t node, uint64_t inc_h
     cdef int index = member_index(r, node)
     _now(r, now)
     if index >= 0:
-        proposer_replace(r, <uint32_t>index, inc_hi, inc_lo)
+        changes_join(r, <uint32_t>index, inc_hi, inc_lo)
     _finish(r)
 
 
 cdef bint replica_change(Replica *r, int64_t now, const Membership *next) noexcept nogil:
     _now(r, now)
-    return proposer_change(r, next)
+    return changes_ask(r, next)
 
 
 cdef void replica_members(Replica *r, int64_t now, const Membership *m) noexcept nogil:

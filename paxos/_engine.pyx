@@ -134,12 +134,15 @@ cdef class Engine(Handle):
                  heartbeat_ns=50_000_000, election_min_ns=300_000_000, election_max_ns=600_000_000,
                  stuck_limit_ns=10_000_000_000, max_value=10 << 20, segment_size=64 << 20, direct=True,
                  max_pending=16384, max_pending_bytes=128 << 20, log_budget=1 << 30, log_hold=0, quarantine=True, priority=1,
-                 max_wait_ns=0):
+                 max_wait_ns=0, follow=()):
         if self.log is not None or self.stopped:
             raise RuntimeError("an Engine is opened once")
         self.configure(node_id, addresses, window, batch_bytes, batch_values, heartbeat_ns, election_min_ns, election_max_ns,
                        stuck_limit_ns, max_value, segment_size, max_pending, max_pending_bytes, log_budget, log_hold)
         self.host.options.priority = priority
+        for node in follow:
+            self.host.options.follow[self.host.options.follow_count] = node
+            self.host.options.follow_count += 1
         self.host.delivery.admission.max_wait = max_wait_ns
         book = {node: address_of(node, addresses[node]) for node in sorted(addresses)}
         where = own("bind=", bind) if bind is not None else own(f"node {node_id} in cluster=", addresses[node_id])

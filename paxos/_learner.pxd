@@ -11,6 +11,7 @@ cdef void learner_heard(Replica *r, uint32_t index, const Frame *frame) noexcept
 cdef void learner_accept_arriving(Replica *r, uint32_t index, uint64_t instance, uint32_t size) noexcept nogil
 cdef void learner_learned_arriving(Replica *r, uint32_t index, uint32_t size) noexcept nogil
 cdef void learner_serve(Replica *r, uint32_t index, const Learn *body) noexcept nogil
+cdef void learner_serve_expected(Replica *r) noexcept nogil     # what somebody has asked for too early, and is chosen now
 cdef void learner_kept(Replica *r, uint32_t index, const Kept *body) noexcept nogil
 cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil
 # The value of the next instance, from a log that was set aside. What was asked for is not asked for again for a while.

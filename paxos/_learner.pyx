@@ -12,7 +12,9 @@ from libc.string cimport memcpy
 
 from paxos._codec cimport chain_next, out_effect, value_copy, value_head
 from paxos._mastership cimport mastership_chosen, mastership_logged
-from paxos._membership cimport membership_advance, membership_chosen, membership_install, membership_read, membership_size, membership_write
+from paxos._membership cimport (
+    membership_advance, membership_chosen, membership_install, membership_place, membership_read, membership_size, membership_write, votes,
+)
 from paxos._replica cimport (
     CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, others, patience, pending_at, record_add, slot_at, slot_free, slot_of,
     slot_take,
@@ -145,8 +147,13 @@ cdef void learner_learned_arriving(Replica *r, uint32_t index, uint32_t size) no
 cdef void learner_serve(Replica *r, uint32_t index, const Learn *body) noexcept nogil:
     cdef Effect *e
     cdef Kept *kept
-    if body.first >= r.chosen or body.end <= body.first:
+    if body.end <= body.first:
         return
+    if body.first >= r.chosen:
+        r.expecting |= bit(index)       # somebody else was faster to hear of it; it comes in a moment
+        r.expected[index] = body[0]
+        return
+    r.expecting &= ~bit(index)
     if body.first < r.first_kept:
         kept = <Kept *>frame_begin(r, FRAME_KEPT, bit(index), 0, sizeof(Kept))
         kept.asked = body.first
@@ -158,6 +165,13 @@ cdef void learner_serve(Replica *r, uint32_t index, const Learn *body) noexcept 
     e.instance = body.first
     e.end = body.end if body.end < r.chosen else r.chosen
     e.after = body.max_bytes
+
+
+cdef void learner_serve_expected(Replica *r) noexcept nogil:
+    cdef uint32_t i
+    for i in range(r.members.count):
+        if r.expecting & bit(i) and r.expected[i].first < r.chosen:
+            learner_serve(r, i, &r.expected[i])
 
 
 cdef void learner_kept(Replica *r, uint32_t index, const Kept *body) noexcept nogil:
@@ -222,7 +236,11 @@ cdef void learner_learned(Replica *r, const Frame *frame) noexcept nogil:
 
 cdef uint32_t _source(const Replica *r) noexcept nogil:
     """Whom to ask. Who is far behind leaves the master to its clients, if another knows enough and has it still."""
-    cdef uint32_t i
+    cdef uint32_t i, k
+    for i in range(r.options.follow_count if not votes(r) else 0):
+        k = membership_place(&r.members, r.options.follow[i])
+        if others(r) & bit(k) & ~r.down & ~r.shunned and r.kept[k] <= r.chosen:
+            return k
     if r.heard_chosen - r.chosen <= RING or r.members.members[r.heard_from].node != r.master:
         return r.heard_from
     for i in range(r.members.count):
@@ -248,6 +266,8 @@ cdef void learner_wonder(Replica *r) noexcept nogil:
 
 
 cdef void learner_ask(Replica *r) noexcept nogil:
+    if r.shunned and r.now >= r.shunned_until:
+        r.shunned = 0
     if r.learning or r.heard_chosen <= r.chosen:
         return
     if r.now < r.accept_until and r.master == r.accept_from:
@@ -258,11 +278,12 @@ cdef void learner_ask(Replica *r) noexcept nogil:
 
 
 cdef uint32_t _after(const Replica *r, uint32_t index) noexcept nogil:
-    """The next member in turn; itself, if there is no other."""
+    """The next member in turn, of those that have answered lately if there are any; itself, if there is no other."""
     cdef uint32_t i, k
+    cdef uint32_t among = others(r) & ~r.shunned if others(r) & ~r.shunned else others(r)
     for i in range(1, r.members.count + 1):
         k = (index + i) % r.members.count
-        if others(r) & bit(k):
+        if among & bit(k):
             return k
     return index
 
@@ -272,6 +293,8 @@ cdef void learner_tick(Replica *r) noexcept nogil:
         return
     # No answer: ask around. The next member in turn; one that is not that far just does not answer.
     r.learning = False
+    r.shunned |= bit(r.learn_peer)
+    r.shunned_until = r.now + r.options.election_max * 4
     if r.heard_chosen > r.chosen:
         r.heard_from = _after(r, r.learn_peer)
         learner_ask(r)

@@ -134,6 +134,8 @@ cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
     r.granted &= others
     r.down &= others
     r.owed &= others
+    r.shunned &= others
+    r.expecting &= others
     r.answered[index] = 0
     r.granted_until[index] = 0
     r.priority[index] = 0

@@ -1,15 +1,10 @@
 # cython: language_level=3
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from paxos._replica cimport Replica
-from paxos._types cimport Accepted, Ballot, Frame, Membership, Value
+from paxos._types cimport Accepted, Ballot, Frame, Value
 
 cdef void proposer_submit(Replica *r, uint64_t seq, Value *chunk, int64_t deadline) noexcept nogil
 cdef void proposer_elected(Replica *r) noexcept nogil           # a quorum has promised: take over
-# A node with the id of that member, but another incarnation, asks to take its place.
-cdef void proposer_replace(Replica *r, uint32_t index, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil
-# A table is to be chosen in place of the one whose version it has. False: this node is not the master, or it is not free to, or that
-# table does not follow on the present one.
-cdef bint proposer_change(Replica *r, const Membership *next) noexcept nogil
 cdef void proposer_accepted(Replica *r, uint32_t index, const Accepted *body) noexcept nogil
 cdef void proposer_durable(Replica *r) noexcept nogil           # counts own acceptances that became durable
 cdef void proposer_step_down(Replica *r) noexcept nogil

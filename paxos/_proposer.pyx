@@ -17,18 +17,17 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
+from paxos._changes cimport changes_due, changes_forget, changes_tick
 from paxos._codec cimport out_effect, value_head
-from paxos._mastership cimport mastership_begin, mastership_best, mastership_hand, mastership_tell, mastership_tick, mastership_value
-from paxos._membership cimport (
-    membership_covers, membership_follows, membership_place, membership_remove, membership_settled, membership_value,
-)
+from paxos._mastership cimport mastership_begin, mastership_tell, mastership_tick, mastership_value
+from paxos._membership cimport membership_covers, membership_settled, membership_value
 from paxos._replica cimport (
     CHUNK_FORWARDED, CHUNK_FREE, CHUNK_PROPOSED, CHUNK_QUEUED, Chunk, Origin, Pending, ROLE_MASTER, Replica, Slot,
     accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, pending_at, remote_master, set_master, slot_free, slot_of, slot_take,
 )
 from paxos._types cimport (
     ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
-    FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, Forward, ForwardRefused, Frame, Heartbeat, MEMBER_LEARNER, MEMBER_VOTER, Member, Membership, NOWHERE, RING, SETTLE_NOT_AVAILABLE,
+    FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, Forward, ForwardRefused, Frame, Heartbeat, Membership, RING, SETTLE_NOT_AVAILABLE,
     SETTLE_OVERLOADED, SETTLE_UNKNOWN, VALUE_BATCH, VALUE_NOOP, Value, ballot_compare, bit, is_quorum, life_of, value_new, value_ref,
     value_unref, voters_at, xalloc, xzalloc,
 )
@@ -36,7 +35,6 @@ from paxos._types cimport (
 cdef enum:
     FORWARD_BYTES = 1048576         # of chunks in one Forward frame, unless a single one is larger
     EXPIRE_EVERY = 10000000         # ns
-    LEVEL = 512                     # instances that a learner may lack which becomes a voter
     NOTICE_DELAY = 1000000          # ns that news of chosen instances may wait for an Accept to ride on
 
 
@@ -219,86 +217,15 @@ cdef void proposer_elected(Replica *r) noexcept nogil:
     r.pending_scan = r.pending_end
 
 
-cdef void _replace(Replica *r) noexcept nogil:
-    """Proposes the change that was asked for last, when it may be.
-
-    Not while the old incarnation is heard: then two processes go by one id, and the one that is there keeps its place. Not while an
-    earlier change is not in force: of three members one would have no vote any more and two no vote yet."""
-    cdef uint32_t index = r.joiner - 1
-    cdef Member *m = &r.members.members[index]
+cdef void _propose_change(Replica *r) noexcept nogil:
     cdef Membership next
-    if (r.now >= r.joiner_until or index == r.self or (m.inc_hi == r.joiner_hi and m.inc_lo == r.joiner_lo)
-            or r.now - r.heard[index] < r.options.election_max):
-        r.joiner = 0
-        return
-    if not _may_change(r):
-        return
-    next = r.members
-    next.members[index].inc_hi = r.joiner_hi
-    next.members[index].inc_lo = r.joiner_lo
-    r.joiner = 0
-    _change(r, &next)
-
-
-cdef bint _may_change(const Replica *r) noexcept nogil:
-    return r.master_settled and r.change_at <= r.chosen and r.chosen >= membership_settled(r)
-
-
-cdef void _change(Replica *r, const Membership *next) noexcept nogil:
-    cdef Value *value = membership_value(next)
-    _propose(r, r.next_instance, value)
-    value_unref(value)
-    r.next_instance += 1
-    r.change_at = r.next_instance
-
-
-cdef bint proposer_change(Replica *r, const Membership *next) noexcept nogil:
-    if (r.role != ROLE_MASTER or not _may_change(r) or next.version != r.members.version
-            or not membership_follows(next, &r.members)):
-        return False
-    if r.wanted == NULL:
-        r.wanted = <Membership *>xalloc(sizeof(Membership))
-    r.wanted[0] = next[0]
-    return True
-
-
-cdef void _change_wanted(Replica *r) noexcept nogil:
-    if _may_change(r) and r.wanted.version == r.members.version:
-        _change(r, r.wanted)
-    free(r.wanted)
-    r.wanted = NULL
-
-
-cdef void _promote(Replica *r) noexcept nogil:
-    """A learner that is level becomes a voter; where it comes instead of another node, in the same change."""
-    cdef Membership next
-    cdef uint32_t i, k
-    if not _may_change(r) or r.wanted != NULL or r.hand_to != 0:
-        return
-    for i in range(r.members.count):
-        # (Since it was elected a master takes everybody for heard from.)
-        if (r.members.members[i].node == 0 or r.members.members[i].role != MEMBER_LEARNER or r.heard[i] <= r.elected_at
-                or r.now - r.heard[i] >= r.options.election_min or r.known[i] + LEVEL < r.chosen):
-            continue
-        k = membership_place(&r.members, r.members.instead[i])
-        if k == r.self and mastership_best(r) >= 0:
-            mastership_hand(r, <uint32_t>mastership_best(r))    # (whoever takes over goes on with this)
-            return
-        next = r.members
-        next.members[i].role = MEMBER_VOTER
-        next.instead[i] = 0
-        if k != NOWHERE:
-            membership_remove(&next, k)
-        proposer_change(r, &next)
-        return
-
-
-cdef void proposer_replace(Replica *r, uint32_t index, uint64_t inc_hi, uint64_t inc_lo) noexcept nogil:
-    if r.role == ROLE_MASTER:
-        r.joiner = index + 1
-        r.joiner_hi = inc_hi
-        r.joiner_lo = inc_lo
-        r.joiner_until = r.now + r.options.election_max * 4
+    cdef Value *value
+    if changes_due(r, &next):
+        value = membership_value(&next)
+        _propose(r, r.next_instance, value)
+        value_unref(value)
+        r.next_instance += 1
+        r.change_at = r.next_instance
 
 
 cdef void _propose_waiting(Replica *r) noexcept nogil:
@@ -320,10 +247,8 @@ cdef void _propose_waiting(Replica *r) noexcept nogil:
         proposer_heartbeat(r, others(r) & ~r.members.voters, False)
     # First of all that is new: behind values it could wait for ever, where the window is always full.
     end = min(end, r.chosen + r.options.window)
-    if r.wanted != NULL and r.next_instance < end:
-        _change_wanted(r)
-    if r.joiner and r.next_instance < end:
-        _replace(r)
+    if (r.wanted != NULL or r.joiner) and r.next_instance < end:
+        _propose_change(r)
     if r.lease_wanted and r.master_settled and r.next_instance < end:
         value = mastership_value(r, False, r.lease_wanted - 1)
         _propose(r, r.next_instance, value)
@@ -428,8 +353,7 @@ cdef void proposer_step_down(Replica *r) noexcept nogil:
         _drop(c)
     r.pending_scan = r.pending_first
     r.extending = False
-    free(r.wanted)
-    r.wanted = NULL
+    changes_forget(r)
 
 
 # ---- chunks of this node ----
@@ -587,7 +511,7 @@ cdef void proposer_tick(Replica *r) noexcept nogil:
         r.notice_due = 0
         r.heartbeat_due = r.now + r.options.heartbeat
         mastership_tick(r)
-        _promote(r)
+        changes_tick(r)
 
 
 cdef int64_t proposer_deadline(Replica *r) noexcept nogil:

@@ -1,7 +1,7 @@
 # cython: language_level=3
 """The state of one group's replica. The roles (_acceptor, _proposer, _learner, _election) work on it; _core drives them."""
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from paxos._types cimport Ballot, CHUNK_WINDOW, Effect, Membership, Outbox, Prepare, RING, Read, Value
+from paxos._types cimport Ballot, CHUNK_WINDOW, Effect, Learn, Membership, Outbox, Prepare, RING, Read, Value
 
 cdef enum Role:
     ROLE_FOLLOWER = 0
@@ -28,6 +28,8 @@ cdef struct Options:                # times in ns
     uint64_t queue_bytes            # bound of what waits in the proposer
     uint32_t max_frame
     uint32_t priority               # a master hands over to a node with a higher one; 0: this node never leads
+    uint32_t follow_count           # nodes from which it learns before it asks others, as long as they answer
+    uint32_t follow[8]
 
 cdef struct Slot:                   # one instance above the chosen watermark
     uint64_t instance
@@ -116,6 +118,10 @@ cdef struct Replica:
     uint32_t accept_from
     uint64_t *known                 # per member: the watermark of its last frame
     uint64_t *kept                  # per member: the first instance it said it keeps
+    uint32_t shunned                # members that have not answered a Learn lately
+    int64_t shunned_until
+    uint32_t expecting              # members that have asked for what is not chosen here yet: they get it when it is
+    Learn *expected                 # per member
     bint diverged
     Slot *slots
     # election

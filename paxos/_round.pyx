@@ -20,8 +20,8 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset, strerror
 from paxos._codec cimport crc32c
 from paxos._core cimport (
-    replica_arriving, replica_change, replica_deadline, replica_lease, replica_durable, replica_free, replica_peer, replica_pump, replica_read,
-    replica_members, replica_receive, replica_replace, replica_resign, replica_restore_base, replica_seal, replica_tick,
+    replica_arriving, replica_deadline, replica_lease, replica_durable, replica_free, replica_peer, replica_pump, replica_read,
+    replica_receive, replica_resign, replica_restore_base, replica_seal, replica_tick,
     replica_transfer,
 )
 from paxos._delivery cimport (
@@ -32,11 +32,12 @@ from paxos._delivery cimport (
 from paxos._effects cimport begin, expire, held_free, held_release, make_replica, members_changed, restore_record, submit, take
 from paxos._formation cimport (
     HELLO_NEWER, REFUSE_NONE, REFUSE_OTHER_INCARNATION, STATE_EMPTY, STATE_FORMED, formation_admits, formation_durable, formation_free,
-    formation_newer, formation_outside, formation_receive, formation_restore, formation_start, formation_tick,
+    formation_outside, formation_receive, formation_restore, formation_start, formation_tick,
 )
 from paxos._history cimport frame_head, history_behind, history_free, history_refill, history_serve
 from paxos._mastership cimport mastership_best, mastership_lease
-from paxos._membership cimport membership_read, membership_rows, votes
+from paxos._members cimport members_change, members_heard, members_join, members_told
+from paxos._membership cimport membership_read, votes
 from paxos._prune cimport prune_base, prune_full, prune_install, prune_next, prune_rotates
 from paxos._salvage cimport salvage_feed, salvage_free, salvage_waits
 from paxos._state cimport PEER_BACKLOG, Group, Host, may_stand
@@ -48,7 +49,7 @@ from paxos._store cimport (
 from paxos._types cimport (
     BLOCK, FRAME_ACCEPT, FRAME_CARRY, FRAME_FORWARD, FRAME_JOIN, FRAME_LEARN, FRAME_LEARNED, FRAME_MEMBERS, FRAME_PREVOTE, FRAME_PROMISE_VALUE,
     FRAME_READABLE, RECORD_BASE, RECORD_FORMATION, RECORD_FORMED, RECORD_IDENTITY,
-    Accept, Carry, Change, ChunkHead, Forward,
+    Accept, Carry, ChunkHead, Forward,
     Frame, Learned, Membership, PromiseValue,
     Value, ValueHead, bit, value_new, value_unref,
 )
@@ -97,30 +98,6 @@ cdef bint fits_log(const Host *h, const Frame *frame) noexcept nogil:
     return True
 
 
-cdef void replace(Host *h, const Frame *frame) noexcept nogil:
-    """Another incarnation of a member, which holds the formation durably, asks all groups for its place."""
-    cdef uint32_t k
-    cdef Group *g
-    for k in range(h.group_count):
-        g = &h.groups[k]
-        if g.replica != NULL:
-            replica_replace(g.replica, h.now, frame.sender, frame.inc_hi, frame.inc_lo)
-            take(h, &g.replica.out, g)
-
-
-cdef void told_members(Host *h, const Frame *frame) noexcept nogil:
-    """This node was away for so long that none of the members it knows may be left."""
-    cdef Membership members
-    cdef uint32_t k
-    cdef Group *g
-    if formation_newer(&h.formation, frame, &members):
-        for k in range(h.group_count):
-            g = &h.groups[k]
-            if g.replica != NULL:
-                replica_members(g.replica, h.now, &members)
-                take(h, &g.replica.out, g)
-
-
 cdef void carried(Host *h, const Frame *frame) noexcept nogil:
     """For Python. Dropped while it is behind: who wants an answer asks again."""
     cdef size_t before = sizeof(Frame) + sizeof(Carry)
@@ -138,13 +115,13 @@ cdef int round_frame(Host *h, const Frame *frame) noexcept nogil:
     if h.left and frame.type != FRAME_CARRY:
         return ROUND_TAKEN
     if frame.type == FRAME_MEMBERS:
-        told_members(h, frame)
+        members_told(h, frame)
         return ROUND_TAKEN
     if frame.type < FRAME_PREVOTE:
         formation_receive(&h.formation, h.now, frame)
         take(h, &h.formation.out, NULL)
         if frame.type == FRAME_JOIN and frame.signature != 0 and formation_admits(&h.formation, frame):
-            replace(h, frame)
+            members_join(h, frame)
         return ROUND_TAKEN
     if h.formation.state != STATE_FORMED:
         return ROUND_TAKEN          # the others know already that the cluster is formed; the news is on its way here
@@ -171,26 +148,13 @@ cdef void round_arriving(Host *h, const Frame *frame) noexcept nogil:
         replica_arriving(h.groups[frame.group].replica, h.now, frame)
 
 
-cdef bint old_is_heard(const Host *h, const Frame *frame) noexcept nogil:
-    """Whether the member whose id this one goes by is alive: then it keeps its place, and its connections."""
-    cdef uint32_t i
-    cdef const Replica *r = h.groups[0].replica
-    if r == NULL:
-        return False
-    for i in range(r.members.count):
-        if r.members.members[i].node == frame.sender and frame.sender != 0:
-            return ((r.members.members[i].inc_hi != frame.inc_hi or r.members.members[i].inc_lo != frame.inc_lo)
-                    and r.heard[i] != 0 and h.now - r.heard[i] < h.options.election_max)
-    return False
-
-
 cdef int round_hello(Host *h, const Frame *frame) noexcept nogil:
     cdef char text[256]
     cdef int reason = formation_receive(&h.formation, h.now, frame)
     take(h, &h.formation.out, NULL)
     if reason == HELLO_NEWER:
         return reason
-    if reason == REFUSE_NONE and old_is_heard(h, frame):
+    if reason == REFUSE_NONE and members_heard(h, frame):
         return REFUSE_OTHER_INCARNATION
     if h.formation.state == STATE_EMPTY and h.formation.met_formed and not h.met_formed:
         h.met_formed = h.formation.met_formed
@@ -432,13 +396,6 @@ cdef void tell_chain(Host *h, Group *g, uint64_t instance) noexcept nogil:
         event.a = index_chain(&g.index, instance)
 
 
-cdef void change(Replica *r, Membership *next, const Value *value, int64_t now) noexcept nogil:
-    cdef Change head
-    memcpy(&head, value.data, sizeof(Change))           # (Python has checked it)
-    if membership_rows(next, value.data, value.size) == 0 and head.version == r.members.version:
-        replica_change(r, now, next)
-
-
 cdef void obey(Host *h) noexcept nogil:
     """What Python's side of catch-up and checkpoints has ordered."""
     cdef Order *orders = NULL
@@ -477,9 +434,7 @@ cdef void obey(Host *h) noexcept nogil:
                 replica_lease(g.replica, h.now, o.instance)
         elif o.type == ORDER_CHANGE:
             # (The same: who wants it looks at what comes about.)
-            if g.replica != NULL:
-                members = g.replica.members
-                change(g.replica, &members, o.value, h.now)
+            members_change(h, g, o.value)
         elif g.replica != NULL:
             members = g.replica.members
             if membership_read(&members, o.value.data, o.value.size) == 0:      # (Python has checked it)

@@ -134,7 +134,7 @@ cdef class Core:
     def __cinit__(self, uint32_t node, members, *, uint32_t group=0, uint64_t signature=1, uint32_t boot=1, uint64_t seed=1,
                   uint32_t window=8, uint32_t batch_bytes=1 << 20, uint32_t batch_values=4096,
                   int64_t heartbeat=50_000_000, int64_t election_min=300_000_000, int64_t election_max=600_000_000,
-                  int64_t resend=100_000_000, uint64_t queue_bytes=1 << 27, uint32_t priority=1, incarnation=None):
+                  int64_t resend=100_000_000, uint64_t queue_bytes=1 << 27, uint32_t priority=1, incarnation=None, follow=()):
         cdef Options options
         cdef Membership m
         cdef uint32_t i
@@ -153,6 +153,9 @@ cdef class Core:
         options.heartbeat, options.election_min, options.election_max = heartbeat, election_min, election_max
         options.resend = resend
         options.priority = priority
+        for node_id in follow:
+            options.follow[options.follow_count] = node_id
+            options.follow_count += 1
         hi, lo = (m.members[found].inc_hi, m.members[found].inc_lo) if incarnation is None else incarnation
         self.replica = replica_new(&options, &m, signature, hi, lo, boot, seed)
 

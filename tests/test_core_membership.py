@@ -13,6 +13,7 @@ from frames import (
     CHANGE,
     HEARTBEAT,
     HEARTBEAT_REPLY,
+    KEPT,
     LEARN,
     LEARNED,
     NOOP,
@@ -484,3 +485,52 @@ def test_a_learner_learns_and_reads_and_proposes() -> None:
     core.read(T, 1)
     assert {"forward", "read"} <= set(kinds(core.pump(T)))
     assert LEARN and "promise" not in kinds(core.receive(T, frame(PREPARE, 2, ballot=ballot(9, 2), attempt=1)))
+
+
+# ---- followers
+
+
+def asks(effects: Effects) -> list[int]:
+    return [to[0] for to, _, _ in sent(effects, "learn")]
+
+
+def test_a_follower_learns_from_whom_it_was_told_and_from_others_while_they_do_not_answer() -> None:
+    core = Core(4, [row(1), row(2), row(3), row(4, FOLLOWER)], follow=[3, 2])
+    core.start(T)
+    news = frame(HEARTBEAT, 1, ballot=ballot(1, 1), settled=1, chosen=3)
+    assert asks(core.receive(T, news)) == [3]
+    assert asks(core.receive(T, learned(0, noops(2), sender=3))) == [3], "there is more"
+    now = core.deadline()
+    assert asks(core.tick(now)) == [2], "3 does not answer: the next that it was told"
+    now = core.deadline()
+    assert asks(core.tick(now)) == [1], "nor does 2: then whoever may know"
+    now += 10_000 * MS
+    core.receive(now, learned(2, noops(1), sender=1))
+    assert asks(core.receive(now, frame(HEARTBEAT, 1, ballot=ballot(1, 1), settled=1, chosen=9))) == [3], "it is asked again"
+
+
+def test_a_follower_does_not_ask_who_is_down_or_has_deleted_it() -> None:
+    core = Core(4, [row(1), row(2), row(3), row(4, FOLLOWER)], follow=[3, 2])
+    core.start(T)
+    core.peer(T, 2, False)
+    news = frame(HEARTBEAT, 1, ballot=ballot(1, 1), settled=1, chosen=3)
+    assert asks(core.receive(T, news)) == [2]
+    core = Core(4, [row(1), row(2), row(3), row(4, FOLLOWER)], follow=[3, 2])
+    core.start(T)
+    assert asks(core.receive(T, frame(KEPT, 3, asked=0, first_kept=2, chosen=3))) == [2]
+
+
+def test_who_votes_asks_whoever_knows_most() -> None:
+    core = Core(2, [row(1), row(2), row(3)], follow=[3])
+    core.start(T)
+    assert asks(core.receive(T, frame(HEARTBEAT, 1, ballot=ballot(1, 1), settled=1, chosen=3))) == [1]
+
+
+def test_who_is_asked_too_early_answers_when_it_knows() -> None:
+    """A follower hears of an instance from the master, and asks a node that hears of it a little later."""
+    core = follower(2, of=1)
+    early = frame(LEARN, 3, first=0, end=9, max_bytes=1000)
+    assert [e for e in core.receive(T, early) if e[0] == "read"] == []
+    effects = core.receive(T, learned(0, noops(2), sender=1))
+    assert [e for e in effects if e[0] == "read"] == [("read", 0b100, 0, 2, 1000)]
+    assert [e for e in core.receive(T, learned(2, noops(1), sender=1)) if e[0] == "read"] == [], "once"

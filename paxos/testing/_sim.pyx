@@ -13,13 +13,14 @@ from paxos._membership cimport membership_place, votes
 from paxos._replica cimport Replica
 from paxos._state cimport Host
 from paxos._types cimport FORMAT_VERSION, FRAME_MAGIC, Forward, Frame, bit, xzalloc
+from paxos.testing._heap cimport heap_push
 from paxos.testing._judge cimport judge_acknowledged, judge_lost
 from paxos.testing._random cimport random_between, random_next
 from paxos.testing._simdisk cimport SimFolder, simdisk_flip, simdisk_wipe
 from paxos.testing._world cimport (
     EVENT_CALL, EVENT_DOWN, EVENT_FRAME, EVENT_RESUME, RUN_CALL, RUN_ENDED, RUN_FAILED, RUN_PYTHON, RUN_UNTIL, SimNode,
     World as CWorld, world_ended,
-    world_free, world_host, world_init, world_local, world_push, world_run, world_stand, world_start, world_wake, world_watch,
+    world_free, world_host, world_init, world_local, world_run, world_stand, world_start, world_wake, world_watch,
 )
 
 from paxos.errors import NodeClosed
@@ -79,7 +80,7 @@ cdef class World:
     def call_at(self, int64_t at, call):
         self.next_call += 1
         self.calls[self.next_call] = call
-        world_push(self.w, at, EVENT_CALL, 0, 0, 0, NULL, self.next_call)
+        heap_push(self.w, at, EVENT_CALL, 0, 0, 0, NULL, self.next_call)
 
     def run(self, int64_t until, stop=None):
         cdef uint64_t which = 0
@@ -143,7 +144,7 @@ cdef class World:
         cdef SimNode *n = self.node(index)
         if n.host != NULL and not n.paused:
             n.paused = True
-            world_push(self.w, self.w.now + duration, EVENT_RESUME, index, 0, n.life, NULL, 0)
+            heap_push(self.w, self.w.now + duration, EVENT_RESUME, index, 0, n.life, NULL, 0)
 
     def pause_python(self, index, bint paused):
         cdef SimNode *n = self.node(index)
@@ -217,7 +218,7 @@ cdef class World:
     def reset(self, source, target):
         cdef SimNode *n = self.node(source)
         self.node(target)
-        world_push(self.w, self.w.now, EVENT_DOWN, source, target, n.life, NULL, 0)
+        heap_push(self.w, self.w.now, EVENT_DOWN, source, target, n.life, NULL, 0)
 
     def unjudged(self):
         self.w.judge.off = True
@@ -289,7 +290,7 @@ cdef class World:
         if "to" in header:
             (<Hello *>(data + sizeof(Frame))).to = r.options.node
         frame.crc = crc32c(0, data + 12, size - 12)
-        world_push(self.w, self.w.now + self.w.delay_low, EVENT_FRAME, index, source, 0, data, size)
+        heap_push(self.w, self.w.now + self.w.delay_low, EVENT_FRAME, index, source, 0, data, size)
         return True
 
     def folder(self, index):

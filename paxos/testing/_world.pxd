@@ -148,7 +148,6 @@ cdef struct World:
 
 cdef void world_init(World *w, uint32_t nodes, uint64_t seed, uint32_t first) noexcept nogil
 cdef void world_free(World *w) noexcept nogil
-cdef void world_push(World *w, int64_t at, int kind, uint32_t node, uint32_t other, uint32_t life, uint8_t *data, size_t size) noexcept nogil
 # Goes on until `until` (ns), or until Python is wanted: why, and for which node or call.
 cdef int world_run(World *w, int64_t until, uint64_t *which) noexcept nogil
 cdef void world_watch(SimNode *n) noexcept nogil            # the judge sees what reaches its disk

@@ -28,6 +28,7 @@ from paxos._types cimport (
     EFFECT_CHOSEN, EFFECT_INSTALLED, EFFECT_LOG, EFFECT_MASTER, EFFECT_MASTERSHIP, Effect, FORMAT_VERSION, FRAME_HELLO, FRAME_MAGIC, FRAME_PREVOTE_REPLY, Frame, Membership, NOWHERE, PrevoteReply,
     RECORD_LEARN, RECORD_PROMISE, Value, bit, xalloc, xrealloc, xzalloc,
 )
+from paxos.testing._heap cimport heap_pop, heap_push
 from paxos.testing._judge cimport (
     judge_chosen, judge_found, judge_free, judge_init, judge_installed, judge_leased, judge_mastership, judge_persisted, judge_restored, judge_sent,
 )
@@ -39,59 +40,6 @@ cdef enum:
     MICROSECOND = 1000
     MILLISECOND = 1000000
     SECOND = 1000000000
-
-
-# ---- the heap ----
-
-cdef inline bint before(const Event *a, const Event *b) noexcept nogil:
-    return a.at < b.at or (a.at == b.at and a.order < b.order)
-
-
-cdef void world_push(World *w, int64_t at, int kind, uint32_t node, uint32_t other, uint32_t life, uint8_t *data, size_t size) noexcept nogil:
-    cdef size_t i, parent
-    cdef Event e
-    e.at = at if at > w.now else w.now
-    e.order = w.order
-    w.order += 1
-    e.kind = kind
-    e.node = node
-    e.other = other
-    e.life = life
-    e.since = w.now
-    e.data = data
-    e.size = size
-    if w.heap_count == w.heap_size:
-        w.heap_size = w.heap_size * 2 if w.heap_size else 256
-        w.heap = <Event *>xrealloc(w.heap, w.heap_size * sizeof(Event))
-    i = w.heap_count
-    w.heap_count += 1
-    while i > 0:
-        parent = (i - 1) // 2
-        if not before(&e, &w.heap[parent]):
-            break
-        w.heap[i] = w.heap[parent]
-        i = parent
-    w.heap[i] = e
-
-
-cdef Event pop(World *w) noexcept nogil:
-    cdef Event top = w.heap[0]
-    cdef Event last
-    cdef size_t i = 0, child
-    w.heap_count -= 1
-    last = w.heap[w.heap_count]
-    while True:
-        child = 2 * i + 1
-        if child >= w.heap_count:
-            break
-        if child + 1 < w.heap_count and before(&w.heap[child + 1], &w.heap[child]):
-            child += 1
-        if not before(&w.heap[child], &last):
-            break
-        w.heap[i] = w.heap[child]
-        i = child
-    w.heap[i] = last
-    return top
 
 
 cdef void mark(World *w, int64_t since, int kind, uint32_t node, uint32_t other, uint64_t a, uint64_t b) noexcept nogil:
@@ -173,7 +121,7 @@ cdef void post(World *w, uint32_t source, uint32_t target, const uint8_t *head, 
         if random_chance(&w.random, w.late):
             delay += random_between(&w.random, 0, w.late_ns)
             w.late_count += 1
-        world_push(w, w.now + delay, EVENT_FRAME, target, source, 0, data, whole)
+        heap_push(w, w.now + delay, EVENT_FRAME, target, source, 0, data, whole)
 
 
 cdef inline uint32_t behind(const SimNode *n, uint32_t place) noexcept nogil:
@@ -236,9 +184,9 @@ cdef void link_members(void *context, const Membership *m) noexcept nogil:
         n.connected &= ~bit(i)
         if n.accepted & bit(i):
             n.accepted &= ~bit(i)
-            world_push(w, w.now + w.delay_low, EVENT_DOWN, i, n.index, w.nodes[i].life, NULL, 0)
+            heap_push(w, w.now + w.delay_low, EVENT_DOWN, i, n.index, w.nodes[i].life, NULL, 0)
         if place != NOWHERE:
-            world_push(w, w.now + random_between(&w.random, MICROSECOND, 5 * MILLISECOND), EVENT_DIAL, n.index, i, n.life, NULL, 0)
+            heap_push(w, w.now + random_between(&w.random, MICROSECOND, 5 * MILLISECOND), EVENT_DIAL, n.index, i, n.life, NULL, 0)
 
 
 cdef void dial(World *w, SimNode *n, uint32_t target) noexcept nogil:
@@ -253,18 +201,18 @@ cdef void dial(World *w, SimNode *n, uint32_t target) noexcept nogil:
     if place == NOWHERE:
         return
     if w.nodes[target].host == NULL or w.cut[n.index] & bit(target) or w.cut[target] & bit(n.index):
-        world_push(w, w.now + random_between(&w.random, 10 * MILLISECOND, 300 * MILLISECOND), EVENT_DIAL, n.index, target, n.life,
+        heap_push(w, w.now + random_between(&w.random, 10 * MILLISECOND, 300 * MILLISECOND), EVENT_DIAL, n.index, target, n.life,
                    NULL, 0)
         return
     n.connected |= bit(target)
     hello = <uint8_t *>xalloc(HELLO_SIZE)
     formation_hello(&n.host.formation, place, hello)
-    world_push(w, w.now + w.delay_low, EVENT_FRAME, target, n.index, 0, hello, HELLO_SIZE)
+    heap_push(w, w.now + w.delay_low, EVENT_FRAME, target, n.index, 0, hello, HELLO_SIZE)
     size = formation_members(&n.host.formation, members)
     if size != 0:
         hello = <uint8_t *>xalloc(size)
         memcpy(hello, members, size)
-        world_push(w, w.now + w.delay_low, EVENT_FRAME, target, n.index, 0, hello, size)
+        heap_push(w, w.now + w.delay_low, EVENT_FRAME, target, n.index, 0, hello, size)
     round_peer(n.host, place, True)
 
 
@@ -277,7 +225,7 @@ cdef void down(World *w, SimNode *n, uint32_t target, bint refused) noexcept nog
     w.nodes[target].accepted &= ~bit(n.index)
     if place_of(n, target) != NOWHERE:
         round_peer(n.host, place_of(n, target), False)
-    world_push(w, w.now + wait * 10 if refused else w.now + wait, EVENT_DIAL, n.index, target, n.life, NULL, 0)
+    heap_push(w, w.now + wait * 10 if refused else w.now + wait, EVENT_DIAL, n.index, target, n.life, NULL, 0)
 
 
 cdef void arrived(SimNode *n, const Event *e) noexcept nogil:
@@ -301,7 +249,7 @@ cdef void arrived(SimNode *n, const Event *e) noexcept nogil:
         # Refused: the connection ends.
         w.refused += 1
         n.accepted &= ~bit(e.other)
-        world_push(w, w.now + random_between(&w.random, w.delay_low, w.delay_high), EVENT_DOWN, e.other, n.index,
+        heap_push(w, w.now + random_between(&w.random, w.delay_low, w.delay_high), EVENT_DOWN, e.other, n.index,
                    w.nodes[e.other].life, NULL, 1)
         return
     if frame.type < 32:
@@ -382,7 +330,7 @@ cdef void look_for_python(SimNode *n) noexcept nogil:
     cdef World *w = n.world
     if delivery_wanted(&n.host.delivery) and not n.python_due and not n.python_paused:
         n.python_due = True
-        world_push(w, w.now + random_between(&w.random, n.python_low, n.python_high), EVENT_PYTHON, n.index, 0, n.life, NULL, 0)
+        heap_push(w, w.now + random_between(&w.random, n.python_low, n.python_high), EVENT_PYTHON, n.index, 0, n.life, NULL, 0)
 
 
 cdef inline Spares *spares(SimNode *n) noexcept nogil:
@@ -396,7 +344,7 @@ cdef void look_for_spares(SimNode *n, bint failed) noexcept nogil:
         return
     n.spare_due = True
     wait = <int64_t>SPARES_RETRY if failed else random_between(&w.random, MILLISECOND, 20 * MILLISECOND)
-    world_push(w, w.now + wait, EVENT_SPARE, n.index, 0, n.life, NULL, 0)
+    heap_push(w, w.now + wait, EVENT_SPARE, n.index, 0, n.life, NULL, 0)
 
 
 cdef int prepare(SimNode *n) noexcept nogil:
@@ -406,7 +354,7 @@ cdef int prepare(SimNode *n) noexcept nogil:
     n.spare_due = False
     if n.paused or n.disk_hangs_until > w.now:
         n.spare_due = True
-        world_push(w, max(w.now + 20 * MILLISECOND, n.disk_hangs_until), EVENT_SPARE, n.index, 0, n.life, NULL, 0)
+        heap_push(w, max(w.now + 20 * MILLISECOND, n.disk_hangs_until), EVENT_SPARE, n.index, 0, n.life, NULL, 0)
         return RUN_UNTIL
     made = spares_make(spares(n), False)
     if n.disk.dead:
@@ -445,13 +393,13 @@ cdef void after(SimNode *n) noexcept nogil:
             wait = MICROSECOND
             if random_chance(&w.random, w.sleepy):
                 wait += random_between(&w.random, 0, w.sleepy_ns)
-            world_push(w, w.now + wait, EVENT_ROUND, n.index, 0, n.life, NULL, 0)
+            heap_push(w, w.now + wait, EVENT_ROUND, n.index, 0, n.life, NULL, 0)
         return
     # A clock that is slow by a ten-thousandth must not be asked too early for ever.
     wait += wait // 1000 * -n.clock_ppm // 1000 + MICROSECOND
     if n.timer_at <= w.now or w.now + wait < n.timer_at:
         n.timer_at = w.now + wait
-        world_push(w, n.timer_at, EVENT_TIMER, n.index, 0, n.life, NULL, 0)
+        heap_push(w, n.timer_at, EVENT_TIMER, n.index, 0, n.life, NULL, 0)
 
 
 cdef void step_round(void *context) noexcept nogil:
@@ -479,7 +427,7 @@ cdef void step_round(void *context) noexcept nogil:
         time = random_between(&n.disk.random, n.disk_low, n.disk_high)
         if n.disk_hangs_until > w.now:
             time += n.disk_hangs_until - w.now
-        world_push(w, w.now + time, EVENT_WRITTEN, n.index, 0, n.life, NULL, 0)
+        heap_push(w, w.now + time, EVENT_WRITTEN, n.index, 0, n.life, NULL, 0)
         look_for_python(n)
         return
     round_end(n.host)
@@ -519,7 +467,7 @@ cdef int world_start(SimNode *n) noexcept nogil:
         return end
     for i in range(w.node_count):
         if i != n.index:
-            world_push(w, w.now + random_between(&w.random, MICROSECOND, 5 * MILLISECOND), EVENT_DIAL, n.index, i, n.life, NULL, 0)
+            heap_push(w, w.now + random_between(&w.random, MICROSECOND, 5 * MILLISECOND), EVENT_DIAL, n.index, i, n.life, NULL, 0)
     world_wake(n)
     return RUN_UNTIL
 
@@ -531,7 +479,7 @@ cdef void world_wake(SimNode *n) noexcept nogil:
     look_for_python(n)
     if not n.round_due and not n.writing:
         n.round_due = True
-        world_push(w, w.now + MICROSECOND, EVENT_ROUND, n.index, 0, n.life, NULL, 0)
+        heap_push(w, w.now + MICROSECOND, EVENT_ROUND, n.index, 0, n.life, NULL, 0)
 
 
 cdef int world_stand(SimNode *n) noexcept nogil:
@@ -594,7 +542,7 @@ cdef void world_ended(SimNode *n, bint power) noexcept nogil:
             continue
         w.nodes[i].accepted &= ~bit(n.index)
         if w.nodes[i].connected & bit(n.index):
-            world_push(w, w.now + random_between(&w.random, MICROSECOND, 5 * MILLISECOND), EVENT_DOWN, i, n.index, w.nodes[i].life,
+            heap_push(w, w.now + random_between(&w.random, MICROSECOND, 5 * MILLISECOND), EVENT_DOWN, i, n.index, w.nodes[i].life,
                        NULL, 0)
 
 
@@ -651,7 +599,7 @@ cdef int world_run(World *w, int64_t until, uint64_t *which) noexcept nogil:
         if w.heap_count == 0 or w.heap[0].at > until:
             w.now = until
             return RUN_UNTIL
-        e = pop(w)
+        e = heap_pop(w)
         w.now = e.at
         w.events += 1
         w.by_kind[e.kind] += 1

@@ -47,9 +47,9 @@ MEMBERS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "nobody-is-taken-in",
         "S16: a node that asks for a place gets none",
-        "_proposer.pyx",
-        "    if not _may_change(r):\n        return\n    next = r.members\n    next.members[index].inc_hi",
-        "    if True:\n        return\n    next = r.members\n    next.members[index].inc_hi",
+        "_changes.pyx",
+        "    if not _free(r):\n        return False\n    next[0]",
+        "    if True:\n        return False\n    next[0]",
     ),
     Mutant(
         "newcomer-knows-old-members-only",
@@ -118,7 +118,7 @@ MEMBERS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "two-changes-at-a-time",
         "7: a change is taken while another one is not in force",
-        "_proposer.pyx",
+        "_changes.pyx",
         "r.change_at <= r.chosen and r.chosen >= membership_settled(r)",
         "r.change_at <= r.chosen",
         hunt="moves",
@@ -176,7 +176,7 @@ MEMBERS: Final[tuple[Mutant, ...]] = (
         "learner-is-never-promoted",
         "P3: who comes in as a learner stays one",
         "_proposer.pyx",
-        "        mastership_tick(r)\n        _promote(r)\n",
+        "        mastership_tick(r)\n        changes_tick(r)\n",
         "        mastership_tick(r)\n",
         hunt="moves",
     ),
@@ -199,7 +199,7 @@ MEMBERS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "dead-learner-is-promoted",
         "P3: a learner that was not heard since the master was elected becomes a voter",
-        "_proposer.pyx",
+        "_changes.pyx",
         "r.heard[i] <= r.elected_at\n",
         "r.heard[i] == 0\n",
         hunt="moves",
