@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from frames import membership, row
 from paxos._codec import checksum
 from paxos._segments import LogStore
 from paxos._stepping import encode_chunk
@@ -110,8 +111,7 @@ class OldLog:
         self.watermark += 1
 
     def _membership(self) -> bytes:
-        rows = b"".join(struct.pack("<IIQQQ", node, 0, *inc, 0) for node, inc in sorted(self.incarnations.items()))
-        return struct.pack("<IIQQQII", 0, len(self.incarnations), 0, 0, 0, 0, 0) + rows
+        return membership([row(node, inc=inc) for node, inc in sorted(self.incarnations.items())])
 
     def base(self, first: int, ballot: Ballot) -> None:
         """The log begins here from now on; what is below is in a checkpoint. It knows that much, if not more."""

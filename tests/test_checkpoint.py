@@ -441,11 +441,11 @@ def test_manifests_that_cannot_be(entries: list[Entry], why: str) -> None:
 
 
 def test_limits_of_a_manifest(store: CheckpointStore) -> None:
-    with pytest.raises(StorageError, match="membership of 4097 bytes"):
-        store.begin(9, 77, SIGNATURE, bytes(4097))
+    with pytest.raises(StorageError, match="membership of 16385 bytes"):
+        store.begin(9, 77, SIGNATURE, bytes(16385))
     with pytest.raises(StorageError, match="do not fit"):
         store.begin(9, 77, SIGNATURE[1:], b"")
-    store.begin(9, 77, SIGNATURE, bytes(4096)).abort()
+    store.begin(9, 77, SIGNATURE, bytes(16384)).abort()
     huge = Entry(1, "", 5 << 40, 5 << 40, PLAIN, 0, (0,) * (5 << 20))
     with pytest.raises(StorageError, match="would have 2097"):
         manifest_of(huge).encode()

@@ -471,8 +471,8 @@ def test_a_restart_begins_where_the_newest_base_says() -> None:
         (RECORD_BASE, at, body),  # written again, for the segment of the first one is damaged
         (RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=at, chain=checksum)),
     ]
-    for row in before:
-        assert again.restore(*row), row
+    for found in before:
+        assert again.restore(*found), found
     state = again.state()
     assert (state["chosen"], state["chain"], state["first_kept"]) == (at, checksum, at)
     assert state["promised"] == ballot(4, 3)

@@ -59,7 +59,7 @@ class Report:
     directory: str
     node: int | None = None
     members: int | None = None
-    """Of the cluster; None: nobody can tell."""
+    """Of the cluster, by what is known here; None: nobody can tell."""
     chosen: int = 0
     first_kept: int = 0
     records: int = 0
@@ -122,7 +122,7 @@ class _Log:
             return
         system = node.system(self.progress)
         report.node, report.chosen, report.first_kept = log.node, system.chosen, system.first_kept
-        report.members = len(system.first_members) or None
+        report.members = len(system.members or system.first_members) or None
         if log.outcome == "unsupported":
             number, offset = log.where or (0, 0)
             self.find(node.name_of(number), offset, "damage", log.why, "The node refuses to start, and changes nothing.",
