@@ -114,6 +114,9 @@ def test_one_change_waits_until_the_one_before_it_is_in_force() -> None:
     core.receive(now, learned(2, noops(ALPHA - 1), sender=3, inc=NEW))
     assert core.state()["chosen"] == 1 + ALPHA
     wanted = change(2, version=1, new=(5, 5), core=core)
+    values = [value for _, value in asked(core, now, 2, (5, 5))]
+    assert wanted not in values, "the first instance where it counts is not chosen"
+    core.receive(now, learned(1 + ALPHA, noops(1), sender=3, inc=NEW))
     assert asked(core, now, 2, (5, 5))[-1][1] == wanted
 
 
@@ -143,7 +146,7 @@ def test_an_idle_group_is_carried_to_where_the_change_is_in_force() -> None:
     asked(core, now, 3)
     agree(core, 1, now)
     at = 2
-    while at < 1 + ALPHA:
+    while at < 2 + ALPHA:
         accepts = proposed(core.pump(now))
         assert accepts
         assert all(value == b"" for _, value in accepts), f"nothing carries it on from {at}"
@@ -151,7 +154,9 @@ def test_an_idle_group_is_carried_to_where_the_change_is_in_force() -> None:
             assert instance == at
             agree(core, instance, now)
             at += 1
-    assert core.state()["chosen"] == 1 + ALPHA
+    assert core.state()["chosen"] == 2 + ALPHA, (
+        "the first instance at which it counts is chosen by those who count there"
+    )
     assert core.pump(now) == [], "and no further"
 
 
@@ -180,13 +185,15 @@ def test_a_change_that_does_not_fit_is_void(rows: list[bytes], version: int) -> 
     assert core.state()["in_force"] == 0
 
 
-def test_a_change_while_another_is_not_in_force_is_void() -> None:
+def test_a_change_while_another_is_under_way_is_void() -> None:
     core = follower()
     core.receive(T, learned(0, [(CHANGE, change(3))]))
     more = table([row(1), row(2), row(3, inc=NEW), row(4, FOLLOWER, (0, 0))], 1)
     core.receive(T, learned(1, [(CHANGE, more)]))
     assert core.state()["version"] == 1
     core.receive(T, learned(2, [*noops(ALPHA - 2), (CHANGE, more)]))
+    assert core.state()["version"] == 1, "the instance from which on the first counts is part of it"
+    core.receive(T, learned(1 + ALPHA, [(CHANGE, more)]))
     assert core.state()["version"] == 2
     assert core.state()["roles"] == [VOTER, VOTER, VOTER, FOLLOWER]
 

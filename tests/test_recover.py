@@ -428,16 +428,37 @@ def test_what_is_certain_was_accepted_by_a_majority_of_both(tmp_path: Path) -> N
         assert (report.certain, report.kept) == ((1, 2) if len(accepted) == 2 else (2, 2))
 
 
-def test_a_voter_that_is_being_replaced_is_none_of_the_old_set(tmp_path: Path) -> None:
-    """Its row names the new incarnation, and the old one may be anybody's."""
+def test_a_voter_that_comes_in_place_of_another_is_none_of_the_old_set(tmp_path: Path) -> None:
+    """Its row names the new incarnation, and which the old one was is not known any more."""
     old = Leftovers(tmp_path, 4)
     old.choose(3)
-    rows = [row(node, inc=(77, 78) if node == 4 else old[node].incarnation) for node in (1, 2, 3, 4)]
+    new = OldLog(tmp_path / "4again", 4, old.chosen)
+    rows = [row(node, inc=(new if node == 4 else old[node]).incarnation) for node in (1, 2, 3, 4)]
+    new.welcome(list(old.logs.values()), membership(old.rows()))
+    for _ in range(3):
+        new.learn()
+    new.close()
     old.change(table(rows), 1, 2, 3, 4)
     old.close()
     report = judge(*old.dirs(1, 2, 4))
     assert [(one.nodes, one.here) for one in report.electorates] == [([1, 2, 3, 4], [1, 2])] * 2
     assert report.may_be_lost_from is None
+    report = judge(*old.dirs(1, 2), tmp_path / "4again")
+    assert [(one.nodes, one.here) for one in report.electorates] == [([1, 2, 3, 4], [1, 2, 4]), ([1, 2, 3, 4], [1, 2])]
+
+
+def test_a_change_while_another_is_under_way_makes_no_voters(tmp_path: Path) -> None:
+    """It is void up to the instance from which on the first one counts."""
+    for instance, sets in ((3 + ALPHA, 1), (4 + ALPHA, 2)):
+        old = Leftovers(tmp_path / str(instance), 3)
+        old.choose(3)
+        old.late(4)
+        old[4].welcome([old[1], old[2], old[3]], membership(old.rows(_4=LEARNER)))
+        old.change(table(old.rows()), 1, 2, 3)
+        old.choose(3 + ALPHA, 1, 2, 3)
+        old[2].accept(instance, (1, 1), (CHANGE, 0, table(old.rows(_3=LEAVING), 1)))
+        old.close()
+        assert len(judge(*old.dirs(2)).electorates) == sets
 
 
 def test_a_voter_that_leaves_counts_until_it_is_gone(tmp_path: Path) -> None:
@@ -526,7 +547,7 @@ def test_a_new_cluster_is_made_of_voters_and_no_change_of_the_old_one_counts_in_
     assert json.loads((new / "recovered.json").read_text())["membership"] == 4
     with StoppedNode(new / "1") as stopped:
         system = stopped.system()
-    assert (system.membership_version, system.chosen, system.in_force, system.as_of) == (4, 5, 5, 5)
+    assert (system.membership_version, system.chosen, system.in_force, system.as_of) == (4, 5, 4, 5)
     assert [(m["node"], m["role"], m["since"], m["address"]) for m in system.members] == [
         (node, "voter", 0, "") for node in (1, 2, 3)
     ]

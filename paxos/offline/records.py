@@ -236,13 +236,14 @@ def membership_bytes(
     mastership: int = 0,
     mastered: int = 0,
     lease: int = 0,
-    settled: int = 0,
+    settled: int,
 ) -> bytes:
     """A membership as it stands in a BASE and in the manifest of a checkpoint: all are voters, whose votes count from instance 0
-    on, with the addresses that each node is configured with. ``settled``: it stands for all changes below that instance."""
+    on, with the addresses that each node is configured with. ``settled``: it stands for all changes below that instance,
+    which is not 0."""
     rows = (_ROW.pack(node, 0, *incarnation, 0, 0, 0) for node, incarnation in sorted(members.items()))
     before = (1 << len(members)) - 1
-    head = (version, len(members), mastership, mastered, lease, settled, settled, 0, before)
+    head = (version, len(members), mastership, mastered, lease, settled - 1, settled, 0, before)
     return _MEMBERSHIP.pack(*head) + b"".join(rows)
 
 

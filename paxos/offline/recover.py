@@ -381,9 +381,8 @@ class Recovery:
             sets.append(_Voters(f"below instance {known.in_force}", sorted(row["node"] for row in rows), may))
         for survivor in self.survivors:
             for instance, change in survivor.changes():
-                if change["version"] < known.version or (
-                    change["version"] == known.version and instance < known.in_force
-                ):
+                early = known.in_force > 0 and instance <= known.in_force
+                if change["version"] < known.version or (change["version"] == known.version and early):
                     continue  # it is void, chosen or not
                 when = f"if the change accepted at instance {instance} was chosen"
                 found = _Voters(when, *_voters(change["members"]), possible=True)
