@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import google_crc32c
 
-HELLO, REFUSE, FORM, FORM_OK, FORMED, PIECE, JOIN, WELCOME = range(1, 9)
+HELLO, REFUSE, FORM, FORM_OK, FORMED, PIECE, JOIN, WELCOME, MEMBERS = range(1, 10)
 PREVOTE, PREVOTE_REPLY, PREPARE, PROMISE_VALUE, PROMISE, REJECT, ACCEPT, ACCEPTED = range(16, 24)
 HEARTBEAT, HEARTBEAT_REPLY, LEARN, LEARNED, FORWARD, FORWARD_REFUSED = range(24, 30)
 KEPT = 30
@@ -28,7 +28,7 @@ ROW = struct.Struct("<IIQQQII")
 
 NAMES = {
     HELLO: "hello", REFUSE: "refuse", FORM: "form", FORM_OK: "form_ok", FORMED: "formed", PIECE: "piece", PREVOTE: "prevote",
-    JOIN: "join", WELCOME: "welcome",
+    JOIN: "join", WELCOME: "welcome", MEMBERS: "members",
     PREVOTE_REPLY: "prevote_reply", PREPARE: "prepare", PROMISE_VALUE: "promise_value", PROMISE: "promise",
     REJECT: "reject", ACCEPT: "accept", ACCEPTED: "accepted", HEARTBEAT: "heartbeat", HEARTBEAT_REPLY: "heartbeat_reply",
     LEARN: "learn", LEARNED: "learned", FORWARD: "forward", FORWARD_REFUSED: "forward_refused",
@@ -62,7 +62,7 @@ LAYOUTS: dict[int, list[tuple[str, str]]] = {
     READ: [("token", "Q"), ("boot", "I"), ("life", "I")],
     READABLE: [("token", "Q"), ("boot", "I"), ("life", "I"), ("index", "Q")],
 }  # fmt: skip
-LAYOUTS[FORM_OK] = LAYOUTS[FORMED] = LAYOUTS[WELCOME] = LAYOUTS[FORM]
+LAYOUTS[FORM_OK] = LAYOUTS[FORMED] = LAYOUTS[WELCOME] = LAYOUTS[MEMBERS] = LAYOUTS[FORM]
 
 MEMBERSHIP = [
     ("version", "I"),
