@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import google_crc32c
 import pytest
@@ -39,6 +42,7 @@ from paxos._codec import check_frame, checksum
 from paxos._formation import FormationCore
 from paxos._stepping import Core
 
+TOP = Path(__file__).resolve().parent.parent
 OK, SHORT, MAGIC, VERSION, LENGTH, CRC, TYPE, BODY = range(8)
 
 BATCH = frames.chunk(2, 1, [b"one", b"", b"three"]) + frames.chunk(3, 9, [b"x" * 50])
@@ -316,6 +320,48 @@ def test_a_mutated_frame_is_refused_or_survived(data: st.DataObject) -> None:
 @given(st.binary(max_size=200), st.integers(0, 0xFFFFFFFF))
 def test_checksum_is_crc32c(data: bytes, before: int) -> None:
     assert checksum(data, before) == google_crc32c.extend(before, data)
+
+
+GUARDED = """
+import ctypes, mmap, sys
+from paxos._codec import check_frame
+page = mmap.PAGESIZE
+area = mmap.mmap(-1, 5 * page)
+start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(start + 4 * page), ctypes.c_size_t(page), 0) == 0
+for line in sys.stdin:
+    frame = bytes.fromhex(line)
+    view = memoryview(area)[4 * page - len(frame) : 4 * page]
+    view[:] = frame
+    print(check_frame(view)[0])
+"""
+
+
+def test_nothing_behind_a_table_is_looked_at() -> None:
+    """The frame ends where the memory does: who reads on is killed."""
+    bad = [
+        [ROW.pack(1, 0, 7, 11, 0, 0, 1)],
+        [row(1), ROW.pack(2, 0, 7, 11, 0, 0, 255)],
+        [row(1), row(2, address=b"x" * 255)[:-1]],
+        [row(1), row(2)[:-1]],
+        [row(1), row(2)[:1]],
+    ]
+    sent = [told(membership(TABLE)), frames.frame(ACCEPT, 2, data=table(TABLE), value=(0, CHANGE))]
+    for rows in bad:
+        sent += [told(membership(rows, before=0)), frames.frame(ACCEPT, 2, data=table(rows), value=(0, CHANGE))]
+    short = struct.pack("<II", 0, 31)  # more rows than there are
+    sent += [told(bytes(4) + short[4:] + bytes(48)), frames.frame(ACCEPT, 2, data=short, value=(0, CHANGE))]
+    sent += [frames.frame(ACCEPT, 2, data=bytes(size), value=(0, CHANGE)) for size in range(8)]
+    sent += [told(bytes(size)) for size in range(MEMBERSHIP_HEAD.size)]
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDED],
+        input="\n".join(frame.hex() for frame in sent),
+        text=True,
+        capture_output=True,
+        cwd=TOP,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [int(line) for line in done.stdout.split()] == [OK, OK] + [BODY] * (len(sent) - 2)
 
 
 # ---- whatever the check lets through of a table, whoever reads it must live with
