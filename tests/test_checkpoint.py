@@ -574,7 +574,9 @@ def test_none_is_begun_while_one_of_its_number_is_being_removed(store: Checkpoin
     check(store, write(store, 9, SMALL), SMALL)
 
 
-def test_what_cannot_be_read_behind_its_commit_is_not_there(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_behind_its_commit_is_not_there(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for error in (DamagedCheckpoint("rotten"), OSError(5, "cannot be read")):
         manifest = write(store, 9, SMALL)
         with monkeypatch.context() as patched:

@@ -209,7 +209,7 @@ def welcomed(rows: list[bytes], **head: int) -> int:
 
 
 def test_tables_of_members_as_they_may_be() -> None:
-    for rows in (TABLE, [row(1)], [VACATED, row(1)], [row(node) for node in range(1, 32)]):
+    for rows in (TABLE, [row(1)], [VACATED, VACATED, row(1)], [row(node) for node in range(1, 32)]):
         assert changed(table(rows)) == OK
         assert welcomed(rows) == OK
     full = [row(node, address=b"y" * 255) for node in range(1, 32)]

@@ -1,4 +1,4 @@
-"""``paxos recover`` where not every member has a vote, where the voters were being changed, and what that makes of a new cluster."""
+"""``paxos recover`` where not every member has a vote, or the voters were being changed, and what a new cluster makes of that."""
 
 from __future__ import annotations
 
