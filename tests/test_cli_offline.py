@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from frames import CHANGE, FOLLOWER, LEARNER, LEAVING, membership, row, table
-from leftovers import Leftovers
+from leftovers import ALPHA, Leftovers
 from nodes import cluster
 from paxos.cli import main
 from paxos.kv import KvServer, KvStateMachine
 from paxos.kv import values as v
-from paxos.offline import StoppedNode
+from paxos.offline import Record, StoppedNode
 
 SEGMENT = 16 << 20
 
@@ -281,6 +281,28 @@ def test_what_a_node_that_came_later_was_told(members: Leftovers, capsys: pytest
     assert told["body"]["members"][2]["address"] == "host7:1"
     (report,) = lines(capsys, 0, "verify", seven, "--json")
     assert report["members"] == 4
+
+
+def test_when_a_change_is_in_force_nothing_is_said_of_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = Leftovers(tmp_path, 2)
+    old.change(table([*old.rows(), row(7)]), 1, 2)
+    old.choose(ALPHA - 1, 1, 2)
+    old.choose(ALPHA, 2)
+    old.close()
+    for node, told in ((1, True), (2, False)):
+        assert main(["log", str(tmp_path / str(node))]) == 0
+        assert ("in force from instance 64 on" in capsys.readouterr().out) is told
+
+
+@pytest.mark.parametrize("wrong", [b"x", b"\0", bytes(40)])
+def test_a_record_that_is_malformed_says_so(wrong: bytes) -> None:
+    told = bytes(32) + bytes(8) + membership([row(1), row(2, address=b"host:1")])
+    assert Record(0, 9, 0, 3, told).fields()["version"] == 0
+    assert Record(0, 9, 0, 3, told + wrong).fields() == {"malformed": len(told + wrong)}
+    assert Record(0, 9, 0, 3, told[:-1]).fields() == {"malformed": len(told) - 1}
+    assert Record(0, 9, 0, 3, told[:-20]).fields() == {"malformed": len(told) - 20}
 
 
 def test_a_base_tells_the_membership(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -352,7 +352,7 @@ def test_nothing_behind_a_table_is_looked_at() -> None:
     short = struct.pack("<II", 0, 31)  # more rows than there are
     sent += [told(bytes(4) + short[4:] + bytes(48)), frames.frame(ACCEPT, 2, data=short, value=(0, CHANGE))]
     sent += [frames.frame(ACCEPT, 2, data=bytes(size), value=(0, CHANGE)) for size in range(8)]
-    sent += [told(bytes(size)) for size in range(MEMBERSHIP_HEAD.size)]
+    sent += [told(membership([row(1)])[:size]) for size in range(MEMBERSHIP_HEAD.size)]
     done = subprocess.run(
         [sys.executable, "-c", GUARDED],
         input="\n".join(frame.hex() for frame in sent),

@@ -516,6 +516,7 @@ def test_a_base_that_is_malformed_is_damage() -> None:
                   body[:44] + struct.pack("<I", 4) + body[48:]):  # fmt: skip
         assert not node().restore_base(10, wrong)
     assert not node(1, 5).restore_base(10, body), "of a cluster with other nodes"
+    assert not Core(1, [*members(3)[:2], (9, 1, 1)]).restore_base(10, body), "as many of them"
 
 
 # ---- a checkpoint from elsewhere

@@ -184,15 +184,13 @@ def _rows(data: bytes, count: int) -> list[dict[str, Any]]:
         at += _ROW.size
         address = data[at : at + size]
         at += size
-        if at > len(data):
-            raise ValueError("an address is longer than the rest")
         if node:
             rows.append({
                 "node": node, "place": place, "role": role_text(role), "incarnation": incarnation_text(high, low),
                 "since": since, "instead": instead, "address": address.decode("ascii", "backslashreplace"),
             })  # fmt: skip
     if at != len(data):
-        raise ValueError("there are bytes behind the table")
+        raise ValueError("the table ends elsewhere than the bytes")
     return rows
 
 
