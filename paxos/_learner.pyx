@@ -373,6 +373,14 @@ cdef void learner_base(Replica *r, uint64_t first, uint32_t chain) noexcept nogi
     mastership_logged(r)
 
 
+cdef bint _same_nodes(const Membership *a, const Membership *b) noexcept nogil:
+    cdef uint32_t i
+    for i in range(a.count):
+        if a.members[i].node != b.members[i].node:
+            return False
+    return a.count == b.count
+
+
 cdef int learner_restore_base(Replica *r, uint64_t first, const uint8_t *body, uint32_t size) noexcept nogil:
     cdef RecordBase base
     cdef Membership members
@@ -382,6 +390,8 @@ cdef int learner_restore_base(Replica *r, uint64_t first, const uint8_t *body, u
     members = r.members
     if base.was_member > 1 or membership_read(&members, body + sizeof(RecordBase), size - sizeof(RecordBase)) != 0:
         return -1
+    if members.version == 0 and not _same_nodes(&members, &r.members):
+        return -1                   # of a cluster with other nodes: as long as nothing was changed they are those of the formation
     membership_install(r, &members)
     r.was_member = r.was_member or base.was_member
     r.promised = base.promised

@@ -13,12 +13,13 @@ def encode_learned(core: Core, first: int, values: list[tuple[int, int, bytes]])
 
 @final
 class Core:
-    """One group's replica. Every step returns its effects, in order, as tuples. Times in ns. Not thread-safe."""
+    """One group's replica; ``members``: rows (node, incarnation high, low[, role]), or a membership as bytes. Every step returns
+    its effects, in order, as tuples. Times in ns. Not thread-safe."""
 
     def __new__(
         cls,
         node: int,
-        members: Iterable[tuple[int, int, int]],
+        members: Iterable[tuple[int, int, int]] | Iterable[tuple[int, int, int, int]] | bytes,
         *,
         group: int = 0,
         signature: int = 1,
@@ -53,6 +54,10 @@ class Core:
     def lease(self, now: int, lease: int) -> tuple[bool, list[_Effect]]:
         """Has the length of leases chosen, in ns; (whether this node is the master, effects)."""
     def resign(self, now: int, may_lead: bool) -> list[_Effect]: ...
+    def change(
+        self, now: int, table: Sequence[tuple[Any, ...]], version: int | None = None
+    ) -> tuple[bool, list[_Effect]]:
+        """Has a table of members chosen: rows (node, incarnation high, low, role[, instead[, address]]) by place."""
     def replace(self, now: int, node: int, incarnation: tuple[int, int]) -> list[_Effect]: ...
     def base(self, now: int, first: int, chain: int) -> list[_Effect]: ...
     def install(
@@ -66,3 +71,4 @@ class Core:
     ) -> list[_Effect]: ...
     def seal(self) -> list[_Effect]: ...
     def state(self) -> dict[str, Any]: ...
+    def membership(self) -> bytes: ...

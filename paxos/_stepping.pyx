@@ -11,7 +11,9 @@ from paxos._core cimport (
     replica_seal, replica_start, replica_submit, replica_tick, replica_transfer,
 )
 from paxos._mastership cimport mastership_lease
-from paxos._membership cimport membership_derive, membership_first, votes
+from paxos._membership cimport (
+    MEMBERSHIP_MAX, membership_derive, membership_first, membership_read, membership_size, membership_write, votes,
+)
 from paxos._replica cimport Options, Replica, Slot, frame_begin, frame_end, slot_of
 from paxos._types cimport (
     ALPHA, Ballot, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_FORMED, EFFECT_INSTALLED, EFFECT_LOG,
@@ -121,7 +123,8 @@ def encode_learned(Core core not None, uint64_t first, list values):
 
 
 cdef class Core:
-    """One group's replica, stepped by hand; ``incarnation`` (high, low) where it is not the member's. Every step returns its effects, in order, as tuples:
+    """One group's replica, stepped by hand; ``incarnation`` (high, low) where it is not the member's; ``members`` as rows, or a membership
+    as bytes. Every step returns its effects, in order, as tuples:
 
     ``("send", peers, after, frame)``, ``("log", number, type, instance, body)``, ``("chosen", instance, kind, count, value)``,
     ``("read", peers, first, end, max_bytes)``, ``("settled", seq, code)``, ``("master", node, round, settled)``,
@@ -139,7 +142,12 @@ cdef class Core:
         cdef Membership m
         cdef uint32_t i
         cdef int found = -1
-        _membership(&m, members)
+        if isinstance(members, bytes):
+            memset(&m, 0, sizeof(Membership))
+            if membership_read(&m, <const uint8_t *><const char *>members, len(members)) != 0:
+                raise ValueError("these bytes are no membership")
+        else:
+            _membership(&m, members)
         for i in range(m.count):
             if m.members[i].node == node:
                 found = <int>i
@@ -271,6 +279,12 @@ cdef class Core:
         membership_derive(&m)
         done = replica_change(self.replica, now, &m)
         return bool(done), _effects(&self.replica.out)
+
+    def membership(self):
+        """The present one, as bytes."""
+        cdef uint8_t out[MEMBERSHIP_MAX]
+        membership_write(&self.replica.members, out)
+        return (<const char *>out)[:membership_size(&self.replica.members)]
 
     def base(self, int64_t now, uint64_t first, uint32_t chain):
         """The log is to begin at instance ``first``, behind which the chain checksum is ``chain``."""

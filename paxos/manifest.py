@@ -26,7 +26,7 @@ PIECE: Final = 1 << 20
 PLAIN: Final = 0
 ZSTD: Final = 1
 MAX_MANIFEST: Final = 16 << 20
-MAX_MEMBERSHIP: Final = 4096
+MAX_MEMBERSHIP: Final = 16384
 MAX_PATH: Final = 1024
 MAX_PARTS: Final = 32
 

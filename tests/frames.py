@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import google_crc32c
 
-HELLO, REFUSE, FORM, FORM_OK, FORMED, PIECE = range(1, 7)
+HELLO, REFUSE, FORM, FORM_OK, FORMED, PIECE, JOIN, WELCOME, MEMBERS = range(1, 10)
 PREVOTE, PREVOTE_REPLY, PREPARE, PROMISE_VALUE, PROMISE, REJECT, ACCEPT, ACCEPTED = range(16, 24)
 HEARTBEAT, HEARTBEAT_REPLY, LEARN, LEARNED, FORWARD, FORWARD_REFUSED = range(24, 30)
 KEPT = 30
@@ -16,15 +16,19 @@ RECORD_FORMATION, RECORD_FORMED, RECORD_PROMISE, RECORD_ACCEPT, RECORD_LEARN, RE
     3, 10
 )
 NOOP, BATCH, CHANGE, MASTER = 0, 1, 2, 3
+VOTER, LEARNER, FOLLOWER, LEAVING = 0, 1, 2, 3
 NOT_AVAILABLE, OVERLOADED, UNKNOWN = 1, 2, 3
 
 HEAD = struct.Struct("<IIIBBHIIQQQQII")
 BALLOT = struct.Struct("<QQQII")
 CHUNK = struct.Struct("<IIIIQII")
 VALUE = struct.Struct("<IIII")
+MEMBERSHIP_HEAD = struct.Struct("<IIQQQQQII")
+ROW = struct.Struct("<IIQQQII")
 
 NAMES = {
     HELLO: "hello", REFUSE: "refuse", FORM: "form", FORM_OK: "form_ok", FORMED: "formed", PIECE: "piece", PREVOTE: "prevote",
+    JOIN: "join", WELCOME: "welcome", MEMBERS: "members",
     PREVOTE_REPLY: "prevote_reply", PREPARE: "prepare", PROMISE_VALUE: "promise_value", PROMISE: "promise",
     REJECT: "reject", ACCEPT: "accept", ACCEPTED: "accepted", HEARTBEAT: "heartbeat", HEARTBEAT_REPLY: "heartbeat_reply",
     LEARN: "learn", LEARNED: "learned", FORWARD: "forward", FORWARD_REFUSED: "forward_refused",
@@ -37,6 +41,7 @@ LAYOUTS: dict[int, list[tuple[str, str]]] = {
     REFUSE: [("reason", "I"), ("zero", "I")],
     FORM: [("sig_hi", "Q"), ("sig_lo", "Q"), ("alpha", "I"), ("count", "I")],
     PIECE: [("transfer", "Q"), ("total", "I"), ("offset", "I")],
+    JOIN: [("inc_hi", "Q"), ("inc_lo", "Q")],
     PREVOTE: [("ballot", "B"), ("cut_off", "I"), ("zero", "I")],
     PREVOTE_REPLY: [("ballot", "B"), ("promised", "B"), ("granted", "I"), ("zero", "I")],
     PREPARE: [("ballot", "B"), ("released", "B"), ("first", "Q"), ("attempt", "I"), ("zero", "I")],
@@ -57,7 +62,7 @@ LAYOUTS: dict[int, list[tuple[str, str]]] = {
     READ: [("token", "Q"), ("boot", "I"), ("life", "I")],
     READABLE: [("token", "Q"), ("boot", "I"), ("life", "I"), ("index", "Q")],
 }  # fmt: skip
-LAYOUTS[FORM_OK] = LAYOUTS[FORMED] = LAYOUTS[FORM]
+LAYOUTS[FORM_OK] = LAYOUTS[FORMED] = LAYOUTS[WELCOME] = LAYOUTS[MEMBERS] = LAYOUTS[FORM]
 
 MEMBERSHIP = [
     ("version", "I"),
@@ -65,8 +70,10 @@ MEMBERSHIP = [
     ("mastership", "Q"),
     ("mastered", "Q"),
     ("lease", "Q"),
+    ("in_force", "Q"),
+    ("as_of", "Q"),
     ("master", "I"),
-    ("zero", "I"),
+    ("before", "I"),
 ]
 
 RECORDS: dict[int, list[tuple[str, str]]] = {
@@ -117,6 +124,43 @@ def chunk(
     body = b"".join(struct.pack("<I", len(value)) + value for value in values)
     life = incarnation(origin)[1] if life is None else life
     return CHUNK.pack(len(body), len(values), origin, boot, seq, machine, life) + body
+
+
+def row(
+    node: int,
+    role: int = VOTER,
+    inc: tuple[int, int] | None = None,
+    *,
+    since: int = 0,
+    instead: int = 0,
+    address: bytes = b"",
+) -> bytes:
+    """A member in a table. (Node 0: a place that nobody has.)"""
+    return ROW.pack(node, role, *(inc or incarnation(node)), since, instead, len(address)) + address
+
+
+def table(rows: list[bytes], version: int = 0) -> bytes:
+    """The value by which the membership becomes these rows."""
+    return struct.pack("<II", version, len(rows)) + b"".join(rows)
+
+
+def membership(
+    rows: list[bytes],
+    version: int = 0,
+    *,
+    mastership: int = 0,
+    mastered: int = 0,
+    lease: int = 0,
+    in_force: int = 0,
+    as_of: int = 0,
+    master: int = 0,
+    before: int | None = None,
+) -> bytes:
+    """A membership as it stands in a BASE, a WELCOME, and the manifest of a checkpoint."""
+    if before is None:
+        before = sum(1 << i for i, data in enumerate(rows) if data[:4] != bytes(4) and data[4:8] == bytes(4))
+    head = (version, len(rows), mastership, mastered, lease, in_force, as_of, master, before)
+    return MEMBERSHIP_HEAD.pack(*head) + b"".join(rows)
 
 
 def takeover(node: int) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from frames import CHANGE, membership, row
 from paxos._codec import checksum
 from paxos._segments import LogStore
 from paxos._stepping import encode_chunk
@@ -77,6 +78,13 @@ class OldLog:
         self.store.append(FORMATION, 0, 0, body)
         self.store.append(FORMED, 0, 0, b"")
 
+    def welcome(self, logs: list[OldLog], told: bytes, signature: tuple[int, int] = SIGNATURE) -> None:
+        """It came later than those, and was told of this membership."""
+        self.signature = signature
+        self.incarnations = {log.node: log.incarnation for log in logs}
+        self.store.append(FORMATION, 0, 0, struct.pack("<QQII", *signature, ALPHA, 0) + told)
+        self.store.append(FORMED, 0, 0, b"")
+
     def _ballot(self, ballot: Ballot) -> bytes:
         round_, node = ballot
         return struct.pack("<QQQII", round_, *self.incarnations[node], node, 0)
@@ -110,8 +118,7 @@ class OldLog:
         self.watermark += 1
 
     def _membership(self) -> bytes:
-        rows = b"".join(struct.pack("<IIQQQ", node, 0, *inc, 0) for node, inc in sorted(self.incarnations.items()))
-        return struct.pack("<IIQQQII", 0, len(self.incarnations), 0, 0, 0, 0, 0) + rows
+        return membership([row(node, inc=inc) for node, inc in sorted(self.incarnations.items())])
 
     def base(self, first: int, ballot: Ballot) -> None:
         """The log begins here from now on; what is below is in a checkpoint. It knows that much, if not more."""
@@ -121,11 +128,11 @@ class OldLog:
         body = self._ballot(ballot) + struct.pack("<II", chain, 1) + self._membership()
         self.store.append(BASE, 0, first, body)
 
-    def checkpoint(self, instance: int, state: bytes = b"state") -> Manifest:
+    def checkpoint(self, instance: int, state: bytes = b"state", told: bytes | None = None) -> Manifest:
         store = CheckpointStore(self.store.files())
         signature = b"".join(part.to_bytes(8, "big") for part in self.signature)
         chain = chain_behind(self.values, instance)
-        with store.begin(instance, chain, signature, self._membership()) as writer:
+        with store.begin(instance, chain, signature, self._membership() if told is None else told) as writer:
             with writer.stream(0) as stream:
                 stream.write(state)
             return writer.commit()
@@ -148,6 +155,15 @@ class Leftovers:
         for log in self.logs.values():
             log.form(list(self.logs.values()))
 
+    def late(self, node: int) -> OldLog:
+        """A node that is no member yet, with an empty log."""
+        log = self.logs[node] = OldLog(self.path / str(node), node, self.chosen)
+        return log
+
+    def rows(self, **roles: int) -> list[bytes]:
+        """Of a table: everybody is a voter, but for those named here (``_4=2``)."""
+        return [row(node, roles.get(f"_{node}", 0), log.incarnation) for node, log in sorted(self.logs.items())]
+
     def __getitem__(self, node: int) -> OldLog:
         return self.logs[node]
 
@@ -161,6 +177,14 @@ class Leftovers:
         for node in nodes or self.logs:
             if know:
                 self[node].know(upto)
+
+    def change(self, data: bytes, *nodes: int) -> None:
+        """The next instance is this change of the membership; these accept it, and know it chosen."""
+        instance = len(self.chosen)
+        self.chosen[instance] = (CHANGE, 0, data)
+        for node in nodes:
+            self[node].accept(instance, (1, 1), self.chosen[instance])
+            self[node].know(instance + 1)
 
     def close(self) -> None:
         for log in self.logs.values():

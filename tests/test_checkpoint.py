@@ -441,11 +441,11 @@ def test_manifests_that_cannot_be(entries: list[Entry], why: str) -> None:
 
 
 def test_limits_of_a_manifest(store: CheckpointStore) -> None:
-    with pytest.raises(StorageError, match="membership of 4097 bytes"):
-        store.begin(9, 77, SIGNATURE, bytes(4097))
+    with pytest.raises(StorageError, match="membership of 16385 bytes"):
+        store.begin(9, 77, SIGNATURE, bytes(16385))
     with pytest.raises(StorageError, match="do not fit"):
         store.begin(9, 77, SIGNATURE[1:], b"")
-    store.begin(9, 77, SIGNATURE, bytes(4096)).abort()
+    store.begin(9, 77, SIGNATURE, bytes(16384)).abort()
     huge = Entry(1, "", 5 << 40, 5 << 40, PLAIN, 0, (0,) * (5 << 20))
     with pytest.raises(StorageError, match="would have 2097"):
         manifest_of(huge).encode()
@@ -574,7 +574,9 @@ def test_none_is_begun_while_one_of_its_number_is_being_removed(store: Checkpoin
     check(store, write(store, 9, SMALL), SMALL)
 
 
-def test_what_cannot_be_read_behind_its_commit_is_not_there(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_behind_its_commit_is_not_there(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for error in (DamagedCheckpoint("rotten"), OSError(5, "cannot be read")):
         manifest = write(store, 9, SMALL)
         with monkeypatch.context() as patched:

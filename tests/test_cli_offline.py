@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+from frames import CHANGE, FOLLOWER, LEARNER, LEAVING, membership, row, table
+from leftovers import ALPHA, Leftovers
 from nodes import cluster
 from paxos.cli import main
 from paxos.kv import KvServer, KvStateMachine
 from paxos.kv import values as v
+from paxos.offline import Record, StoppedNode
 
 SEGMENT = 16 << 20
 
@@ -173,7 +176,9 @@ def test_records(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [record["instance"] for record in every if record["type"] == "accept"] == list(range(12))
     some = lines(capsys, 0, "log", directory, "--records", "--from", 3, "--to", 5, "--json")
     assert [record["instance"] for record in some] == [3, 4, 5]
-    assert [r["type"] for r in lines(capsys, 0, "log", directory, "--records", "--type", "promise", "--json")] == ["promise"]
+    assert [r["type"] for r in lines(capsys, 0, "log", directory, "--records", "--type", "promise", "--json")] == [
+        "promise"
+    ]
     assert len(lines(capsys, 0, "log", directory, "--records", "--limit", 2, "--json")) == 2
     writes = lines(capsys, 0, "log", directory, "--records", "--type", "write", "--json")
     assert [write["offset"] for write in writes] == [4096 * (n + 1) for n in range(len(writes))]
@@ -194,6 +199,140 @@ def test_the_value_of_an_instance(directory: Path, capsys: pytest.CaptureFixture
     assert segment(directory).read_bytes()[told["offset"] + 13] == 6
     (told,) = lines(capsys, 1, "log", directory, "--instance", 12, "--json")
     assert "nothing of it was accepted here" in told["why"]
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Leftovers:
+    """1 and 2 are voters. A change at instance 1 takes 7 in, to come instead of 2, and 9 as a follower; at 2 another makes 7 a
+    voter and has 2 leave. 7 was told of the first."""
+    old = Leftovers(tmp_path / "members", 2)
+    old.choose(1)
+    late = old.late(7)
+    rows = [row(node, inc=old[node].incarnation, address=b"10.0.0.%d:7101" % node) for node in (1, 2)]
+    rows += [row(7, LEARNER, late.incarnation, instead=2, address=b"host7:1"), bytes(40), row(9, FOLLOWER, (0, 0))]
+    late.welcome([old[1], old[2]], membership(rows, 1, as_of=2))
+    old.change(table(rows), 1, 2)
+    rows[1] = row(2, LEAVING, old[2].incarnation)
+    rows[2] = row(7, inc=late.incarnation)
+    old.change(table(rows, 1), 1, 2)
+    old.close()
+    return old
+
+
+def test_members_and_what_changes_do(members: Leftovers, capsys: pytest.CaptureFixture[str]) -> None:
+    one = members.path / "1"
+    told = {node: "".join(f"{part:016x}" for part in log.incarnation) for node, log in members.logs.items()}
+    (node, _) = lines(capsys, 0, "log", one, "--json")
+    assert [member["role"] for member in node["first_members"]] == ["voter", "voter"]
+    assert (node["membership_version"], node["in_force"], node["before"], node["as_of"]) == (2, 66, [1, 2], 3)
+    assert [(m["node"], m["place"], m["role"], m["since"], m["instead"], m["address"]) for m in node["members"]] == [
+        (1, 0, "voter", 0, 0, "10.0.0.1:7101"),
+        (2, 1, "leaving", 0, 0, ""),
+        (7, 2, "voter", 66, 0, ""),
+        (9, 4, "follower", 65, 0, ""),
+    ]
+    assert main(["log", str(one)]) == 0
+    out = capsys.readouterr().out
+    assert f"node 7  {told[7]}  voter, votes count from instance 66 on" in out
+    assert f"node 2  {told[2]}  leaving\n" in out
+    assert "in force from instance 66 on; below it nodes 1, 2 vote" in out
+    (change,) = lines(capsys, 0, "log", one, "--instance", 1, "--json")
+    assert change["change"]["version"] == 0
+    assert change["change"]["members"][2] == {
+        "node": 7, "place": 2, "role": "learner", "incarnation": told[7], "instead": 2, "address": "host7:1",
+    }  # fmt: skip
+    assert main(["log", str(one), "--instance", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "changes version 0 of the membership into\n    node 1  " in out
+    assert f"node 7  {told[7]}  learner at host7:1, instead of node 2\n" in out
+    assert f"node 9  {'0' * 32}  follower\n" in out
+
+
+@pytest.mark.parametrize(
+    "data", [b"", bytes(7), table([row(1)])[:-1], table([row(1)]) + b"x", b"\0\0\0\0\2\0\0\0" + row(1)]
+)
+def test_a_change_that_is_malformed(tmp_path: Path, data: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    old = Leftovers(tmp_path, 1)
+    old[1].accept(0, (1, 1), (CHANGE, 0, data))
+    old.close()
+    *_, damage = lines(capsys, 1, "log", tmp_path / "1", "--json")
+    assert "does not fit what came before it" in damage["why"]
+    (told,) = lines(capsys, 0, "log", tmp_path / "1", "--instance", 0, "--json")
+    assert told["change"] == {"malformed": len(data)}
+    assert main(["log", str(tmp_path / "1"), "--instance", "0"]) == 0
+    assert f"  {{'malformed': {len(data)}}}\n" in capsys.readouterr().out
+
+
+def test_what_a_node_that_came_later_was_told(members: Leftovers, capsys: pytest.CaptureFixture[str]) -> None:
+    seven = members.path / "7"
+    (node, _) = lines(capsys, 0, "log", seven, "--json")
+    assert [(m["node"], m["role"]) for m in node["first_members"]] == [
+        (1, "voter"), (2, "voter"), (7, "learner"), (9, "follower"),
+    ]  # fmt: skip
+    assert [m["node"] for m in node["members"]] == [1, 2, 7, 9]
+    assert (node["outsider"], node["chosen"], node["membership_version"]) == (False, 0, 1)
+    assert main(["log", str(seven)]) == 0
+    out = capsys.readouterr().out
+    assert "all below instance 2 are chosen, though this log does not have all of them" in out
+    assert "in force from" not in out
+    (told,) = [
+        record for record in lines(capsys, 0, "log", seven, "--records", "--json") if record["type"] == "formation"
+    ]
+    assert told["body"]["members"][2]["address"] == "host7:1"
+    (report,) = lines(capsys, 0, "verify", seven, "--json")
+    assert report["members"] == 4
+
+
+def test_when_a_change_is_in_force_nothing_is_said_of_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = Leftovers(tmp_path, 2)
+    old.change(table([*old.rows(), row(7)]), 1, 2)
+    old.choose(ALPHA - 1, 1, 2)
+    old.choose(ALPHA, 2)
+    old.close()
+    for node, told in ((1, True), (2, False)):
+        assert main(["log", str(tmp_path / str(node))]) == 0
+        assert ("in force from instance 64 on" in capsys.readouterr().out) is told
+
+
+@pytest.mark.parametrize("wrong", [b"x", b"\0", bytes(40)])
+def test_a_record_that_is_malformed_says_so(wrong: bytes) -> None:
+    told = bytes(32) + bytes(8) + membership([row(1), row(2, address=b"host:1")])
+    assert Record(0, 9, 0, 3, told).fields()["version"] == 0
+    assert Record(0, 9, 0, 3, told + wrong).fields() == {"malformed": len(told + wrong)}
+    assert Record(0, 9, 0, 3, told[:-1]).fields() == {"malformed": len(told) - 1}
+    assert Record(0, 9, 0, 3, told[:-20]).fields() == {"malformed": len(told) - 20}
+
+
+def test_a_base_tells_the_membership(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = Leftovers(tmp_path, 2)
+    old.choose(3)
+    old[1].checkpoint(3)
+    old[1].base(3, (1, 1))
+    old.close()
+    (base,) = lines(capsys, 0, "log", tmp_path / "1", "--records", "--type", "base", "--json")
+    body = base["body"]
+    assert (body["version"], body["in_force"], body["as_of"], body["before"], body["mastered"]) == (0, 0, 0, [1, 2], 0)
+    assert [(m["node"], m["role"], m["place"]) for m in body["members"]] == [(1, "voter", 0), (2, "voter", 1)]
+    assert main(["log", str(tmp_path / "1"), "--records", "--type", "base"]) == 0
+    assert " members=1,2 in_force=0 as_of=0 before=1,2 " in capsys.readouterr().out
+
+
+def test_whether_a_node_is_alone_goes_by_the_members_of_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = Leftovers(tmp_path, 1)
+    old.change(table([row(1, inc=old[1].incarnation), row(2, FOLLOWER, (0, 0))]), 1)
+    old[1].store.flush()
+    old[1].promise((1, 1))
+    old[1].store.flush()
+    old[1].promise((1, 1))
+    old.close()
+    with StoppedNode(tmp_path / "1") as node:
+        place = list(node.writes(1))[-2].offset
+    flip(tmp_path / "1" / "log" / f"{1:016x}.seg", place + 60)
+    (report,) = lines(capsys, 1, "verify", tmp_path / "1", "--json")
+    assert report["members"] == 2
+    assert "gets well from the others" in report["findings"][0]["meaning"]
 
 
 def test_a_damaged_log_is_shown_up_to_the_damage(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:

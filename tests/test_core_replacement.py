@@ -10,39 +10,48 @@ from frames import (
     ACCEPT,
     ACCEPTED,
     CHANGE,
+    FOLLOWER,
     HEARTBEAT,
     KEPT,
     LEARN,
     LEARNED,
+    LEAVING,
     NOOP,
     OTHER_INCARNATION,
     PREPARE,
     PREVOTE,
     PREVOTE_REPLY,
     PROMISE,
+    PROMISE_VALUE,
     RECORD_ACCEPT,
     RECORD_BASE,
     RECORD_LEARN,
     RECORD_PROMISE,
     RECORD_WATERMARK,
+    REJECT,
     VALUE,
+    VOTER,
+    Ballot,
     ballot,
     chain,
     frame,
-    incarnation,
     members,
     record,
+    row,
     short,
+    table,
 )
 from paxos._stepping import Core
-from steps import ALPHA, MS, RING, Effects, T, X, candidate, follower, kinds, master, node
+from steps import ALPHA, MS, RING, Effects, T, X, Y, candidate, follower, kinds, master, node
 
 NEW = OTHER_INCARNATION
 LONG = 700 * MS  # more than the longest election timeout: who has not been heard for so long is gone
 
 
-def change(of: int, version: int = 0, old: tuple[int, int] | None = None, new: tuple[int, int] = NEW) -> bytes:
-    return struct.pack("<IIQQQQ", of, version, *(old or incarnation(of)), *new)
+def change(of: int, version: int = 0, new: tuple[int, int] = NEW, core: Core | None = None, count: int = 3) -> bytes:
+    """The table with another incarnation in the place of a member; the other rows as that core knows them."""
+    rows = [(*m, 0) for m in members(count)] if core is None else core.state()["members"]
+    return table([row(n, inc=new if n == of else (hi, lo), since=since) for n, hi, lo, since in rows], version)
 
 
 def learned(first: int, values: list[tuple[int, bytes]], sender: int = 2, inc: tuple[int, int] | None = None) -> bytes:
@@ -104,7 +113,11 @@ def test_one_change_waits_until_the_one_before_it_is_in_force() -> None:
     assert {value for _, value in asked(core, now, 2, (5, 5))} == {b""}, "only the no-ops that carry the group on"
     core.receive(now, learned(2, noops(ALPHA - 1), sender=3, inc=NEW))
     assert core.state()["chosen"] == 1 + ALPHA
-    assert asked(core, now, 2, (5, 5))[-1][1] == change(2, version=1, new=(5, 5))
+    wanted = change(2, version=1, new=(5, 5), core=core)
+    values = [value for _, value in asked(core, now, 2, (5, 5))]
+    assert wanted not in values, "the first instance where it counts is not chosen"
+    core.receive(now, learned(1 + ALPHA, noops(1), sender=3, inc=NEW))
+    assert asked(core, now, 2, (5, 5))[-1][1] == wanted
 
 
 def test_who_asks_does_not_wait_behind_values() -> None:
@@ -133,7 +146,7 @@ def test_an_idle_group_is_carried_to_where_the_change_is_in_force() -> None:
     asked(core, now, 3)
     agree(core, 1, now)
     at = 2
-    while at < 1 + ALPHA:
+    while at < 2 + ALPHA:
         accepts = proposed(core.pump(now))
         assert accepts
         assert all(value == b"" for _, value in accepts), f"nothing carries it on from {at}"
@@ -141,17 +154,48 @@ def test_an_idle_group_is_carried_to_where_the_change_is_in_force() -> None:
             assert instance == at
             agree(core, instance, now)
             at += 1
-    assert core.state()["chosen"] == 1 + ALPHA
+    assert core.state()["chosen"] == 2 + ALPHA, (
+        "the first instance at which it counts is chosen by those who count there"
+    )
     assert core.pump(now) == [], "and no further"
 
 
-def test_a_stale_change_is_void() -> None:
-    for wrong in (change(3, version=1), change(3, old=(1, 1)), change(9, old=(1, 1))):
-        core = follower()
-        effects = core.receive(T, learned(0, [(CHANGE, wrong)]))
-        assert not [e for e in effects if e[0] == "membership"]
-        assert core.state()["chosen"] == 1
-        assert core.state()["members"] == [(*m, 0) for m in members(3)]
+ROWS = [row(1), row(2), row(3)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "version"),
+    [
+        pytest.param([*ROWS[:2], row(3, inc=NEW)], 1, id="based on another version"),
+        pytest.param(ROWS[:2], 0, id="a place is gone"),
+        pytest.param([*ROWS[:2], bytes(40)], 0, id="a voter goes at once"),
+        pytest.param([*ROWS[:2], row(9)], 0, id="the place of a voter for another node"),
+        pytest.param([row(2), row(1), row(3)], 0, id="voters change places"),
+        pytest.param([*ROWS[:2], row(3, LEAVING, NEW)], 0, id="who leaves is another one"),
+        pytest.param([*ROWS, row(4, LEAVING)], 0, id="somebody leaves who was not there"),
+    ],
+)
+def test_a_change_that_does_not_fit_is_void(rows: list[bytes], version: int) -> None:
+    core = follower()
+    effects = core.receive(T, learned(0, [(CHANGE, table(rows, version))]))
+    assert not [e for e in effects if e[0] == "membership"]
+    assert core.state()["chosen"] == 1
+    assert core.state()["members"] == [(*m, 0) for m in members(3)]
+    assert core.state()["version"] == 0
+    assert core.state()["in_force"] == 0
+
+
+def test_a_change_while_another_is_under_way_is_void() -> None:
+    core = follower()
+    core.receive(T, learned(0, [(CHANGE, change(3))]))
+    more = table([row(1), row(2), row(3, inc=NEW), row(4, FOLLOWER, (0, 0))], 1)
+    core.receive(T, learned(1, [(CHANGE, more)]))
+    assert core.state()["version"] == 1
+    core.receive(T, learned(2, [*noops(ALPHA - 2), (CHANGE, more)]))
+    assert core.state()["version"] == 1, "the instance from which on the first counts is part of it"
+    core.receive(T, learned(1 + ALPHA, [(CHANGE, more)]))
+    assert core.state()["version"] == 2
+    assert core.state()["roles"] == [VOTER, VOTER, VOTER, FOLLOWER]
 
 
 def test_one_change_twice_is_one_change() -> None:
@@ -165,30 +209,108 @@ def test_one_change_twice_is_one_change() -> None:
 # ---- rule 8: on which promises a ballot stands
 
 
-def test_a_master_whose_quorum_needs_the_replaced_one_steps_down_before_the_change_is_in_force() -> None:
-    """1 was elected by itself and 3, which was then lost and replaced. In force are 1, 2 and the new 3: of these only 1 has
-    promised. Were it to go on, an acceptor among them that has promised a higher ballot could be passed over."""
-    core = candidate()
+def elected_with_the_lost_one() -> tuple[Core, Effects]:
+    """1 was elected by itself and 3, which was then lost and replaced: of those in force from 1 + ALPHA on, 1, 2 and the new 3,
+    only 1 has promised. With what it does about that."""
+    core = candidate(core=node(window=1, batch_values=1))
     core.receive(T, frame(PROMISE, 3, ballot=ballot(1, 1), attempt=1))
     core.pump(T)
     agree(core, 0, T)
     assert core.state()["settled"]
     effects = core.receive(T, learned(1, [(CHANGE, change(3))]))
     assert ("membership", 2, 1 + ALPHA) in effects
+    return core, effects
+
+
+def prepares(effects: Effects) -> list[tuple[object, object]]:
+    """(to whom, fields) of each Prepare."""
+    return [(e[2], e[4]) for e in short(effects) if e[0] == "send" and e[1] == "prepare"]
+
+
+def promise(core: Core, peer: int, inc: tuple[int, int] | None = None, **fields: int) -> Effects:
+    at = dict(chosen=core.state()["chosen"], chain=core.state()["chain"])
+    return core.receive(T, frame(PROMISE, peer, inc=inc, **at, ballot=ballot(1, 1), attempt=2, **fields))
+
+
+def carried(core: Core) -> None:
+    """1 and 2 accept all that may be proposed now."""
+    for seq in range(1, 2 * ALPHA):
+        core.submit(T, seq, [b"v"], T + 10_000 * MS)
+    while accepts := proposed(core.pump(T)):
+        for instance, _ in accepts:
+            agree(core, instance, T)
+
+
+def test_a_master_whose_quorum_needs_the_replaced_one_asks_the_new_voters_and_waits_where_they_count() -> None:
+    """Were it to go on, an acceptor among them that has promised a higher ballot could be passed over (rule 8). Its ballot is
+    good below; so it stays, and gets the promises that are missing under the same one."""
+    core, effects = elected_with_the_lost_one()
+    assert core.state()["role"] == "master"
+    assert core.state()["extending"]
+    wanted = [([2, 3], {"ballot": (1, 1), "first": 1 + ALPHA, "attempt": 2, "n": 2})]
+    assert prepares(effects) == wanted
+    later = T + 100 * MS
+    assert later >= core.deadline()
+    assert prepares(core.tick(later)) == wanted, "who has not answered is asked again"
+    carried(core)
+    assert core.state()["chosen"] == 1 + ALPHA, "all below, and nothing above"
+    assert proposed(core.pump(T)) == []
+    promise(core, 3)
+    assert core.state()["extending"], "the old 3 is nobody any more"
+    core.receive(T, frame(PROMISE, 2, chosen=1 + ALPHA, chain=core.state()["chain"], ballot=ballot(1, 1), attempt=1))
+    assert core.state()["extending"], "an answer to what the candidate asked"
+    promise(core, 2)
+    assert not core.state()["extending"]
+    assert core.state()["role"] == "master"
+    assert [instance for instance, _ in proposed(core.pump(T))] == [1 + ALPHA]
+
+
+def test_the_new_one_itself_makes_the_quorum_as_well() -> None:
+    core, _ = elected_with_the_lost_one()
+    promise(core, 3, NEW)
+    assert not core.state()["extending"]
+    carried(core)
+    assert core.state()["chosen"] > 1 + ALPHA
+
+
+def test_what_the_new_voters_report_is_proposed_before_anything_new() -> None:
+    """Rule 4: another ballot had got as far as that."""
+    core, _ = elected_with_the_lost_one()
+    carried(core)
+    at = dict(chosen=core.state()["chosen"], chain=core.state()["chain"])
+    core.receive(
+        T,
+        frame(
+            PROMISE_VALUE, 2, **at, ballot=ballot(1, 1), accepted=(1, 0, 9, 9), instance=2 + ALPHA, attempt=2, data=Y
+        ),
+    )
+    promise(core, 2)
+    assert core.state()["extending"], "a report is still to come"
+    promise(core, 2, count=1)
+    assert not core.state()["extending"]
+    assert proposed(core.pump(T))[:2] == [(1 + ALPHA, b""), (2 + ALPHA, Y)]
+
+
+def test_a_new_voter_that_has_promised_a_higher_ballot_ends_it() -> None:
+    core, _ = elected_with_the_lost_one()
+    higher: Ballot = (2, 3, *NEW)
+    core.receive(T, frame(REJECT, 3, inc=NEW, ballot=ballot(1, 1), promised=higher))
     assert core.state()["role"] == "follower"
-    assert not proposed(core.pump(T))
+    assert not core.state()["extending"]
+    assert proposed(core.pump(T)) == []
 
 
 def test_a_master_with_a_quorum_without_the_replaced_one_goes_on() -> None:
     core = master()  # elected by 1 and 2
     core.receive(T, learned(1, [(CHANGE, change(3))]))
     assert core.state()["role"] == "master"
+    assert not core.state()["extending"], "1 and 2 have promised, and are a majority of the new voters"
 
 
 def test_a_candidate_forgets_the_promise_of_the_replaced_one() -> None:
     core = candidate(5)
     core.receive(T, frame(PROMISE, 4, ballot=ballot(1, 1), attempt=1))
-    core.receive(T, learned(0, [(CHANGE, change(4))]))
+    core.receive(T, learned(0, [(CHANGE, change(4, count=5))]))
     core.receive(T, frame(PROMISE, 2, chosen=1, chain=core.state()["chain"], ballot=ballot(1, 1), attempt=2))
     assert core.state()["role"] == "preparing", "1 and 2 are no majority of five"
     core.receive(T, frame(PROMISE, 4, chosen=1, chain=core.state()["chain"], ballot=ballot(1, 1), attempt=2))
@@ -241,8 +363,27 @@ def test_it_votes_when_it_knows_everything_below_its_first_instance() -> None:
     assert core.receive(T, frame(PREPARE, 1, **at, ballot=ballot(1, 1), attempt=1)) == [], "one instance is missing"
     effects = core.receive(T, frame(ACCEPT, 1, **at, ballot=ballot(1, 1), instance=ALPHA - 1, data=X))
     assert "accepted" not in kinds(effects)
-    core.receive(T, learned(ALPHA - 1, noops(1)))
-    assert "promise" in kinds(core.receive(T, frame(PREPARE, 1, ballot=ballot(1, 1), attempt=1)))
+    effects = core.receive(T, learned(ALPHA - 1, noops(1)))
+    (answer,) = [e for e in short(effects) if e[0] == "send" and e[1] == "promise"]
+    assert (answer[2], answer[4]) == ([1], {"ballot": (1, 1), "attempt": 1, "n": ALPHA}), (
+        "a master waits for it: at once"
+    )
+    assert "promise" not in kinds(core.tick(T + MS)), "once"
+    assert "promise" in kinds(core.receive(T, frame(PREPARE, 1, ballot=ballot(1, 1), attempt=1))), (
+        "and to who asks again"
+    )
+
+
+def test_what_a_new_voter_owes_is_owed_to_the_newest_prepare() -> None:
+    core = newcomer()
+    core.receive(T, learned(0, [(CHANGE, change(3)), *noops(ALPHA - 2)]))
+    at = dict(chosen=ALPHA - 1, chain=core.state()["chain"])
+    for peer, number in ((1, 1), (2, 2), (2, 3)):
+        assert core.receive(T, frame(PREPARE, peer, **at, ballot=ballot(number, peer), attempt=number)) == []
+    effects = core.receive(T, learned(ALPHA - 1, noops(1)))
+    answers = [(e[2], e[4]) for e in short(effects) if e[0] == "send" and e[1] == "promise"]
+    assert answers == [([2], {"ballot": (3, 2), "attempt": 3, "n": ALPHA})]
+    assert core.state()["promised"] == ballot(3, 2)
 
 
 def test_a_member_ignores_the_old_incarnation_and_hears_the_new_one() -> None:
@@ -337,8 +478,8 @@ def test_a_restart_begins_where_the_newest_base_says() -> None:
         (RECORD_BASE, at, body),  # written again, for the segment of the first one is damaged
         (RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=at, chain=checksum)),
     ]
-    for row in before:
-        assert again.restore(*row), row
+    for found in before:
+        assert again.restore(*found), found
     state = again.state()
     assert (state["chosen"], state["chain"], state["first_kept"]) == (at, checksum, at)
     assert state["promised"] == ballot(4, 3)
@@ -375,6 +516,7 @@ def test_a_base_that_is_malformed_is_damage() -> None:
                   body[:44] + struct.pack("<I", 4) + body[48:]):  # fmt: skip
         assert not node().restore_base(10, wrong)
     assert not node(1, 5).restore_base(10, body), "of a cluster with other nodes"
+    assert not Core(1, [*members(3)[:2], (9, 1, 1)]).restore_base(10, body), "as many of them"
 
 
 # ---- a checkpoint from elsewhere

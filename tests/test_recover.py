@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import json
 import shutil
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from frames import CHANGE, row, table
 from leftovers import ALPHA, NOOP, SEGMENT, Data, Leftovers, OldLog, chain_behind, digest, flip, value
 from paxos import ConfigError, DamagedLog, DirectoryInUse, RecoveryRefused, StorageError
 from paxos._distrust import mark
@@ -316,19 +316,19 @@ def test_a_majority_needs_no_recovery(tmp_path: Path) -> None:
     old = Leftovers(tmp_path, 3)
     old.choose(3)
     old.close()
-    refused("a majority is here: of 3 members the logs of nodes 1, 3 are undamaged.*start them", *old.dirs(3, 1))
+    refused("a majority is here: of 3 voters the logs of nodes 1, 3 are undamaged.*start them", *old.dirs(3, 1))
 
 
 def test_a_member_that_may_have_been_replaced_is_no_majority(tmp_path: Path) -> None:
     """3 accepted a change that puts 2 aside: the incarnation of 2 that is here may be none of the cluster's any more."""
     old = Leftovers(tmp_path, 4)
     old.choose(3)
-    change = struct.pack("<IIQQQQ", 2, 0, *old[2].incarnation, 77, 78)
-    old[3].accept(3, (1, 1), (2, 0, change))
+    rows = [row(node, inc=(77, 78) if node == 2 else old[node].incarnation) for node in (1, 2, 3, 4)]
+    old[3].accept(3, (1, 1), (CHANGE, 0, table(rows)))
     old.close()
     assert judge(*old.dirs(2, 1)).may_be_lost_from is None
     report = judge(*old.dirs(2, 3))
-    assert report.members[1].why == "it may have been replaced: a change that puts it aside was accepted"
+    assert report.members[1].why == "it may have been replaced or removed: a change that puts it aside was accepted"
     assert report.may_be_lost_from == 3, "the three others may go on without it"
     refused("a majority is here", *old.dirs(1, 3, 4))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Final
 import click
 
 from paxos import DamagedLog
-from paxos.offline import WITH_INSTANCE, Record, Segment, StoppedNode, System, newest_checkpoint
+from paxos.offline import WITH_INSTANCE, Record, Segment, StoppedNode, System, Value, newest_checkpoint
 
 from .verify import looking, refusing
 
@@ -98,13 +99,19 @@ def _lines(system: System, outcome: str, newest: int | None) -> Iterator[str]:
         return
     yield f"formation     {'formed' if system.formed else 'not finished'}, signature {system.signature}, alpha {system.alpha}"
     for member in system.first_members:
-        yield f"                node {member['node']}  {member['incarnation']}"
+        yield f"                {_member(member)}"
     yield f"membership    version {system.membership_version}" + (
         "; this incarnation is no member" if system.outsider else ""
     )
     for member in system.members:
-        since = f", votes count from instance {member['since']} on" if member["since"] else ""
-        yield f"                node {member['node']}  {member['incarnation']}{since}"
+        yield f"                {_member(member)}"
+    if system.chosen < system.in_force:
+        yield (
+            f"                in force from instance {system.in_force} on; below it nodes "
+            f"{', '.join(map(str, system.before))} vote"
+        )
+    if system.chosen < system.as_of:
+        yield f"                all below instance {system.as_of} are chosen, though this log does not have all of them"
     leases = f"leases of {system.lease_ns / 1e9:g} s" if system.lease_ns else "no leases"
     master = f"node {system.master}, version {system.mastership}; {leases}" if system.master else "none yet"
     yield f"master        {master}"
@@ -114,6 +121,18 @@ def _lines(system: System, outcome: str, newest: int | None) -> Iterator[str]:
     yield f"accepted      {system.accepted} instances above it"
     yield f"first kept    {system.first_kept}"
     yield "checkpoint    " + ("none" if newest is None else f"of instance {newest}")
+
+
+def _member(row: dict[str, Any]) -> str:
+    """A row of a table of members. (One that says no incarnation is still to come, and will say it itself.)"""
+    told = f"node {row['node']}  {row['incarnation']}  {row['role']}"
+    if row.get("address"):
+        told += f" at {row['address']}"
+    if row.get("since"):
+        told += f", votes count from instance {row['since']} on"
+    if row.get("instead"):
+        told += f", instead of node {row['instead']}"
+    return told
 
 
 def _segment(node: StoppedNode, segment: Segment) -> str:
@@ -192,7 +211,7 @@ def _writes(node: StoppedNode, options: LogOptions) -> None:
 
 def _word(what: object) -> str:
     if isinstance(what, list):
-        return ",".join(str(row["node"]) for row in what)
+        return ",".join(str(row["node"]) if isinstance(row, dict) else str(row) for row in what)
     return str(what)
 
 
@@ -220,8 +239,9 @@ def _instance(node: StoppedNode, options: LogOptions, instance: int) -> bool:
         fields = {"kind": "instance", "instance": instance, "state": this, "type": place.record.type,
                   "segment": place.segment, "offset": place.offset, "body": told,
                   "value": [{"node": node_, "machine": id_, "hex": data.hex()} for node_, id_, data in values]}  # fmt: skip
-        if value is not None and value.kind == "change":
-            fields["change"] = value.change()
+        change = _change(value) if value is not None and value.kind == "change" else None
+        if change is not None:
+            fields["change"] = change
         if value is not None and value.kind == "master":
             fields["master"] = value.master()
         if options.as_json:
@@ -230,13 +250,29 @@ def _instance(node: StoppedNode, options: LogOptions, instance: int) -> bool:
         where = f"log/{node.name_of(place.segment)}, offset {place.offset}"
         click.echo(f"instance {instance}: {this}; {place.record.type} at {where}")
         click.echo("  " + " ".join(f"{name}={_word(what)}" for name, what in told.items()))
-        for name in ("change", "master"):
-            if name in fields:
-                click.echo(f"  {fields[name]}")
+        if change is not None and "members" in change:
+            click.echo(f"  changes version {change['version']} of the membership into")
+            for member in change["members"]:
+                click.echo(f"    {_member(member)}")
+        elif change is not None:
+            click.echo(f"  {change}")
+        if "master" in fields:
+            click.echo(f"  {fields['master']}")
         for origin, machine, data in values:
             shown = data.hex() if options.as_hex else _printable(data)
             click.echo(f"  value of node {origin}, state machine {machine}, {len(data)} bytes: {shown}")
     return True
+
+
+def _change(value: Value) -> dict[str, Any]:
+    """What members there are to be. What they were before does not stand in a change."""
+    try:
+        told = value.change()
+    except (ValueError, struct.error):
+        return {"malformed": len(value.data)}
+    for row in told["members"]:
+        del row["since"]  # nothing goes by what a change says there
+    return told
 
 
 def _printable(data: bytes) -> str:

@@ -52,7 +52,7 @@ def run(options: RecoverOptions) -> None:
                 Recovery(options.directories, quarantined=options.quarantined, progress=progress)
             )
         report = recovery.report
-        nodes = options.nodes or tuple(member.node for member in report.members)
+        nodes = options.nodes or tuple(report.voters)
         if options.to is not None:
             check_place(recovery, options.to, nodes)
         if not options.as_json:
@@ -91,9 +91,13 @@ def _confirm(report: RecoveryReport, nodes: tuple[int, ...], to: Path) -> None:
 
 
 def _lines(report: RecoveryReport) -> Iterator[str]:
-    yield f"cluster       signature {report.signature}, {len(report.members)} members, a majority is {report.quorum}"
+    voters = "" if len(report.voters) == len(report.members) else f", {len(report.voters)} of them voters"
+    yield f"cluster       signature {report.signature}, {len(report.members)} members{voters}, a majority is {report.quorum}"
     for member in report.members:
-        yield f"  node {member.node:<7} {'LOST: ' + member.why if member.lost else 'here, and undamaged'}"
+        role = "" if member.role == "voter" else f"{member.role}; "
+        yield f"  node {member.node:<7} {role}{'LOST: ' + member.why if member.lost else 'here, and undamaged'}"
+    for electorate in report.electorates[1:]:
+        yield f"  {electorate.when}: nodes {', '.join(map(str, electorate.nodes))} vote, a majority is {electorate.quorum}"
     yield "logs"
     for source in report.sources:
         # A log of which nothing is legible does not tell whose it is.
@@ -125,15 +129,17 @@ def _losses(report: RecoveryReport) -> Iterator[str]:
     if report.certainly_lost is not None:
         first, end = report.certainly_lost
         yield f"LOST          {_range(first, end)}: were chosen, and their values are in none of these directories"
-    lost = ", ".join(map(str, report.lost))
+    alone = next((electorate for electorate in report.electorates if electorate.lost_majority), None)
     if report.may_be_lost_from is None:
         yield "may be lost   nothing that was acknowledged: a majority without one of the logs here cannot have chosen anything"
-    elif len(report.lost) < report.quorum:
+    elif alone is None:
         yield f"may be lost   everything from instance {report.kept} on"
     else:
+        lost = ", ".join(map(str, alone.lost))
         yield (
             f"MAY BE LOST   any instance from {report.certain} on, without an upper bound: nodes {lost} are a majority "
-            "by themselves, and what they chose with nobody else's help nobody here has seen"
+            f"by themselves{' ' + alone.when if alone.when else ''}, and what they chose with nobody else's help nobody "
+            "here has seen"
         )
 
 

@@ -17,7 +17,7 @@ from paxos._formation import FormationCore
 from paxos._recovery import Recovered, recover
 from paxos._stepping import Core
 from paxos.errors import ConfigError
-from paxos.offline.records import Record, formation_fields, incarnation_text
+from paxos.offline.records import Record, formation_fields, formation_membership, incarnation_text, membership_fields
 
 __all__ = ["Place", "Progress", "Segment", "StoppedNode", "System", "Write"]
 
@@ -75,9 +75,17 @@ class System:
     signature: str | None = None
     alpha: int | None = None
     first_members: list[dict[str, Any]] = field(default_factory=list)
+    """Of the formation; of a node that came later, those that it was told."""
     members: list[dict[str, Any]] = field(default_factory=list)
-    """Now: node, incarnation, and the instance from which on its votes count."""
+    """Now: node, place, role, incarnation, the instance from which on its votes count, the node that it comes instead of (0:
+    none), and address (empty: as each node was configured)."""
     membership_version: int = 0
+    in_force: int = 0
+    """From this instance on they count as they stand."""
+    before: list[int] = field(default_factory=list)
+    """The nodes that vote below it."""
+    as_of: int = 0
+    """All instances below it were chosen when the membership became this one, whether or not they are known here."""
     master: int = 0
     """Who has taken over last, as far as is known chosen here; 0: nobody."""
     mastership: int = 0
@@ -223,7 +231,9 @@ class StoppedNode:
                     used = write.offset + write.length
                     writes += 1
                     records += write.records
-            result.append(Segment(number, self.name_of(number), len(self.bytes_of(number)), header, used, writes, records))
+            result.append(
+                Segment(number, self.name_of(number), len(self.bytes_of(number)), header, used, writes, records)
+            )
         return result
 
     # -- records
@@ -287,7 +297,7 @@ class StoppedNode:
                 system.contradiction = record
                 break
         progress("replaying the records", found.legible, found.legible)
-        self._take(system, core.state())
+        self._take(system, core)
         return system
 
     def _formation(self, system: System, found: Recovered, formation: Record, formed: Record | None) -> Core | None:
@@ -305,16 +315,15 @@ class StoppedNode:
         system.formed = True
         state, signature, members, _ = judge.state()
         assert state == FORMED
-        rows = [(node, *incarnation) for node, incarnation in members]
+        told = formation_membership(formation.body)
+        rows = [(node, *incarnation) for node, incarnation in members] if told is None else told
         return Core(found.node, rows, signature=signature[1], boot=max(found.boot, 1), incarnation=found.incarnation)
 
     @staticmethod
-    def _take(system: System, state: dict[str, Any]) -> None:
-        system.members = [
-            {"node": node, "incarnation": incarnation_text(high, low), "since": since}
-            for node, high, low, since in state["members"]
-        ]
-        system.membership_version = state["version"]
+    def _take(system: System, core: Core) -> None:
+        state, membership = core.state(), membership_fields(core.membership())
+        system.members, system.membership_version = membership["members"], membership["version"]
+        system.in_force, system.before, system.as_of = membership["in_force"], membership["before"], membership["as_of"]
         system.outsider = state["outsider"]
         system.master, system.mastership, system.lease_ns = state["mastership"]
         round_, node, high, low = state["promised"]

@@ -236,14 +236,16 @@ class _Maker:
     def _membership(self, incarnations: Incarnations) -> bytes:
         """Of the new cluster, with what else the system state has in that place.
 
-        Version 0: changes that the old cluster chose name incarnations which are none of these, so replayed they are void.
+        Its version is above all that the old one had, and it stands for all instances that are kept: a change among them is void
+        when it is replayed, here or on a node that comes later and is told this membership. (It would put the old members back.)
 
-        The mastership version is carried on from the highest one found. It stands for all that is kept, so the takeovers in
-        there are not counted again when they are replayed.
+        The mastership version is carried on from the highest one found. It stands for all that is kept, too, so the takeovers in
+        there are not counted again.
         """
         return membership_bytes(
-            0, incarnations, mastership=self.report.mastership, mastered=self.report.kept, lease=self.recovery.lease
-        )
+            self.report.membership, incarnations, mastership=self.report.mastership, mastered=self.report.kept,
+            lease=self.recovery.lease, settled=self.report.kept,
+        )  # fmt: skip
 
     def _checkpoint(self, logs: dict[int, LogStore], incarnations: Incarnations) -> None:
         """The checkpoint under the new signature, its pieces as they are."""

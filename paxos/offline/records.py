@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["TYPES", "WITH_INSTANCE", "Record", "Value", "ballot_text", "incarnation_text"]
+__all__ = ["ROLES", "TYPES", "WITH_INSTANCE", "Record", "Value", "ballot_text", "incarnation_text"]
 
 TYPES: Final = {
     1: "write",
@@ -23,6 +23,8 @@ TYPES: Final = {
 #: Those that are about an instance.
 WITH_INSTANCE: Final = ("accept", "learn", "base")
 KINDS: Final = {0: "no-op", 1: "batch", 2: "change", 3: "master"}
+#: What a member may be. One that is leaving votes until the change that removes it is in force.
+ROLES: Final = {0: "voter", 1: "learner", 2: "follower", 3: "leaving"}
 
 _BALLOT: Final = struct.Struct("<QQQII")
 _WATERMARK: Final = struct.Struct("<QII")
@@ -31,10 +33,11 @@ _IDENTITY: Final = struct.Struct("<QQII")
 _FORMATION: Final = struct.Struct("<QQII")
 _MEMBER: Final = struct.Struct("<IIQQ")
 _BASE: Final = struct.Struct("<II")
-_MEMBERSHIP: Final = struct.Struct("<IIQQQII")  # version, count, mastership, mastered, lease, master, zero
-_ROW: Final = struct.Struct("<IIQQQ")
+# version, count, mastership, mastered, lease, in force, as of, master, before
+_MEMBERSHIP: Final = struct.Struct("<IIQQQQQII")
+_ROW: Final = struct.Struct("<IIQQQII")  # node, role, incarnation, since, instead, size of the address
 _CHUNK: Final = struct.Struct("<IIIIQII")
-_CHANGE: Final = struct.Struct("<IIQQQQ")
+_CHANGE: Final = struct.Struct("<II")  # version, count
 _MASTER: Final = struct.Struct("<IIQQQ")
 
 
@@ -71,14 +74,11 @@ class Value:
             at = end
 
     def change(self) -> dict[str, Any]:
-        """Which incarnation takes whose place."""
-        node, version, old_high, old_low, new_high, new_low = _CHANGE.unpack(self.data)
-        return {
-            "node": node,
-            "version": version,
-            "old": incarnation_text(old_high, old_low),
-            "new": incarnation_text(new_high, new_low),
-        }
+        """The members as they are to be, in place of those of a version. ValueError where the bytes are no such table."""
+        if len(self.data) < _CHANGE.size:
+            raise ValueError("is too short")
+        version, count = _CHANGE.unpack_from(self.data)
+        return {"version": version, "members": _rows(self.data[_CHANGE.size :], count)}
 
     def master(self) -> dict[str, Any]:
         """Who has taken over; or whose word it is that leases last so many ns from now on."""
@@ -127,7 +127,7 @@ class Record:
         """What its body says, but for a value's bytes. Where the body has not the length of its type: that."""
         try:
             return self._fields()
-        except struct.error:
+        except (struct.error, ValueError):
             return {"malformed": len(self.body)}
 
     def _fields(self) -> dict[str, Any]:
@@ -148,32 +148,62 @@ class Record:
                 told.update(kind=value.kind, values=value.count, bytes=len(value.data))
         elif type_ == "base":
             chain, was_member = _BASE.unpack_from(body, _BALLOT.size)
-            rest = body[_BALLOT.size + _BASE.size :]
-            version, members = membership_rows(rest)
-            told.update(chain=f"{chain:08x}", was_member=bool(was_member), version=version, members=members)
-            _, _, mastership, mastered, lease, master, _ = _MEMBERSHIP.unpack_from(rest)
-            told.update(master=master, mastership=mastership, mastered=mastered, lease_ns=lease)
+            told.update(chain=f"{chain:08x}", was_member=bool(was_member))
+            told.update(membership_fields(body[_BALLOT.size + _BASE.size :]))
         return told
 
 
 def formation_fields(body: bytes) -> dict[str, Any]:
-    """Signature, alpha and first members of a formation record."""
+    """Signature, alpha and members of a formation: the first ones, or, of a node that came later, those that it was told."""
     high, low, alpha, count = _FORMATION.unpack_from(body)
-    members = []
-    for index in range(count):
-        node, _, inc_high, inc_low = _MEMBER.unpack_from(body, _FORMATION.size + index * _MEMBER.size)
-        members.append({"node": node, "incarnation": incarnation_text(inc_high, inc_low)})
+    if count == 0:
+        members = membership_fields(body[_FORMATION.size :])["members"]
+    else:
+        members = []
+        for index in range(count):
+            node, role, inc_high, inc_low = _MEMBER.unpack_from(body, _FORMATION.size + index * _MEMBER.size)
+            members.append({"node": node, "role": role_text(role), "incarnation": incarnation_text(inc_high, inc_low)})
     return {"signature": incarnation_text(high, low), "alpha": alpha, "members": members}
 
 
-def membership_rows(data: bytes) -> tuple[int, list[dict[str, Any]]]:
-    """(version, rows) of a membership as bytes."""
-    version, count = _MEMBERSHIP.unpack_from(data)[:2]
-    rows = []
-    for index in range(count):
-        node, _, high, low, since = _ROW.unpack_from(data, _MEMBERSHIP.size + index * _ROW.size)
-        rows.append({"node": node, "incarnation": incarnation_text(high, low), "since": since})
-    return version, rows
+def formation_membership(body: bytes) -> bytes | None:
+    """The membership that a formation record tells where its node came later; None: it is of the first members."""
+    return body[_FORMATION.size :] if _FORMATION.unpack_from(body)[3] == 0 else None
+
+
+def role_text(role: int) -> str:
+    """What a member is."""
+    return ROLES.get(role, f"role {role}")
+
+
+def _rows(data: bytes, count: int) -> list[dict[str, Any]]:
+    """The members in a table of ``count`` places; of a place that nobody has there is none."""
+    rows, at = [], 0
+    for place in range(count):
+        node, role, high, low, since, instead, size = _ROW.unpack_from(data, at)
+        at += _ROW.size
+        address = data[at : at + size]
+        at += size
+        if node:
+            rows.append({
+                "node": node, "place": place, "role": role_text(role), "incarnation": incarnation_text(high, low),
+                "since": since, "instead": instead, "address": address.decode("ascii", "backslashreplace"),
+            })  # fmt: skip
+    if at != len(data):
+        raise ValueError("the table ends elsewhere than the bytes")
+    return rows
+
+
+def membership_fields(data: bytes) -> dict[str, Any]:
+    """What a membership says, that came as bytes, and the mastership with it. ``before``: the nodes that vote below ``in_force``.
+    struct.error or ValueError where the bytes are none."""
+    version, count, mastership, mastered, lease, in_force, as_of, master, before = _MEMBERSHIP.unpack_from(data)
+    rows = _rows(data[_MEMBERSHIP.size :], count)
+    return {
+        "version": version, "members": rows, "in_force": in_force, "as_of": as_of,
+        "before": [row["node"] for row in rows if before >> row["place"] & 1],
+        "master": master, "mastership": mastership, "mastered": mastered, "lease_ns": lease,
+    }  # fmt: skip
 
 
 # -- written: the bodies of a new cluster's log (see newcluster.py), as the decoders above take them apart
@@ -198,12 +228,21 @@ def mastership_of(membership: bytes) -> int:
 
 
 def membership_bytes(
-    version: int, members: Mapping[int, tuple[int, int]], *, mastership: int = 0, mastered: int = 0, lease: int = 0
+    version: int,
+    members: Mapping[int, tuple[int, int]],
+    *,
+    mastership: int = 0,
+    mastered: int = 0,
+    lease: int = 0,
+    settled: int,
 ) -> bytes:
-    """A membership as it stands in a BASE and in the manifest of a checkpoint; the votes of all members count from instance 0
-    on."""
-    rows = (_ROW.pack(node, 0, *incarnation, 0) for node, incarnation in sorted(members.items()))
-    return _MEMBERSHIP.pack(version, len(members), mastership, mastered, lease, 0, 0) + b"".join(rows)
+    """A membership as it stands in a BASE and in the manifest of a checkpoint: all are voters, whose votes count from instance 0
+    on, with the addresses that each node is configured with. ``settled``: it stands for all changes below that instance,
+    which is not 0."""
+    rows = (_ROW.pack(node, 0, *incarnation, 0, 0, 0) for node, incarnation in sorted(members.items()))
+    before = (1 << len(members)) - 1
+    head = (version, len(members), mastership, mastered, lease, settled - 1, settled, 0, before)
+    return _MEMBERSHIP.pack(*head) + b"".join(rows)
 
 
 def base_bytes(promised: bytes, chain: int, membership: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """A cluster whose majority is lost for good: what its surviving directories hold together, and what nobody can know.
 
-What can be said, and why. A value is chosen when a majority (quorum q of N members) has durably accepted it under one
-ballot; every later ballot then has the same value there. Let T be the members whose undamaged log is here, and L the others,
+What can be said, and why. A value is chosen when a majority (quorum q of N voters) has durably accepted it under one
+ballot; every later ballot then has the same value there. Let T be the voters whose undamaged log is here, and L the others,
 so that T is less than q. Then
 
 - what a log knows chosen is chosen. So is what q members' logs, damaged ones included, have accepted under one ballot.
@@ -16,14 +16,34 @@ so that T is less than q. Then
   itself.)
 
 The first instance of which nothing is found ends what is kept: what comes behind it was made on top of it.
+
+Who votes. Members that learn, or follow, are no acceptors: their directories help with values, and with what they know chosen,
+and count in no majority. The voters are those of the newest membership that a log or a checkpoint here knows. Where a change
+was under way there is more than one set of them (``Electorate``), and nobody can tell here under which of them lost nodes have
+gone on:
+
+- the voters of the newest membership, and, if it is not known to be in force, those who vote until it is. A member whose
+  incarnation it changes counts among the latter for nobody: the one that does is not named any more.
+- the voters of every change that some log has accepted, that is not known to be chosen, and that is not void for its version.
+
+All of them must agree before anything reassuring is said. A majority is here (and the command refuses) if it is one of each set:
+else the old cluster would come to a halt. An instance that nobody knew chosen is certain if a majority of each has accepted it
+under one ballot. Nothing can be lost if L is no majority of any. More sets are not needed: a change that none of the logs here
+has accepted was chosen by members of L alone, which then are a majority, and then nothing is bounded anyway.
+
+A membership also tells that all instances below ``as_of`` were chosen, also to a node that was only told of it.
+
+A new cluster begins with voters only, with no addresses in its membership (each node has those that it is configured with), and
+with a membership version above all that are found here: the changes of the old one, replayed, are void.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -32,15 +52,19 @@ from typing import Any, Final, Self
 from paxos.checkpoint import CheckpointStore
 from paxos.errors import ConfigError, DamagedCheckpoint, RecoveryRefused
 from paxos.offline.log import Progress, silent
-from paxos.offline.records import KINDS, mastership_of
+from paxos.offline.records import KINDS, ROLES, mastership_of, membership_fields
 from paxos.offline.survivors import Ballot, Checkpoint, Data, Run, Survivor, survivors_of
 
-__all__ = ["Found", "Member", "Recovery", "RecoveryReport", "Source"]
+__all__ = ["Electorate", "Found", "Member", "Recovery", "RecoveryReport", "Source"]
 
 #: A new cluster's ballots begin so far above the highest one found: lost nodes may have gone on, but not with so many elections.
 LEAP: Final = 1 << 32
 ALPHA: Final = 64
 RECORD: Final = 72  # bytes of a LEARN without its value, in the log
+VOTER, LEAVING = ROLES[0], ROLES[3]
+
+#: (node, incarnation)
+Who = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +91,43 @@ class Member:
 
     node: int
     incarnation: str
+    role: str
+    """``voter``, ``learner``, ``follower``, or ``leaving``: it votes until the change that removes it is in force."""
     lost: bool
     why: str
     """Why it counts as lost; empty: it does not."""
+
+    @property
+    def votes(self) -> bool:
+        """Whether it is one of those who choose; others only hold what is chosen."""
+        return self.role in (VOTER, LEAVING)
+
+
+@dataclass(frozen=True, slots=True)
+class Electorate:
+    """Those who may have been the voters when nobody here was listening any more."""
+
+    when: str
+    """Under what condition; empty: by the newest membership that is known."""
+    nodes: list[int]
+    quorum: int
+    here: list[int]
+    """Those whose undamaged log is here."""
+
+    @property
+    def lost(self) -> list[int]:
+        """The others."""
+        return [node for node in self.nodes if node not in self.here]
+
+    @property
+    def reached(self) -> bool:
+        """Whether a majority is here."""
+        return len(self.here) >= self.quorum
+
+    @property
+    def lost_majority(self) -> bool:
+        """Whether the others are a majority by themselves."""
+        return len(self.lost) >= self.quorum
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +150,10 @@ class RecoveryReport:
 
     signature: str
     members: list[Member]
+    electorates: list[Electorate]
+    """Who may have voted; first the voters of the newest membership."""
     quorum: int
+    """Of the first."""
     sources: list[Source]
     damaged_checkpoints: list[str]
     known_chosen: int
@@ -119,13 +180,65 @@ class RecoveryReport:
     """The new cluster's ballots are above this round."""
     mastership: int = 0
     """The new cluster's mastership versions are above this one."""
+    membership: int = 0
+    """The version of the new cluster's membership."""
     bytes: int = 0
     """Of the values to be written, and of the checkpoint: what one new directory takes, roughly."""
 
     @property
     def lost(self) -> list[int]:
-        """The members of which no undamaged log is here."""
-        return [member.node for member in self.members if member.lost]
+        """The members that vote of which no undamaged log is here."""
+        return [member.node for member in self.members if member.lost and member.votes]
+
+    @property
+    def voters(self) -> list[int]:
+        """Of the newest membership."""
+        return self.electorates[0].nodes
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A membership, and how much was known chosen where it was found."""
+
+    trusted: bool
+    version: int
+    chosen: int
+    rows: list[dict[str, Any]]
+    in_force: int
+    before: list[int]
+    as_of: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Voters:
+    """An electorate, and whose vote counts in it."""
+
+    when: str
+    nodes: list[int]
+    may: set[Who]
+    possible: bool = False
+    """By a change that may have been chosen, or not."""
+
+    @property
+    def quorum(self) -> int:
+        return len(self.nodes) // 2 + 1
+
+    def majority(self, some: Iterable[Who]) -> bool:
+        return len(self.may & set(some)) >= self.quorum
+
+    def electorate(self, whole: Iterable[Who]) -> Electorate:
+        here = {node for node, _ in self.may & set(whole)}
+        return Electorate(self.when, self.nodes, self.quorum, sorted(here))
+
+
+def _who(row: dict[str, Any]) -> Who:
+    return row["node"], row["incarnation"]
+
+
+def _voters(rows: list[dict[str, Any]]) -> tuple[list[int], set[Who]]:
+    """Those in a table: their nodes, and their incarnations."""
+    voters = [row for row in rows if row["role"] == VOTER]
+    return sorted(row["node"] for row in voters), {_who(row) for row in voters}
 
 
 class Recovery:
@@ -232,19 +345,50 @@ class Recovery:
             )
         return next(iter(of))
 
-    def _membership(self) -> list[dict[str, Any]]:
+    def _membership(self) -> _Known:
         """The newest that anybody here knows."""
-        newest = max(
-            (survivor for survivor in self.survivors if survivor.system.formed),
-            key=lambda s: (s.state != "distrusted", s.system.membership_version, s.system.chosen),
-            default=None,
-        )
-        if newest is None:
+        if not any(survivor.system.formed for survivor in self.survivors):
             raise RecoveryRefused(
                 "no log here tells who the members of the cluster were, so nothing can be said of what may be lost. Name "
                 "a directory whose log is whole as far as its formation record; paxos log shows that"
             )
-        return newest.system.members
+        return max(self._tables(), key=lambda known: (known.trusted, known.version, known.chosen))
+
+    def _tables(self) -> Iterator[_Known]:
+        """The memberships that logs and checkpoints know."""
+        for survivor in self.survivors:
+            system, trusted = survivor.system, survivor.state != "distrusted"
+            if system.formed:
+                yield _Known(
+                    trusted, system.membership_version, system.chosen, system.members, system.in_force, system.before,
+                    system.as_of,
+                )  # fmt: skip
+            for checkpoint in survivor.checkpoints:
+                with suppress(struct.error, ValueError):
+                    told = membership_fields(checkpoint.manifest.membership)
+                    yield _Known(
+                        trusted, told["version"], checkpoint.manifest.instance, told["members"], told["in_force"],
+                        told["before"], told["as_of"],
+                    )  # fmt: skip
+
+    def _electorates(self, known: _Known) -> list[_Voters]:
+        """All sets of voters under which the cluster may have gone on."""
+        sets = [_Voters("", *_voters(known.rows))]
+        if known.chosen < known.in_force:
+            # (Of a place whose incarnation the change brings, the one before it is not known any more.)
+            rows = [row for row in known.rows if row["node"] in known.before]
+            may = {_who(row) for row in rows if row["since"] < known.in_force}
+            sets.append(_Voters(f"below instance {known.in_force}", sorted(row["node"] for row in rows), may))
+        for survivor in self.survivors:
+            for instance, change in survivor.changes():
+                early = known.in_force > 0 and instance <= known.in_force
+                if change["version"] < known.version or (change["version"] == known.version and early):
+                    continue  # it is void, chosen or not
+                when = f"if the change accepted at instance {instance} was chosen"
+                found = _Voters(when, *_voters(change["members"]), possible=True)
+                if all((found.nodes, found.may) != (one.nodes, one.may) for one in sets):
+                    sets.append(found)
+        return sets
 
     def _strangers(self, members: list[dict[str, Any]]) -> None:
         """A log without a legible formation, and two that are copies of one."""
@@ -291,39 +435,44 @@ class Recovery:
 
     def _judge(self) -> RecoveryReport:
         signature = self._signature()
-        rows = self._membership()
-        self._strangers(rows)
+        known = self._membership()
+        self._strangers(known.rows)
         self._contradictions()
-        put_aside = {gone for survivor in self.survivors for gone in survivor.replaced()}
-        present = {(row["node"], row["incarnation"]) for row in rows} - put_aside
-        counting = {s.id: s for s in self.survivors if s.whole and (s.id, s.incarnation) in present}
-        members = [self._member(row, row["node"] in counting) for row in rows]
-        quorum = len(members) // 2 + 1
-        if len(counting) >= quorum:
+        sets = self._electorates(known)
+        whole = {(s.id, s.incarnation): s for s in self.survivors if s.whole}
+        electorates = [one.electorate(whole) for one in sets]
+        if all(electorate.reached for electorate in electorates):
             raise RecoveryRefused(
-                f"a majority is here: of {len(members)} members the logs of nodes "
-                f"{', '.join(map(str, sorted(counting)))} are undamaged. Nothing is lost: start them, and start each lost "
-                "node with its id and an empty directory. This command is for a cluster that has lost its majority for good"
+                f"a majority is here: of {len(electorates[0].nodes)} voters the logs of nodes "
+                f"{', '.join(map(str, sorted(electorates[0].here)))} are undamaged. Nothing is lost: start them, and start each "
+                "lost node with its id and an empty directory. This command is for a cluster that has lost its majority for good"
             )
+        counting = {who for one in sets for who in one.may if who in whole}
+        members = [self._member(row, sets, whole) for row in known.rows]
         report = RecoveryReport(
-            signature, members, quorum, [self._source(survivor, survivor in counting.values()) for survivor in self.survivors],
+            signature, members, electorates, electorates[0].quorum,
+            [self._source(survivor, (survivor.id, survivor.incarnation) in counting) for survivor in self.survivors],
             [text for survivor in self.survivors for text in survivor.bad_checkpoints], 0, 0, None, 0, 0,
         )  # fmt: skip
         self._known(report)
         if report.certainly_lost is None:
-            self._accepted(report, {(row["node"], row["incarnation"]) for row in rows})
-        if len(members) - len(counting) >= quorum:
+            self._accepted(report, sets)
+        if any(electorate.lost_majority for electorate in electorates):
             report.may_be_lost_from = report.certain
         elif report.certainly_lost is not None:
             report.may_be_lost_from = report.kept
         report.round = carried_on(self._rounds())
         report.mastership = carried_on(self._masterships())
+        named = [change["version"] for survivor in self.survivors for _, change in survivor.changes()]
+        report.membership = 1 + max([*(table.version for table in self._tables()), *(version + 1 for version in named)])
         return report
 
-    def _member(self, row: dict[str, Any], counts: bool) -> Member:
-        node, incarnation = row["node"], row["incarnation"]
+    def _member(self, row: dict[str, Any], sets: list[_Voters], whole: dict[Who, Survivor]) -> Member:
+        node, incarnation, role = row["node"], row["incarnation"], row["role"]
+        stays = role != VOTER or all(_who(row) in one.may for one in sets if one.possible)
+        lost = _who(row) not in whole or not stays
         why = ""
-        if not counts:
+        if lost:
             mine = [survivor for survivor in self.survivors if survivor.id == node]
             own = next((survivor for survivor in mine if survivor.incarnation == incarnation), None)
             if own is None:
@@ -335,10 +484,10 @@ class Recovery:
             elif own.quarantined:
                 why = "its log was set aside, so it does not vote with it"
             elif own.whole:
-                why = "it may have been replaced: a change that puts it aside was accepted"
+                why = "it may have been replaced or removed: a change that puts it aside was accepted"
             else:
                 why = f"its log is {own.state}"
-        return Member(node, incarnation, not counts, why)
+        return Member(node, incarnation, role, lost, why)
 
     @staticmethod
     def _source(survivor: Survivor, counts: bool) -> Source:
@@ -354,7 +503,9 @@ class Recovery:
             key=lambda checkpoint: checkpoint.manifest.instance, reverse=True,
         )  # fmt: skip
         known = max([run.end for survivor in self.survivors for run in survivor.runs], default=0)
-        report.known_chosen = max([known, *(checkpoint.manifest.instance for checkpoint in there)])
+        known = max([known, *(checkpoint.manifest.instance for checkpoint in there)])
+        # (A node that was told of a membership, and not yet of what was chosen before.)
+        report.known_chosen = max([known, *(table.as_of for table in self._tables() if table.trusted)])
         for checkpoint in there:
             instance = checkpoint.manifest.instance
             try:
@@ -381,7 +532,7 @@ class Recovery:
             end, survivor, run = max(reach, key=lambda item: item[0])
             self._pieces.append((at, end, survivor, run))
             at = end
-        if at == 0 and report.known_chosen:
+        if at == 0 and known:
             damaged = f" ({'; '.join(report.damaged_checkpoints)})" if report.damaged_checkpoints else ""
             raise RecoveryRefused(
                 f"there is nothing to begin with: no checkpoint here verifies{damaged}, and every log that is left "
@@ -393,7 +544,7 @@ class Recovery:
         for first, end, _, run in self._pieces:
             report.bytes += sum(run.sizes[first - run.first : end - run.first]) + RECORD * (end - first)
 
-    def _accepted(self, report: RecoveryReport, members: set[tuple[int, str]]) -> None:
+    def _accepted(self, report: RecoveryReport, sets: list[_Voters]) -> None:
         """What was accepted above all that is known chosen."""
         above = sorted({instance for s in self.survivors for instance in s.slots if instance >= report.kept})
         ends = False
@@ -419,7 +570,7 @@ class Recovery:
             report.bytes += len(data) + RECORD
             # A majority of logs, whole or not, that accepted it under one ballot: it is chosen, though nobody was told.
             if report.certain == instance and any(
-                len({s.id for s in some if (s.id, s.incarnation) in members}) >= report.quorum for some in by.values()
+                all(one.majority((s.id, s.incarnation) for s in some) for one in sets) for some in by.values()
             ):
                 report.certain += 1
             else:

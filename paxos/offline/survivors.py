@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from paxos._codec import checksum
 from paxos._distrust import distrusted
@@ -38,7 +38,6 @@ _VALUE: Final = struct.Struct("<IIII")
 _CHAIN: Final = struct.Struct("<QII")
 _BASE: Final = struct.Struct("<II")
 ACCEPT, LEARN, WATERMARK, BASE = 6, 7, 8, 9
-CHANGE: Final = 2  # the kind of a value that changes the membership
 QUARANTINE: Final = "quarantine"
 
 
@@ -222,13 +221,13 @@ class Survivor:
         """The value in a record."""
         return value_at(Record(*self.log.read().record(index)))
 
-    def replaced(self) -> Iterator[tuple[int, str]]:
-        """(node, incarnation) that a change accepted here, and not known to be chosen, would put aside."""
-        for slot in self.slots.values():
+    def changes(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(instance, table) of each change of the membership that was accepted here, and is not known to be chosen."""
+        for instance, slot in sorted(self.slots.items()):
             record = Record(*self.log.read().record(slot.index))
             if (value := record.value) is not None and value.kind == "change":
-                change = value.change()
-                yield change["node"], change["old"]
+                with suppress(ValueError, struct.error):  # (no node would make or take such a one)
+                    yield instance, value.change()
 
     def read(self, progress: Progress = silent) -> None:
         """Reads all of it. RecoveryRefused where a later version has written it, or the disk cannot read it."""

@@ -59,7 +59,7 @@ class Report:
     directory: str
     node: int | None = None
     members: int | None = None
-    """Of the cluster; None: nobody can tell."""
+    """Of the cluster, by what is known here; None: nobody can tell."""
     chosen: int = 0
     first_kept: int = 0
     records: int = 0
@@ -122,7 +122,7 @@ class _Log:
             return
         system = node.system(self.progress)
         report.node, report.chosen, report.first_kept = log.node, system.chosen, system.first_kept
-        report.members = len(system.first_members) or None
+        report.members = len(system.members or system.first_members) or None
         if log.outcome == "unsupported":
             number, offset = log.where or (0, 0)
             self.find(node.name_of(number), offset, "damage", log.why, "The node refuses to start, and changes nothing.",
@@ -174,7 +174,9 @@ class _Log:
         members = self.report.members
         if members is None:
             meaning = f"In a cluster of several nodes: {heals} Alone: {refuses}"
-            way_out = "Look at the disk. Start it while a majority of the others runs; where it is alone, restore a backup."
+            way_out = (
+                "Look at the disk. Start it while a majority of the others runs; where it is alone, restore a backup."
+            )
         elif members == 1:
             meaning, way_out = refuses, "Restore a backup, or repair the disk. What verifies is shown by paxos log."
         else:
@@ -237,7 +239,9 @@ class _Checkpoints:
             good = True
             name = file_name(manifest.instance, MANIFEST)
             self.report.files.append(
-                Checked(f"checkpoints/{name}", self._size(files, name), "good", f"a checkpoint of {manifest.stored} bytes")
+                Checked(
+                    f"checkpoints/{name}", self._size(files, name), "good", f"a checkpoint of {manifest.stored} bytes"
+                )
             )
             for index, entry in enumerate(manifest.entries):
                 name = file_name(manifest.instance, DATA, index)
@@ -336,7 +340,9 @@ class _Checkpoints:
             for name, text in sorted(names.items(), key=lambda item: item[1]):
                 path, size = f"checkpoints/{text}", self._size(files, text)
                 if instance in transfers:
-                    self.report.files.append(Checked(path, size, "good", "of a transfer that was interrupted, and goes on"))
+                    self.report.files.append(
+                        Checked(path, size, "good", "of a transfer that was interrupted, and goes on")
+                    )
                 elif name.kind not in (MANIFEST, DATA) or (instance not in good and instance not in self.bad):
                     self.report.findings.append(Finding(path, None, "left over", f"{size} bytes that belong to no checkpoint",
                                                         "Removed at the next start.", ""))  # fmt: skip
@@ -364,7 +370,11 @@ def _quarantine(top: Path, report: Report) -> None:
         return
     for place in sorted(top.iterdir()):
         note = place / "why.txt"
-        why = note.read_text(encoding="utf-8", errors="replace").strip() if note.is_file() else "there is no note that says why"
+        why = (
+            note.read_text(encoding="utf-8", errors="replace").strip()
+            if note.is_file()
+            else "there is no note that says why"
+        )
         size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
         report.findings.append(Finding(
             f"quarantine/{place.name}", None, "left over", f"a log that was set aside ({size} bytes): {why}",
