@@ -56,7 +56,7 @@ class Engine(Handle):
         log_hold: int = 0,
         quarantine: bool = True,
         priority: int = 1,
-        follow: Sequence[int] = (),
+        follow: tuple[int, ...] = (),
         max_wait_ns: int = 0,
     ) -> None: ...
     def start(self, applied: int) -> int:

@@ -48,7 +48,9 @@ def change(rows: Sequence[Row], version: int = 0, since: Sequence[int] = ()) -> 
     for place, (node, high, low, role, *more) in enumerate(rows):
         instead = more[0] if more else 0
         address = str(more[1]).encode() if len(more) > 1 else b""
-        data += struct.pack("<IIQQQII", node, role, high, low, (*since, *[0] * 31)[place], instead, len(address)) + address
+        data += (
+            struct.pack("<IIQQQII", node, role, high, low, (*since, *[0] * 31)[place], instead, len(address)) + address
+        )
     return data
 
 
@@ -444,7 +446,9 @@ def test_a_master_that_is_removed_hands_over_while_it_still_has_a_vote() -> None
     core = master()
     now = T + 10 * MS
     for peer in (2, 3):
-        core.receive(now, frame(HEARTBEAT_REPLY, peer, ballot=ballot(1, 1), priority=1, chosen=1, chain=core.state()["chain"]))
+        core.receive(
+            now, frame(HEARTBEAT_REPLY, peer, ballot=ballot(1, 1), priority=1, chosen=1, chain=core.state()["chain"])
+        )
     effects = changed(core, [row(1, LEAVING), row(2), row(3)], [2], now)
     effects += core.pump(now)
     ((to, _, _),) = sent(effects, "transfer")
@@ -460,7 +464,7 @@ def test_the_rest_of_a_replacement_comes_in_one_change() -> None:
     core.receive(now, frame(HEARTBEAT_REPLY, 4, ballot=ballot(1, 1), chosen=0))
     now = core.deadline()
     effects = [*core.tick(now), *core.pump(now)]
-    ((_, fields, data),) = sent(effects, "accept")
+    ((_, _, data),) = sent(effects, "accept")
     table = [row(1), row(2), row(3, LEAVING), row(4)]
     assert data == change(table, 1, [0, 0, 0, 1 + ALPHA])
 
@@ -484,7 +488,7 @@ def test_a_learner_learns_and_reads_and_proposes() -> None:
     core.submit(T, 1, [b"v"], T + 1000 * MS)
     core.read(T, 1)
     assert {"forward", "read"} <= set(kinds(core.pump(T)))
-    assert LEARN and "promise" not in kinds(core.receive(T, frame(PREPARE, 2, ballot=ballot(9, 2), attempt=1)))
+    assert "promise" not in kinds(core.receive(T, frame(PREPARE, 2, ballot=ballot(9, 2), attempt=1)))
 
 
 # ---- followers
@@ -506,7 +510,9 @@ def test_a_follower_learns_from_whom_it_was_told_and_from_others_while_they_do_n
     assert asks(core.tick(now)) == [1], "nor does 2: then whoever may know"
     now += 10_000 * MS
     core.receive(now, learned(2, noops(1), sender=1))
-    assert asks(core.receive(now, frame(HEARTBEAT, 1, ballot=ballot(1, 1), settled=1, chosen=9))) == [3], "it is asked again"
+    assert asks(core.receive(now, frame(HEARTBEAT, 1, ballot=ballot(1, 1), settled=1, chosen=9))) == [3], (
+        "it is asked again"
+    )
 
 
 def test_a_follower_does_not_ask_who_is_down_or_has_deleted_it() -> None:

@@ -461,7 +461,9 @@ def sim(
         raise click.UsageError("--keep and --trace are for one seed: --seeds 17")
     if ray_address is not None and not ray:
         raise click.UsageError("--ray-address goes with --ray")
-    plan = Plan(nodes=0 if nodes == "mixed" else int(nodes), seconds=minutes * 60, kinds=faults, rate=rate, spares=spares)
+    plan = Plan(
+        nodes=0 if nodes == "mixed" else int(nodes), seconds=minutes * 60, kinds=faults, rate=rate, spares=spares
+    )
     options = module.SimOptions(
         seeds, plan, keep, jobs or cores(), trace, mutant, ray, ray_address, as_json, not no_shrink
     )

@@ -222,7 +222,9 @@ def run(
         )
         if cluster.sessions:
             chance = random.Random(seed * 2 + 3)
-            workload.token_clients = [TokenClient(workload, number, chance) for number in range(chance.choice([1, 2, 3]))]
+            workload.token_clients = [
+                TokenClient(workload, number, chance) for number in range(chance.choice([1, 2, 3]))
+            ]
         leases = lease_of(seed)
         if leases is not None:
             leases.begin(cluster, plan.seconds)
@@ -288,7 +290,9 @@ def run(
 
 
 def _peace(cluster: Cluster, faults: Faults, workload: Workload, moves: Moves | None) -> list[Replica]:
-    """The faults have ceased: each node that is not damaged gets a value chosen, and all of them reach the same series. Who they are."""
+    """The faults have ceased: each node that is not damaged gets a value chosen, and all of them reach the same series.
+
+    Who they are."""
     faults.stop()
     before = cluster.world.chosen
     members = cluster.replicas if moves is None else moves.peace()

@@ -1,7 +1,6 @@
 """``python -m paxos.testing.hunt KIND FIRST END`` plays seeds until one fails, in this process; kinds: ``cluster``, ``leases``,
-``idle``, ``log``, ``moves``, see ``Mutant.hunt``; ``... explore SCOPE 0 0`` explores; ``... test FILE::NAME 0 0`` runs one of the project's
-own tests. One line on stdout says what came of it; exit status
-CAUGHT: something was found.
+``idle``, ``log``, ``moves``, see ``Mutant.hunt``; ``... explore SCOPE 0 0`` explores; ``... test FILE::NAME 0 0`` runs one of
+the project's own tests. One line on stdout says what came of it; exit status CAUGHT: something was found.
 
 What hunts a mutant: run with the mutated package on PYTHONPATH.
 """

@@ -1,8 +1,8 @@
-"""Changes of the membership in simulated lives: any set of voters to any other, learners, followers, replacements, and the disks of
-those who left destroyed as soon as their change is in force.
+"""Changes of the membership in simulated lives: any set of voters to any other, learners, followers, replacements, and the disks
+of those who left destroyed as soon as their change is in force.
 
-A life with spare nodes has them (``Plan.spares``). All that is drawn here comes from dice of its own. Tables are made here without the
-library's own means, and may be odd: sets without a common node, a master that removes itself, voters that know nothing yet.
+A life with spare nodes has them (``Plan.spares``). All that is drawn here comes from dice of its own. Tables are made here
+without the library's own means, and may be odd: sets without a common node, a master that removes itself, voters that know nothing yet.
 """
 
 from __future__ import annotations
@@ -221,7 +221,9 @@ class Moves:
     def _newest(self) -> Table:
         """The membership, as whoever knows most knows it."""
         knowing = [replica for replica in self.cluster.replicas if replica.handle is not None]
-        tables = [(replica.status()["chosen"], table_of(replica.handle.membership())) for replica in knowing if replica.handle]
+        tables = [
+            (replica.status()["chosen"], table_of(replica.handle.membership())) for replica in knowing if replica.handle
+        ]
         return max(tables, key=lambda known: (known[1].version, known[0]))[1]
 
     def versions(self) -> int:

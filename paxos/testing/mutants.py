@@ -534,7 +534,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "learner-asks-only-once",
         "S4: a learner whose question got no answer does not ask again",
         "_learner.pyx",
-        "    r.learning = False\n    if r.heard_chosen > r.chosen:\n        r.heard_from",
+        "    r.learning = False\n    r.shunned |= bit(r.learn_peer)\n"
+        "    r.shunned_until = r.now + r.options.election_max * 4\n    if r.heard_chosen > r.chosen:\n        r.heard_from",
         "    if False:\n        r.heard_from",
     ),
     Mutant(
