@@ -25,6 +25,7 @@ CORE_LAYERS: list[set[str]] = [
     {"_replica"},
     {"_membership"},
     {"_mastership"},
+    {"_changes"},
     {"_acceptor", "_proposer", "_learner", "_election", "_reader", "_formation"},
     {"_core"},
     {"_stepping"},
