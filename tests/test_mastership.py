@@ -420,6 +420,10 @@ def test_threads_have_the_same(tmp_path: Path) -> None:
         third = nodes[target].resign(timeout=DEADLINE)
         assert third.node_id != target
         assert third.version > second.version
+        knows = threading.Event()  # (who has handed over may know it first)
+        stop = nodes[third.node_id].on_master_change(lambda master: knows.set() if master == third else None)
+        assert nodes[third.node_id].master() == third or knows.wait(DEADLINE)
+        stop()
         with pytest.raises(paxos.NotAvailable, match="has not taken over within"):
             nodes[third.node_id].transfer(first.node_id if third.node_id != first.node_id else target, timeout=1e-9)
     finally:
