@@ -25,7 +25,7 @@ from paxos.alarm import Alarms
 from paxos.completion import Completion, complete, complete_with
 from paxos.errors import ConfigError, MembershipRefused, NodeClosed, NotAvailable, PaxosError
 from paxos.mastership import Master, Mastership
-from paxos.membership import Do, Member, Members, Operation, Situation, Table, judge, member_address, member_id
+from paxos.membership import Do, Member, Members, Operation, Situation, Table, called, judge, member_address, member_id
 
 __all__ = ["MESSAGES", "Changes"]
 
@@ -52,7 +52,7 @@ LONGEST: Final = 4_294_967  # seconds that a wish may wait at another node
 class _Wish:
     """Somebody's wish at this node."""
 
-    __slots__ = ("completion", "deadline", "operation", "seen", "sent", "timeout")
+    __slots__ = ("answer", "completion", "deadline", "operation", "seen", "sent", "timeout")
 
     def __init__(self, completion: Completion, operation: Operation, deadline: int, timeout: float) -> None:
         self.completion = completion
@@ -61,6 +61,12 @@ class _Wish:
         self.timeout = timeout
         self.seen = False  # the node that it is about has been a member here
         self.sent: tuple[Master, int] | None = None  # to whom, and when
+        self.answer: Members | None = None  # the caller is told when this node knows it, too
+
+    def shows(self, members: Members) -> bool:
+        """Whether these members are those of the answer, or later ones."""
+        gone = not self.operation.removes or members.get(self.operation.node_id) is None
+        return self.answer is not None and members.version >= self.answer.version and gone
 
 
 class _Kept:
@@ -111,6 +117,7 @@ class Changes:
         self._ordered: tuple[bytes, int] | None = None  # the change that the engine was given, and when
         self._handing = 0  # ... and when it was told to hand over
         self._replaced = False
+        self._said = False  # ... that it is outside
         self._on_removed: Callable[[], object] | None = None
         #: the members, as those who watch were told
         self.members = Members(0, (), False)
@@ -175,9 +182,10 @@ class Changes:
         """Sees to whatever has come. True: this node has just lost its part in the cluster."""
         master, now = self._mastership.now, self._engine.now()
         look = now - self._looked >= LOOK * SECOND
-        if not self._new and not self._changed and not self.members.pending and master == self._master and not look:
+        lost = self.outside is not None and not self._said
+        busy = self._new or self._changed or self.members.pending or master != self._master
+        if not busy and not look and not lost:
             return False
-        outside = self.outside
         if look:
             self._looked = now
             self._where_am_i()
@@ -191,7 +199,8 @@ class Changes:
             self._wishes[self._number] = wish
         self._master = master
         self._go_on()
-        return self.outside is not None and outside is None
+        lost, self._said = self.outside is not None and not self._said, self.outside is not None
+        return lost
 
     def _look(self) -> None:
         before, now = self.members, self.present()
@@ -213,7 +222,9 @@ class Changes:
         for id_ in sorted({*before.ids, *now.ids}):
             old, new = before.get(id_), now.get(id_)
             if old is None and new is not None:
-                logger.info("node %d is a member now, as a %s, at %s (change %d)", id_, new.role, _at(new), now.version)
+                logger.info(
+                    "node %d is a member now, as %s, at %s (change %d)", id_, called(new.role), _at(new), now.version
+                )
             elif new is None:
                 logger.info("node %d is no member any more (change %d)", id_, now.version)
             elif old is not None:
@@ -222,7 +233,7 @@ class Changes:
     def _tell_difference(self, old: Member, new: Member, version: int) -> None:
         id_ = new.node_id
         if old.role != new.role:
-            logger.info("node %d is a %s now, and was a %s (change %d)", id_, new.role, old.role, version)
+            logger.info("node %d is %s now, and was %s (change %d)", id_, called(new.role), called(old.role), version)
         if old.address != new.address and old.address:
             logger.info("node %d is at %s now, and was at %s (change %d)", id_, _at(new), old.address, version)
         if old.incarnation != new.incarnation and not old.incarnation:
@@ -246,6 +257,7 @@ class Changes:
                 "use to the cluster: to take this machine in again add it, and start it with an empty one",
                 self.node_id,
             )
+            self._engine.poke()
             self._end_node()
         elif own.incarnation not in ("", self._incarnation) and not self._replaced:
             self._replaced = True
@@ -260,8 +272,8 @@ class Changes:
     def _disowned(self, own: Member | None, by: list[int]) -> bool:
         """Who is removed while it is away, or hears nothing more as soon as it is, is told by those who do not let it in.
 
-        One of them may be behind and not know yet that this node came; not a majority, nor anybody who turns one away of whom it is
-        chosen that he leaves.
+        One of them may be behind, and not know yet that this node came; not a majority, nor whoever turns away a node that is
+        leaving.
         """
         if own is None or own.incarnation != self._incarnation:
             return False
@@ -302,24 +314,29 @@ class Changes:
                 del self._wishes[number]
             elif self.outside is not None:
                 self._end_outside(number, wish)
+            elif wish.answer is not None:
+                if now >= wish.deadline or wish.shows(self.members):
+                    del self._wishes[number]
+                    complete(wish.completion, wish.answer)
             elif now >= wish.deadline:
                 del self._wishes[number]
                 complete_with(wish.completion, self._late(wish))
             elif master is not None and master.node_id == self.node_id:
-                self._kept[self.node_id, number] = _Kept(wish.operation, wish.deadline, wish.seen)
+                self._keep(self.node_id, number, wish.operation, wish.deadline, wish.seen)
             elif master is not None and (
                 wish.sent is None or wish.sent[0] != master or now - wish.sent[1] >= AGAIN * SECOND
             ):
                 wish.sent = (master, now)
                 self._send(master.node_id, number, wish, now)
         self._work(now)
-        if (self._wishes or self._kept) and not self._ticking and self.later is not None:
+        if (self._wishes or self._kept or self.role == "leaving") and not self._ticking and self.later is not None:
             self._ticking = True
             self.later(EVERY, self._tick)
 
     def _tick(self) -> None:
         self._ticking = False
         if not self._closed:
+            self._where_am_i()
             self._go_on()
 
     def _send(self, node: int, number: int, wish: _Wish, now: int) -> None:
@@ -342,13 +359,18 @@ class Changes:
     def _late(self, wish: _Wish) -> NotAvailable:
         where = "no master is known" if self._master is None else f"the master is node {self._master.node_id}"
         if self.members.pending:
-            where += ", an earlier change is not in force yet"
+            where += ", a change is chosen and not in force yet"
         return NotAvailable(
             f"{wish.operation} has not come about within {wish.timeout:g} s, and may yet: look at the members before you "
             f"ask again ({where}). Is a majority of the voters there? A master that is removed hands over first"
         )
 
     # -- the master's part
+
+    def _keep(self, node: int, number: int, operation: Operation, deadline: int, seen: bool) -> None:
+        there = self._kept.get((node, number))
+        seen = seen or (there is not None and there.seen)
+        self._kept[node, number] = _Kept(operation, deadline, seen)
 
     def _work(self, now: int) -> None:
         if not self._kept:
@@ -365,6 +387,7 @@ class Changes:
             if now >= kept.deadline:
                 del self._kept[node, number]
                 continue
+            kept.seen = kept.seen or table.find(kept.operation.node_id) is not None
             try:
                 wanted = judge(table, kept.operation, Situation(self._addresses, reached, kept.seen))
             except MembershipRefused as error:
@@ -399,15 +422,18 @@ class Changes:
 
     def _answered(self, number: int, kind: int, data: bytes) -> None:
         wish = self._wishes.get(number)
-        if wish is None:
+        if wish is None or wish.answer is not None:
             return
         if kind == DONE:
             try:
-                members = Table.decode(data[_CHOSEN.size :]).members(*_CHOSEN.unpack_from(data))
+                wish.answer = Table.decode(data[_CHOSEN.size :]).members(*_CHOSEN.unpack_from(data))
             except (ValueError, struct.error) as error:
                 logger.warning("an answer to %s cannot be read: %s", wish.operation, error)
                 return
-            complete(wish.completion, members)
+            if wish.shows(self.members):
+                complete(wish.completion, wish.answer)
+            else:
+                return  # see _go_on
         elif kind == REFUSED:
             complete_with(wish.completion, MembershipRefused(data.decode("utf-8", "replace")))
         else:
@@ -435,11 +461,16 @@ class Changes:
                 return
             if len(self._kept) < MOST:
                 now = self._engine.now()
-                self._kept[node, number] = _Kept(operation, now + left * 1_000_000, bool(seen))
+                self._keep(node, number, operation, now + left * 1_000_000, bool(seen))
                 self._master = self._mastership.now
                 self._go_on()
 
     # -- the end
+
+    def let_go(self) -> None:
+        """Lets go of what would hold the group in a circle."""
+        self._on_removed = self.later = None
+        self._watches = []
 
     def close(self) -> None:
         """Who waits is told that the node is closed."""
@@ -448,7 +479,7 @@ class Changes:
             new, self._new = self._new, []
         wishes: Iterable[_Wish] = [*self._wishes.values(), *new]
         self._wishes, self._kept = {}, {}
-        self._on_removed = self.later = None
+        self.let_go()
         for wish in wishes:
             complete_with(wish.completion, NodeClosed(f"the node was closed; {wish.operation} may yet come about"))
 

@@ -26,6 +26,7 @@ __all__ = [
     "Situation",
     "Table",
     "address_text",
+    "called",
     "decode",
     "judge",
     "member_address",
@@ -167,7 +168,7 @@ class Table:
 
     def pending(self, chosen: int) -> bool:
         """Whether another change has to wait."""
-        return chosen < self.in_force
+        return bool(self.in_force) and chosen <= self.in_force
 
     def members(self, chosen: int) -> Members:
         """For people, where so many instances are known chosen."""
@@ -327,6 +328,11 @@ def judge(table: Table, operation: Operation, situation: Situation) -> Table | N
     return found
 
 
+def called(role: str) -> str:
+    """A role in a sentence."""
+    return role if role == "leaving" else f"a {role}"
+
+
 def _names(nodes: Collection[int]) -> str:
     return f"node {min(nodes)}" if len(nodes) == 1 else f"nodes {', '.join(map(str, sorted(nodes)))}"
 
@@ -370,7 +376,8 @@ def _add(table: Table, operation: Operation) -> Table | None:
         return table  # to be taken in again when it is gone
     if follower and row.role != FOLLOWER:
         raise MembershipRefused(
-            f"node {row.node} is a {ROLES[row.role]} already, no follower: remove it, and add it again with an empty directory"
+            f"node {row.node} is {called(ROLES[row.role])} already, no follower: remove it, and add it again with an "
+            "empty directory"
         )
     if not follower and row.role == FOLLOWER:
         raise MembershipRefused(f"node {row.node} is a follower: to give it a vote use promote")
@@ -413,7 +420,7 @@ def _replace(table: Table, operation: Operation) -> Table | None:
         raise _unknown(table, operation.other)
     if old.role != VOTER:
         raise MembershipRefused(
-            f"node {old.node} is a {ROLES[old.role]}, no voter, so there is no vote to take over: "
+            f"node {old.node} is {called(ROLES[old.role])}, no voter, so there is no vote to take over: "
             f"add node {operation.node_id}, and remove node {old.node}"
         )
     if new is None:
