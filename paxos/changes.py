@@ -108,7 +108,7 @@ class Changes:
         self._new: list[_Wish] = []
         self._watches: list[Callable[[Members], object]] = []
         self._closed = False
-        self._changed = True  # the engine says so
+        self._changed = False  # the engine says so
         self._looked = 0
         self._ticking = False
         self._wishes: dict[int, _Wish] = {}

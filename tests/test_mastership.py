@@ -129,6 +129,7 @@ def test_a_node_that_fetched_a_checkpoint_knows_what_the_deleted_log_would_have_
             await nodes.pop(behind).close()
             third = other(nodes, master.node_id)
             await nodes[master.node_id].transfer(third, timeout=DEADLINE)
+            await until(nodes[third].is_master, "node 3 knows it, too")
             master = await nodes[third].transfer(master.node_id, timeout=DEADLINE)
             for turn in range(5):
                 await nodes[third].propose(b"%d" % turn, timeout=DEADLINE)

@@ -7,14 +7,14 @@ import logging
 import random
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 import paxos
-from nodes import until
+from nodes import table, until
 from paxos._distrust import distrusted, mark, set_aside
 from paxos._handle import Handle
 from paxos.alarm import Alarms
@@ -79,13 +79,6 @@ def test_who_has_no_vote_has_no_say(
 # ---- the comparison, between nodes that are nothing else ----
 
 
-def table(rows: Iterable[tuple[int, int]]) -> bytes:
-    """(node, role) as the engine tells of members."""
-    there = list(rows)
-    head = struct.pack("<IIQQQQQII", 0, len(there), 0, 0, 0, 0, 0, 0, 0)
-    return head + b"".join(struct.pack("<IIQQQII", node, role, 1, 1, 0, 0, 0) for node, role in there)
-
-
 class Net:
     """Python sides of nodes, and what is between them. Time goes by in ``tick``."""
 
@@ -143,7 +136,7 @@ class Stub:
         }
 
     def membership(self) -> bytes:
-        return table((id_, 2 if id_ in self.net.followers else 0) for id_ in self.net.nodes)
+        return table(*((id_, 2 if id_ in self.net.followers else 0) for id_ in self.net.nodes))
 
     def send(self, node: int, data: bytes) -> bool:
         if not self.net.lost(self.id, node, data):
