@@ -8,7 +8,7 @@ an answer comes, or its time is up. A master forgets all wishes when it is none 
 Messages between the Python sides, as in transfer.py (little-endian): type u8, then
 
     WISH      number u64, left u32 (milliseconds), operation u8, seen u8, node u32, other u32, address (ASCII)
-    ANSWER    number u64, kind u8; of kind DONE: chosen u64, membership (as in the log); of the others: text (UTF-8)
+    ANSWER    number u64, kind u8; 0 (done): chosen u64, membership (as in the log); 1 (refused): text (UTF-8)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MESSAGES: Final = (WISH, ANSWER)
 _WISH: Final = struct.Struct("<BQIBBII")
 _ANSWER: Final = struct.Struct("<BQB")
 _CHOSEN: Final = struct.Struct("<Q")
-DONE, REFUSED, UNAVAILABLE = 0, 1, 2
+DONE, REFUSED = 0, 1
 
 #: Seconds between two looks at who turns this node away.
 LOOK: Final = 0.5
@@ -437,7 +437,7 @@ class Changes:
         elif kind == REFUSED:
             complete_with(wish.completion, MembershipRefused(data.decode("utf-8", "replace")))
         else:
-            complete_with(wish.completion, NotAvailable(data.decode("utf-8", "replace")))
+            return  # of a kind that this version does not know
         del self._wishes[number]
 
     # -- messages
