@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import struct
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -403,6 +404,34 @@ def test_lost_messages_are_sent_again(tmp_path: Path) -> None:
                 assert losing.losses == 0
                 assert f.master.members().version == before + 2
                 changes._engine = losing.engine
+
+    run(main)
+
+
+def test_what_the_master_has_seen_he_knows_to_be_gone(tmp_path: Path) -> None:
+    """Who asks may be behind, and never have heard of the node that it wants to have removed."""
+
+    async def main() -> None:
+        async with fleet(tmp_path) as f:
+            await f.master.add(4, f.address(4), follower=True, timeout=DEADLINE)
+            changes, other = f.master._group.changes, f.other()
+            sent: list[tuple[int, bytes]] = []
+            changes._engine = engine = Losing(changes._engine, 0)  # type: ignore[assignment]
+            engine.send = lambda node, data: sent.append((node, bytes(data)))  # type: ignore[method-assign]
+            for number, node_id in ((7, 4), (8, 9)):
+                changes.receive(other, struct.pack("<BQIBBII", 32, number, 30_000, 3, 0, node_id, 0))
+            # What is malformed has no effect at all.
+            for bad in (
+                b"\x20",
+                b"\x21",
+                struct.pack("<BQIBBII", 32, 9, 30_000, 99, 0, 4, 0),
+                b"\x21" + bytes(8) + b"\x07",
+            ):
+                changes.receive(other, bad)
+            await until(lambda: [entry for entry in sent if entry[1][0] == 33 and entry[1][1] == 7], "it is answered")
+            answers = {data[1]: (node, data[9]) for node, data in sent if data[0] == 33}
+            assert answers == {7: (other, 0), 8: (other, 1)}, "the one is done, the other refused"
+            changes._engine = engine.engine
 
     run(main)
 
