@@ -480,7 +480,7 @@ class Changes:
         wishes: Iterable[_Wish] = [*self._wishes.values(), *new]
         self._wishes, self._kept = {}, {}
         self.let_go()
-        for wish in ():
+        for wish in wishes:
             complete_with(wish.completion, NodeClosed(f"the node was closed; {wish.operation} may yet come about"))
 
 

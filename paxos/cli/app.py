@@ -120,7 +120,17 @@ def serve(
     if lease is not None and reads != "lease":
         raise click.BadParameter("is of use with --reads lease only", param_hint="--lease")
     options = module.ServeOptions(
-        node_id, cluster, bind, data, resp, timeout, window, reads, lease or 0.25, until_stdin_ends, when_removed == "exit"
+        node_id,
+        cluster,
+        bind,
+        data,
+        resp,
+        timeout,
+        window,
+        reads,
+        lease or 0.25,
+        until_stdin_ends,
+        when_removed == "exit",
     )
     loops.run(module.serve(options), loop)
 
