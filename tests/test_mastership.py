@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import paxos
+from cluster import wait_until
 from nodes import DEADLINE, Journal, book, cluster, master_of, until
 
 SMALL = {"segment_bytes": 4 << 20, "max_value": 1 << 20}
@@ -421,6 +422,7 @@ def test_threads_have_the_same(tmp_path: Path) -> None:
         third = nodes[target].resign(timeout=DEADLINE)
         assert third.node_id != target
         assert third.version > second.version
+        wait_until(nodes[third.node_id].is_master, "it knows it, too")
         with pytest.raises(paxos.NotAvailable, match="has not taken over within"):
             nodes[third.node_id].transfer(first.node_id if third.node_id != first.node_id else target, timeout=1e-9)
     finally:

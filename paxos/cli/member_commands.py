@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from paxos import ConfigError
-from paxos.membership import member_address
+from paxos import ConfigError, parse_address
 
 from .params import address_option
 
@@ -21,9 +20,10 @@ node_id = click.IntRange(1, (1 << 32) - 2)
 
 def _address(ctx: click.Context, param: click.Parameter, value: str) -> str:
     try:
-        return member_address(value)
+        parse_address(value)
     except ConfigError as error:
         raise click.BadParameter(str(error), ctx, param) from None
+    return value
 
 
 def _at(command: F) -> F:
