@@ -15,6 +15,7 @@ from paxos.errors import (
     DiskFull,
     Diverged,
     Fenced,
+    MembershipRefused,
     NodeClosed,
     NotAvailable,
     OutcomeUnknown,
@@ -31,6 +32,7 @@ from paxos.errors import (
     WrongDirectory,
 )
 from paxos.mastership import Master
+from paxos.membership import Member, Members
 from paxos.node import Node
 from paxos.reads import Consistency
 from paxos.statemachine import SnapshotReader, SnapshotWriter, StateMachine
@@ -52,6 +54,9 @@ __all__ = [
     "Diverged",
     "Fenced",
     "Master",
+    "Member",
+    "Members",
+    "MembershipRefused",
     "Node",
     "NodeClosed",
     "NodeStatus",

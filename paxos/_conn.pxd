@@ -77,6 +77,7 @@ cdef struct Peer:
     bint failing                    # the last attempt to connect failed
     int64_t refused_at              # when a refusal by this peer was last logged; 0: never
     uint32_t refused_reason
+    bint disowned                   # it has refused this node as no member, and has not connected to it since
     OutQueue out
 
 cdef struct Configured:

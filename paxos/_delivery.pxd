@@ -95,7 +95,8 @@ cdef struct Status:                 # copied out by the engine at the end of eac
     uint64_t oldest                 # older segments may be gone; never behind what happens on the disk
     bint outsider
     bint votes
-    bint replaced                   # has been a member, and another incarnation is now
+    bint replaced                   # has been a member, and is none now, or another incarnation is
+    uint32_t disowned               # places of members that refuse this node as none
     uint64_t sig_hi
     uint64_t sig_lo
     uint64_t chosen_values

@@ -29,8 +29,8 @@ _Ahead: TypeAlias = tuple[Literal[6], int, int]
 _Behind: TypeAlias = tuple[Literal[7], int, int, int]
 # (8, group, node id, bytes): what that node has handed to send()
 _Carry: TypeAlias = tuple[Literal[8], int, int, bytes]
-# (9, group, node id, version): another incarnation of that node is a member now
-_Membership: TypeAlias = tuple[Literal[9], int, int, int]
+# (9, group, version): the members are others now; it may come several times for one change
+_Membership: TypeAlias = tuple[Literal[9], int, int]
 # (10, group, instance, chain checksum behind it): what ask_chain() asked for; 0: it is not known here
 _Chain: TypeAlias = tuple[Literal[10], int, int, int]
 # (11, group, index, token): the read that was asked for under `token` may be answered where everything below `index` is applied
@@ -65,6 +65,7 @@ class _Status(TypedDict):
     outsider: bool
     votes: bool
     replaced: bool
+    disowned: list[int]
     membership_version: int
     mastership: tuple[int, int]
     lease_ns: int
@@ -150,6 +151,9 @@ class Handle:
         membership is not one of this cluster's nodes."""
     def membership(self) -> bytes:
         """The present membership, for the manifest of a checkpoint."""
+    def change(self, table: bytes) -> None:
+        """A table of members, as it stands in a value that changes them, is to be chosen in place of the version that it names.
+        Nothing comes of it where that is not the present one, or this node is not the master; else the members change."""
     def send(self, node: int, data: bytes) -> bool:
         """Hands bytes to the Python side of another node, unless they are lost on the way. False: too much waits already."""
     def poke(self) -> None:

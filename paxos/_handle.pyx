@@ -417,6 +417,7 @@ cdef class Handle:
             "established": bool(s.established), "chosen": s.chosen, "heard_chosen": s.heard_chosen,
             "chain": s.chain, "delivered": s.delivered,
             "first_kept": s.first_kept, "log_segments": s.segments, "disk_full": bool(s.disk_full), "segment_bytes": self.segment_bytes, "outsider": bool(s.outsider), "votes": bool(s.votes), "replaced": bool(s.replaced),
+            "disowned": [s.nodes[i] for i in range(s.members) if s.disowned >> i & 1],
             "membership_version": m.version, "mastership": (m.master, m.mastership), "lease_ns": m.lease,
             "commits": s.chosen_values, "log_mode": self.log_mode, "fsyncs": s.syncs, "log_writes": s.writes,
             "log_bytes": s.log_bytes, "log_records": s.log_records, "log_ns": s.log_time,

@@ -67,6 +67,10 @@ cdef int64_t _waiting(void *context, uint32_t index) noexcept nogil:
 
 cdef void _report(void *context, Status *s) noexcept nogil:
     cdef Net *net = <Net *>context
+    cdef uint32_t i
+    for i in range(net.peer_count):
+        if net.peers[i].disowned:
+            s.disowned |= bit(i)
     s.frames_sent = net.frames_sent
     s.frames_received = net.frames_received
     s.bytes_sent = net.bytes_sent

@@ -19,7 +19,7 @@ from paxos._conn cimport (
 )
 from paxos._delivery cimport Delivery, boottime, delivery_log
 from paxos._dial cimport connected, dial_due, dial_failed, dial_to
-from paxos._formation cimport Refuse
+from paxos._formation cimport REFUSE_NOT_MEMBER, Refuse
 from paxos._outqueue cimport out_consume, out_drop, out_holds, out_iovecs, out_push
 from paxos._pieces cimport TRANSFER_MORE, TRANSFER_WHOLE, transfer_done, transfer_take
 from paxos._sockets cimport (
@@ -224,6 +224,7 @@ cdef void net_opened(Net *net, Conn *conn, uint32_t peer) noexcept nogil:
     if p.accepted != NULL and p.accepted != conn:
         drop(net, p.accepted)       # the peer dialled anew: what came before is dead
     p.accepted = conn
+    p.disowned = False
     conn.peer = peer
     conn.node = p.node
     conn.state = CONN_OPEN
@@ -262,6 +263,7 @@ cdef void refused(Net *net, Peer *p, uint32_t reason, const char *why, int size)
     """Said when it is news, and again every minute; dialled again no sooner than a peer that is down."""
     cdef char text[1400]
     p.backoff = BACKOFF_HIGH * <int64_t>MILLISECOND
+    p.disowned = reason == REFUSE_NOT_MEMBER
     if p.refused_at != 0 and p.refused_reason == reason and net.now - p.refused_at < COMPLAIN_EVERY * <int64_t>SECOND:
         return
     p.refused_at = net.now

@@ -24,6 +24,7 @@ Kind = Literal[
     "log-damaged",
     "log-lost",
     "log-set-aside",
+    "removed",
     "replaced",
     "values-differ",
 ]

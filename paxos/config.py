@@ -6,7 +6,7 @@ import inspect
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import TypedDict, Unpack
+from typing import Literal, TypedDict, Unpack
 
 from paxos.alarm import Alarm
 from paxos.errors import ConfigError
@@ -79,6 +79,9 @@ class Options:
     sessions: bool = True
     """Proposals may carry tokens; the same on all nodes. The table of sessions is replayed from the newest checkpoint, or the
     beginning of the log, at each start; without it a state machine that keeps its state itself is fed only what it lacks."""
+    when_removed: Literal["idle", "close"] = "idle"
+    """What a node does when it finds that it was removed from the cluster: ``"idle"`` goes on without a part in anything;
+    ``"close"`` closes itself."""
     on_alarm: Callable[[Alarm], object] | None = None
     """Is called with each alarm of the node, and must not block. ``Node`` calls it on the thread of its event loop, those of the
     opening before ``open`` returns or raises; ``SyncNode`` on the thread that opens the node, later on the one that applies. What
@@ -110,6 +113,8 @@ class Options:
         check("checkpoint_rate", 0, 1 << 50)
         check("fetch_rate", 0, 1 << 50)
         check("scrub_rate", 0, 1 << 50)
+        if self.when_removed not in ("idle", "close"):
+            raise ConfigError(f"option when_removed={self.when_removed!r}: there are 'idle' and 'close'")
         if self.on_alarm is not None and (not callable(self.on_alarm) or inspect.iscoroutinefunction(self.on_alarm)):
             raise ConfigError(
                 f"option on_alarm={self.on_alarm!r} must be a plain function: nobody would await a coroutine of it"
@@ -168,6 +173,7 @@ class NodeOptions(TypedDict, total=False):
     check_results: bool
     mirror: bool
     sessions: bool
+    when_removed: Literal["idle", "close"]
     on_alarm: Callable[[Alarm], object] | None
 
 

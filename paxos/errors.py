@@ -15,6 +15,7 @@ __all__ = [
     "DiskFull",
     "Diverged",
     "Fenced",
+    "MembershipRefused",
     "NodeClosed",
     "NotAvailable",
     "OutcomeUnknown",
@@ -69,6 +70,10 @@ class ValueTooLarge(Refused):
 
 class NodeClosed(Refused):
     """The node has been closed."""
+
+
+class MembershipRefused(Refused):
+    """A change of the members was refused: it is not possible, or would do harm. The message says what, why, and the way out."""
 
 
 class Fenced(Refused):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from paxos._engine import (
@@ -29,6 +29,8 @@ from paxos._engine import (
 )
 from paxos._handle import Handle
 from paxos.alarm import Alarms
+from paxos.changes import MESSAGES as CHANGES
+from paxos.changes import Changes
 from paxos.completion import Completion, complete, complete_with
 from paxos.errors import (
     ConfigError,
@@ -129,6 +131,8 @@ class Group:
         batch_bytes: int,
         batch_values: int,
         sessions: bool = True,
+        addresses: Mapping[int, str] | None = None,
+        close_removed: bool = False,
     ) -> None:
         self._machines = make_machines(factory)
         self._last = {id_: machine.last_applied() for id_, machine in self._machines.items()}
@@ -157,6 +161,7 @@ class Group:
         self.settled = False
         self.mastership = Mastership()
         self.node_id = engine.status()["node_id"]
+        self.changes = Changes(engine, alarms, self.mastership, addresses or {}, close=close_removed)
         self.on_ready: Callable[[], None] | None = None
         self._keeper: Keeper | None = None
         self._background: Background | None = None
@@ -185,7 +190,8 @@ class Group:
         self._keeper, self._scrub, self._background = keeper, scrub, background
         self._reconcile = reconcile
         reconcile.stop = self.diverged
-        self.reads.later = background.later
+        self.reads.later = self.changes.later = background.later
+        self.changes.begin()
         keeper.applied = lambda: (self.applied, self.checksum if self._chained else None)
         keeper.last = lambda: {id_: max(instance, self.applied) for id_, instance in self._last.items()}
         keeper.stopped = lambda: self.error is not None
@@ -231,14 +237,14 @@ class Group:
             raise self._too_large(value)
         engine = self._engine
         with self._lock:
-            if self.closed or self.error is not None or machine not in self._machines:
+            if self._refuses(machine):
                 raise self._refusal(machine)
             seq = engine.submit(machine, (value,), engine.now() + _nanoseconds(timeout))
             self._waiting[seq] = completion
 
     def submit_many(self, completion: Completion, values: Sequence[bytes], timeout: float, machine: int) -> None:
         """Hands values to the engine in chunks that fit an instance; settled when every value is."""
-        if self.closed or self.error is not None or machine not in self._machines:
+        if self._refuses(machine):
             raise self._refusal(machine)
         # All are looked at before the first is handed in: an error of the caller's must not leave half of them executed.
         values = [value if type(value) is bytes else memoryview(value).tobytes() for value in values]
@@ -254,7 +260,7 @@ class Group:
         for end in self._cuts(values):
             try:
                 with self._lock:
-                    if self.closed or self.error is not None:
+                    if self._refuses(machine):
                         raise self._refusal(machine)
                     seq = self._engine.submit(machine, values[start:end], deadline)
                     self._waiting[seq] = _Part(many, start, end - start)
@@ -268,7 +274,7 @@ class Group:
     def submit_record(self, completion: Completion, record: bytes, timeout: float, machine: int | None = None) -> None:
         """Hands in a record of sessions, which may be for a state machine; ``completion`` is settled with an ``Answer``."""
         with self._lock:
-            if self.closed or self.error is not None or (machine is not None and machine not in self._machines):
+            if self._refuses(machine):
                 raise self._refusal(machine or 0)
             if self._sessions is None:
                 raise ConfigError("this node was opened with sessions=False: there are no sessions, and no tokens")
@@ -293,16 +299,24 @@ class Group:
 
     def _cannot_read(self, machine: int) -> PaxosError | None:
         """Why nothing can be read here; None: it can."""
-        if self.closed or self.error is not None or machine not in self._machines:
+        if self._refuses(machine):
             return self._refusal(machine, "read")
         return None
 
     def _too_large(self, value: bytes) -> ValueTooLarge:
         return ValueTooLarge(f"value of {len(value)} bytes is above the limit of {self.max_value} (option max_value)")
 
+    def _refuses(self, machine: int | None) -> bool:
+        return (
+            self.closed or self.error is not None or self.changes.outside is not None
+            or (machine is not None and machine not in self._machines)
+        )  # fmt: skip
+
     def _refusal(self, machine: int, do: str = "propose") -> PaxosError:
         if self.closed:
             return NodeClosed("the node has been closed")
+        if (outside := self.changes.refusal(do)) is not None:
+            return outside
         if self.error is not None:
             why = "differs from others" if isinstance(self.error, Diverged) else "has failed"
             error = NotAvailable(f"the state machine of this node {why} ({self.error!r}); {do} at another node")
@@ -333,6 +347,7 @@ class Group:
                     logger.log(event[1], "%s", event[2])
             elif event[0] == EVENT_FORMED:
                 logger.info("the cluster is formed")
+                self.changes.changed()
                 self.reads.again()
                 if self._keeper is not None:
                     self._guarded(self._keeper.formed)
@@ -344,7 +359,7 @@ class Group:
             elif event[0] == EVENT_CARRY:
                 self._guarded(self._receive, event[2], event[3])
             elif event[0] == EVENT_MEMBERSHIP:
-                self._on_membership(event[2])
+                self.changes.changed()
             elif event[0] == EVENT_DIVERGED:
                 self._alarms.sound(
                     "values-differ", "values differ between nodes: chain checksum at instance %d is not that of node %d",
@@ -360,6 +375,7 @@ class Group:
                 self.reads.readable(event[2], event[3])
             elif event[0] == EVENT_CHAIN and self._reconcile is not None:
                 self._reconcile.known(event[2], event[3])
+        self._guarded(self._members_turn)
         self.reads.answer()
         if self._background is not None:
             self._guarded(self._background.deliver)
@@ -383,23 +399,14 @@ class Group:
         if data and data[0] in MESSAGES:
             if self._reconcile is not None:
                 self._reconcile.receive(node, data)
+        elif data and data[0] in CHANGES:
+            self.changes.receive(node, data)
         elif self._keeper is not None:
             self._keeper.receive(node, data)
 
-    def _on_membership(self, version: int) -> None:
-        status = self._engine.status()
-        node = status["node_id"]
-        if status["replaced"]:
-            self._alarms.sound(
-                "replaced",
-                "another process, with a data directory of its own, has taken the place of node %d: this one has no vote any "
-                "more. Stop it; if it should have kept its place, stop the other one, and give it another id",
-                node,
-            )
-        else:
-            logger.warning(
-                "the membership has changed (change %d)", version
-            )
+    def _members_turn(self) -> None:
+        if self.changes.turn():
+            self.reads.end()
 
     def _apply(
         self, instance: int, chain: int, runs: list[tuple[int, list[bytes]]], settled: list[tuple[int, int, int, int]]
@@ -579,10 +586,9 @@ class Group:
     def hand_over(self, node_id: int, completion: Completion) -> None:
         """Hands the mastership over; ``completion`` is settled with the new master. On any thread."""
         self._as_master("hand over")
-        if node_id == self.node_id or (node_id and node_id not in self._engine.status()["peers"]):
-            others = sorted(self._engine.status()["peers"])
+        others = [voter for voter in self.changes.present().voters if voter != self.node_id]
+        if node_id and node_id not in others:
             raise ConfigError(f"node_id={node_id}: the mastership can be handed over to the nodes {others}")
-
 
         def wanted(mastership: Mastership) -> Master | None:
             now = mastership.now
@@ -646,6 +652,7 @@ class Group:
         if self._keeper is not None:
             self._keeper.abandon()
         self.mastership.end()
+        self.changes.close()
         while self._wanted:
             complete_with(self._wanted.popleft(), NodeClosed("the node was closed before the checkpoint was made"))
         self._settle_all(lambda: OutcomeUnknown("the node was closed while the proposal was under way"))
@@ -658,6 +665,7 @@ class Group:
         return NodeStatus(
             node_id=s["node_id"], role=s["role"], master_id=s["master_id"], mastership=s["mastership"][1],
             lease=s["lease_ns"] / 1e9, formed=s["formed"], chosen=s["chosen"],
+            members_version=self.changes.members.version, member_role=self.changes.role,
             applied=self.applied + 1, commits=s["commits"], checksum=self.checksum, fsyncs=s["fsyncs"],
             log_writes=s["log_writes"], log_bytes=s["log_bytes"],
             log_records=s["log_records"], log_seconds=s["log_ns"] / 1e9,

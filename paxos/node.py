@@ -20,6 +20,7 @@ from paxos.group import Group
 from paxos.keeper import CheckpointPolicy, Keeper
 from paxos.making import WORK, make_maker
 from paxos.mastership import Master, lease_not_chosen, not_taken_over
+from paxos.membership import Do, Members, Operation, address_text, member_address, member_id
 from paxos.mirror import refuse_in_child
 from paxos.reads import Consistency
 from paxos.reconcile import Reconcile
@@ -61,7 +62,9 @@ def open_group(
     try:
         alarms = Alarms(node_id, options.on_alarm, call)
         group = Group(engine, state_machine, alarms, max_value=options.max_value, batch_bytes=options.batch_bytes,
-                      batch_values=options.batch_values, sessions=options.sessions)  # fmt: skip
+                      batch_values=options.batch_values, sessions=options.sessions,
+                      addresses={node: address_text(*address) for node, address in book.items()},
+                      close_removed=options.when_removed == "close")  # fmt: skip
         store = CheckpointStore(engine.files())
         policy = CheckpointPolicy(
             budget=options.log_budget, instances=options.checkpoint_instances, seconds=options.checkpoint_seconds,
@@ -107,6 +110,7 @@ class Node:
         self._iterating: set[asyncio.Event] = set()
         self._closing: asyncio.Task[None] | None = None
         group.on_ready = self._wake_ready
+        group.changes.when_removed(self._begin_to_close)
         loop.add_reader(engine.fileno(), group.drain)
 
     @classmethod
@@ -396,6 +400,110 @@ class Node:
         except TimeoutError:
             raise late() from None
 
+    def members(self) -> Members:
+        """The members of the cluster, as this node knows them at the moment. None where it has not met the cluster yet.
+
+        Who is a member is chosen like any value: what this node has not learned yet it does not tell.
+        """
+        return self._group.changes.present()
+
+    def on_members_change(self, call: Callable[[Members], object]) -> Callable[[], None]:
+        """Has ``call`` called with the new :class:`Members` whenever they change here; what is returned ends it.
+
+        It is called on the thread of the event loop, and must not block. What it raises is logged.
+        """
+        return self._group.changes.watch(call)
+
+    async def memberships(self) -> AsyncIterator[Members]:
+        """The members now, and whenever they have changed, as this node gets to know it. Ends when the node is closed.
+
+        Where they change faster than they are taken, some are left out, never the last one.
+        """
+        changed = asyncio.Event()
+        stop = self._group.changes.watch(lambda _: changed.set())
+        self._iterating.add(changed)
+        try:
+            last: Members | None = None
+            while not self._group.closed:
+                changed.clear()
+                if self._group.changes.members != last:
+                    last = self._group.changes.members
+                    yield last
+                else:
+                    await changed.wait()
+        finally:
+            stop()
+            self._iterating.discard(changed)
+
+    async def add(self, node_id: int, address: str, *, follower: bool = False, timeout: float = 10.0) -> Members:
+        """Takes a node in, and returns the members, which it is one of then. At any node.
+
+        It begins as a learner: it gets everything, and becomes a voter by itself as soon as it is level. That is not waited for
+        (:meth:`memberships` tells), so the node may be started before or after: with an empty directory, and a ``cluster=`` that
+        names some of the members, and itself.
+
+        Like all operations on members this one may be repeated: what is there already succeeds at once. The first change of all
+        writes down, for all members that have no address, the one in ``cluster=`` at the master. Cancelling the call takes
+        nothing back.
+
+        :param address: ``HOST:PORT``, where the others find it.
+        :param follower: it is to stay without a vote. It applies, answers reads, takes proposals, and delays nobody.
+        :param timeout: seconds.
+        :raises MembershipRefused: another one has the address, or the id is a member's at another address; there are 31 already.
+        :raises ConfigError: an id or address that cannot be. :raises NodeClosed: closed.
+        :raises NotAvailable: not in time: it may yet come about. Or this node is no member any more.
+        """
+        do = Do.ADD_FOLLOWER if follower else Do.ADD
+        return await self._change(Operation(do, member_id(node_id), address=member_address(address)), timeout)
+
+    async def remove(self, node_id: int, *, force: bool = False, timeout: float = 10.0) -> Members:
+        """Removes a member, and returns the members without it, when that is in force. At any node.
+
+        A voter goes on voting until 64 instances more are chosen, which takes milliseconds. The master hands over first. The node
+        that is removed finds out, as far as it hears of it: see the option ``when_removed``.
+
+        :param force: do it even if the master has no connection to a majority of the voters that are left. If they do not come
+            back nothing can be chosen any more.
+        :raises MembershipRefused: it is no member, or the only voter; or that majority is missing: the message says who is.
+        :raises: otherwise as :meth:`add`.
+        """
+        do = Do.REMOVE_FORCED if force else Do.REMOVE
+        return await self._change(Operation(do, member_id(node_id)), timeout)
+
+    async def replace(self, old: int, new: int, address: str, *, timeout: float = 10.0) -> Members:
+        """Has ``new`` come in the place of the voter ``old``. At any node.
+
+        Returns when ``new`` has been taken in, as a learner. When it is level, one change makes it a voter and removes ``old``,
+        which may be dead or alive; so nobody's loss counts for more than before. :meth:`memberships` tells.
+
+        :raises MembershipRefused: ``old`` is no voter, or ``new`` is one already; the address is another member's.
+        :raises: otherwise as :meth:`add`.
+        """
+        operation = Operation(Do.REPLACE, member_id(new), member_id(old), member_address(address))
+        return await self._change(operation, timeout)
+
+    async def promote(self, node_id: int, *, timeout: float = 10.0) -> Members:
+        """Has a follower become a voter. At any node. Returns when it is a learner, which becomes a voter as soon as it is level.
+
+        :raises MembershipRefused: it is no member, or is being removed. :raises: otherwise as :meth:`add`.
+        """
+        return await self._change(Operation(Do.PROMOTE, member_id(node_id)), timeout)
+
+    async def move(self, node_id: int, address: str, *, timeout: float = 10.0) -> Members:
+        """Gives a member another address, and returns the members with it. At any node.
+
+        Nothing but what the others dial changes by it: the node itself has to listen there.
+
+        :raises MembershipRefused: it is no member, or another one has the address. :raises: otherwise as :meth:`add`.
+        """
+        operation = Operation(Do.MOVE, member_id(node_id), address=member_address(address))
+        return await self._change(operation, timeout)
+
+    async def _change(self, operation: Operation, timeout: float) -> Members:
+        future: asyncio.Future[Members] = self._loop.create_future()
+        self._group.changes.wish(future, operation, timeout)
+        return await future
+
     async def checkpoint(self) -> int:
         """Makes a checkpoint of what is applied now; the log below it may then be deleted. How many instances it holds.
 
@@ -416,9 +524,12 @@ class Node:
 
     async def close(self) -> None:
         """Stops the node; a master hands over first. Proposals under way here end with OutcomeUnknown. May be called again."""
+        await asyncio.shield(self._begin_to_close())
+
+    def _begin_to_close(self) -> asyncio.Task[None]:
         if self._closing is None:
             self._closing = self._loop.create_task(self._close())
-        await asyncio.shield(self._closing)
+        return self._closing
 
     async def _close(self) -> None:
         self._group.closed = True

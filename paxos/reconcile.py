@@ -2,10 +2,11 @@
 
 Once a second a node asks the others for the chain checksum at the highest instance that a majority has, or it has itself where it
 is behind. Each keeps the checksum of every instance that its log holds, so all are asked about the same one. Design rule 19: the
-majority at one instance decides who is wrong. Whoever is not with it stops applying, leads no more, finds by bisection the first
-instance that differs, says which, and takes no part any more: its log holds what was not chosen, so what it has promised and
-accepted cannot be relied on either. Its next start sets the log aside and asks to be taken in anew. Where no majority agrees, all
-stop applying, for nobody can say who is right; but an answer that is only missing is waited for.
+majority of the voters at one instance decides who is wrong; members without a vote are compared, and have no say. Whoever is not
+with it stops applying, leads no more, finds by bisection the first instance that differs, says which, and
+takes no part any more: its log holds what was not chosen, so what it has promised and accepted cannot be relied on either. Its
+next start sets the log aside and asks to be taken in anew. Where no majority agrees, all stop applying, for nobody can say who is
+right; but an answer that is only missing is waited for.
 
 Messages, as in transfer.py (little-endian): type u8, then
 
@@ -24,7 +25,8 @@ from paxos._handle import Handle
 from paxos.alarm import Alarms
 from paxos.background import Background, Serial
 from paxos.errors import Diverged
-from paxos.results import RESULTS, UNDECIDED, Results, Verdict, decide
+from paxos.membership import voters as voters_of
+from paxos.results import RESULTS, UNDECIDED, Results, Verdict, decide, split
 
 __all__ = ["MESSAGES", "Reconcile"]
 
@@ -130,9 +132,12 @@ class Reconcile:
         status = self._engine.status()
         if not status["formed"] or self.diverged is not None or self._closed:
             return
-        members = len(status["peers"]) + 1
-        known = sorted([status["chosen"], *self._chosen.values()], reverse=True)
-        common = known[min(members // 2, len(known) - 1)]
+        voters, votes = self._electorate()
+        known = [chosen for node, chosen in self._chosen.items() if node in voters]
+        if votes or not known:
+            known.append(status["chosen"])
+        known.sort(reverse=True)
+        common = known[min((len(voters) + votes) // 2, len(known) - 1)]
         instance = min(status["chosen"], common) - 1
         self._number = (self._number + 1) & 0xFFFFFFFF or 1
         self._instance = max(instance, 0)
@@ -146,11 +151,15 @@ class Reconcile:
     def _compare_results(self) -> None:
         if self.results is None or self.diverged is not None:
             return
-        peers = self._engine.status()["peers"]
-        self.results.tell(peers)
-        if (found := self.results.compare(len(peers) + 1)) is not None:
+        self.results.tell(self._engine.status()["peers"])
+        if (found := self.results.compare(*self._electorate())) is not None:
             instance, self.diverged = found
             self.stop(instance, self.diverged)
+
+    def _electorate(self) -> tuple[frozenset[int], bool]:
+        """The voters beside this node, and whether it is one."""
+        own, all_ = self._engine.status()["node_id"], voters_of(self._engine.membership())
+        return all_ - {own}, own in all_
 
     def _have_own(self, number: int, chain: int) -> None:
         if number == self._number:
@@ -162,14 +171,15 @@ class Reconcile:
         self._chosen, answers = self._heard, self._answers
         if not self._own or not answers:
             return
-        members = len(self._engine.status()["peers"]) + 1
-        verdict = decide(self._own, answers.values(), members)
+        voters, votes = self._electorate()
+        said, others = split(answers, voters)
+        verdict = decide(self._own, said, len(voters) + votes, others, votes=votes)
         self._undecided = self._undecided + 1 if verdict is Verdict.OPEN else 0
         if verdict is Verdict.EQUAL:
             self.compared = instance + 1
         elif verdict is Verdict.WRONG:
-            right = Counter(answers.values()).most_common(1)[0][0]
-            self._in_the_minority(instance, [node for node, chain in answers.items() if chain == right])
+            right = Counter(said).most_common(1)[0][0]
+            self._in_the_minority(instance, [n for n, chain in answers.items() if chain == right and n in voters])
         elif verdict is Verdict.NOBODY or self._undecided >= UNDECIDED:
             self._nobody_is_right(instance, answers)
 

@@ -18,7 +18,7 @@ import enum
 import logging
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from paxos._codec import checksum
@@ -26,7 +26,7 @@ from paxos._handle import Handle
 from paxos.errors import Diverged
 from paxos.statemachine import StateMachine
 
-__all__ = ["RESULTS", "UNDECIDED", "Results", "Verdict", "decide", "encode"]
+__all__ = ["RESULTS", "UNDECIDED", "Results", "Verdict", "decide", "encode", "split"]
 
 logger = logging.getLogger("paxos")
 
@@ -51,18 +51,31 @@ class Verdict(enum.Enum):
     WRONG = "the majority has something else"
     OPEN = "no majority yet, but those that have not answered may make one"
     NOBODY = "no majority can come about"
+    UNHEARD = "nobody that has answered has a say in who is right"
 
 
-def decide(own: int, answers: Iterable[int], members: int) -> Verdict:
-    """``answers`` are those of other nodes, one each."""
-    votes = Counter([own, *answers])
-    if len(votes) == 1:
-        return Verdict.EQUAL
-    value, count = votes.most_common(1)[0]
+def decide(
+    own: int, answers: Iterable[int], members: int, others: Iterable[int] = (), *, votes: bool = True
+) -> Verdict:
+    """``answers`` are those of voters other than this node, one each, ``others`` those of members without a vote, which are
+    compared and have no say. ``members``: how many voters there are; ``votes``: whether this node is one."""
+    counted = Counter([own, *answers] if votes else answers)
+    values = {*counted, own}
+    if len(values) == 1:
+        return Verdict.EQUAL if values == {own, *others} else Verdict.RIGHT if counted else Verdict.UNHEARD
+    value, count = counted.most_common(1)[0]
     majority = members // 2 + 1
     if count >= majority:
         return Verdict.RIGHT if value == own else Verdict.WRONG
-    return Verdict.OPEN if count + members - votes.total() >= majority else Verdict.NOBODY
+    return Verdict.OPEN if count + members - counted.total() >= majority else Verdict.NOBODY
+
+
+def split(answers: Mapping[int, int], voters: Collection[int]) -> tuple[list[int], list[int]]:
+    """What voters have answered, and what others have."""
+    return (
+        [answer for node, answer in answers.items() if node in voters],
+        [answer for node, answer in answers.items() if node not in voters],
+    )
 
 
 def encode(result: object, out: bytearray, depth: int = 0) -> None:
@@ -160,8 +173,9 @@ class Results:
             if windows is not None and newest - KEPT < window <= newest + KEPT:
                 self._others.setdefault((id_, window), {})[node] = crc
 
-    def compare(self, members: int) -> tuple[int, Diverged] | None:
-        """The first window in which this node is wrong, or nobody is right: an instance of it, and what to say."""
+    def compare(self, voters: Collection[int], votes: bool = True) -> tuple[int, Diverged] | None:
+        """The first window in which this node is wrong, or nobody is right: an instance of it, and what to say. ``voters``: those
+        beside this node; ``votes``: whether it is one itself."""
         undecided = False
         for id_, window in sorted(self._others):
             windows = self._windows[id_]
@@ -171,7 +185,8 @@ class Results:
                 continue
             if window not in windows.done:
                 continue
-            verdict = decide(windows.done[window], self._others[id_, window].values(), members)
+            answers, others = split(self._others[id_, window], voters)
+            verdict = decide(windows.done[window], answers, len(voters) + votes, others, votes=votes)
             undecided = undecided or verdict is Verdict.OPEN
             late = verdict is Verdict.OPEN and self._undecided >= UNDECIDED
             if verdict in (Verdict.WRONG, Verdict.NOBODY) or late:

@@ -20,6 +20,10 @@ class NodeStatus:
     """The version of the newest mastership that is known chosen here: how often a master has taken over."""
     lease: float
     """How long leases last, in seconds; 0: there are none."""
+    members_version: int
+    """How often the members have changed since the cluster was formed."""
+    member_role: str
+    """What this node is among them: ``voter``, ``learner``, ``follower``, ``leaving``; ``none``: no member."""
     formed: bool
     """Whether the cluster has been formed."""
     chosen: int

@@ -7,7 +7,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -16,6 +16,7 @@ from paxos.config import NodeOptions, Options
 from paxos.errors import NodeClosed, NotAvailable
 from paxos.group import Group
 from paxos.mastership import Master, lease_not_chosen, not_taken_over
+from paxos.membership import Do, Members, Operation, member_address, member_id
 from paxos.node import open_group
 from paxos.reads import Consistency
 from paxos.statemachine import StateMachineFactory
@@ -35,9 +36,11 @@ class SyncNode:
         self._engine = engine
         self._group = group
         self._ready = threading.Condition()
+        self._iterating: set[threading.Event] = set()
         self._closing = threading.Lock()
         self._stop_read, self._stop_write = os.pipe()
         group.on_ready = self._wake_ready
+        group.changes.when_removed(self._close_soon)
         self._thread = threading.Thread(target=self._run, name=f"paxos-apply-{engine.status()['node_id']}", daemon=True)
         self._thread.start()
 
@@ -219,6 +222,63 @@ class SyncNode:
             future.cancel()
             raise lease_not_chosen(timeout) from None
 
+    def members(self) -> Members:
+        """The members of the cluster, as this node knows them at the moment; see :meth:`paxos.Node.members`."""
+        return self._group.changes.present()
+
+    def on_members_change(self, call: Callable[[Members], object]) -> Callable[[], None]:
+        """Has ``call`` called, on the thread that applies, whenever the members change; see the same of :class:`paxos.Node`."""
+        return self._group.changes.watch(call)
+
+    def memberships(self) -> Iterator[Members]:
+        """The members now, and whenever they have changed; waits for that. Ends when the node is closed."""
+        self._not_here("memberships()")
+        changed = threading.Event()
+        stop = self._group.changes.watch(lambda _: changed.set())
+        self._iterating.add(changed)
+        try:
+            last: Members | None = None
+            while not self._group.closed:
+                changed.clear()
+                if self._group.changes.members != last:
+                    last = self._group.changes.members
+                    yield last
+                elif not self._group.closed:
+                    changed.wait()
+        finally:
+            stop()
+            self._iterating.discard(changed)
+
+    def add(self, node_id: int, address: str, *, follower: bool = False, timeout: float = 10.0) -> Members:
+        """Takes a node in, and waits until it is a member; see :meth:`paxos.Node.add`."""
+        do = Do.ADD_FOLLOWER if follower else Do.ADD
+        return self._change("add()", Operation(do, member_id(node_id), address=member_address(address)), timeout)
+
+    def remove(self, node_id: int, *, force: bool = False, timeout: float = 10.0) -> Members:
+        """Removes a member, and waits until it is gone; see :meth:`paxos.Node.remove`."""
+        do = Do.REMOVE_FORCED if force else Do.REMOVE
+        return self._change("remove()", Operation(do, member_id(node_id)), timeout)
+
+    def replace(self, old: int, new: int, address: str, *, timeout: float = 10.0) -> Members:
+        """Has ``new`` come in the place of ``old``, and waits until it is a learner; see :meth:`paxos.Node.replace`."""
+        operation = Operation(Do.REPLACE, member_id(new), member_id(old), member_address(address))
+        return self._change("replace()", operation, timeout)
+
+    def promote(self, node_id: int, *, timeout: float = 10.0) -> Members:
+        """Has a follower become a voter when it is level, and waits until it is a learner; see :meth:`paxos.Node.promote`."""
+        return self._change("promote()", Operation(Do.PROMOTE, member_id(node_id)), timeout)
+
+    def move(self, node_id: int, address: str, *, timeout: float = 10.0) -> Members:
+        """Gives a member another address, and waits until that is chosen; see :meth:`paxos.Node.move`."""
+        operation = Operation(Do.MOVE, member_id(node_id), address=member_address(address))
+        return self._change("move()", operation, timeout)
+
+    def _change(self, what: str, operation: Operation, timeout: float) -> Members:
+        self._not_here(what)
+        future: concurrent.futures.Future[Members] = concurrent.futures.Future()
+        self._group.changes.wish(future, operation, timeout)
+        return future.result()
+
     def checkpoint(self) -> int:
         """Makes a checkpoint of what is applied now, and waits for it; see :meth:`paxos.Node.checkpoint`."""
         self._not_here("checkpoint()")
@@ -248,7 +308,13 @@ class SyncNode:
             os.close(self._stop_read)
             os.close(self._stop_write)
             self._stop_write = -1
+        for changed in list(self._iterating):
+            changed.set()
         self._wake_ready()
+
+    def _close_soon(self) -> None:
+        """On the thread that applies, which close() waits for."""
+        threading.Thread(target=self.close, name=f"paxos-close-{self._group.node_id}", daemon=True).start()
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import paxos
 from paxos.kv import KvStateMachine
 
 
@@ -14,6 +15,8 @@ class FakeStatus:
     node_id: int = 1
     role: str = "master"
     master_id: int = 1
+    members_version: int = 0
+    member_role: str = "voter"
     formed: bool = True
     chosen: int = 0
     applied: int = 0
@@ -48,6 +51,15 @@ class FakeNode:
         self.reads: list[tuple[str, list[bytes]]] = []
         self.held: list[asyncio.Future[None]] = []
         self.hold = False
+        self.changes: list[tuple[object, ...]] = []
+        self.table = paxos.Members(
+            3,
+            (
+                paxos.Member(1, "voter", "10.0.0.1:7101", "ab" * 16, None),
+                paxos.Member(4, "learner", "10.0.0.4:7101", "", 1),
+            ),
+            True,
+        )
 
     async def checkpoint(self) -> int:
         if self.hold:
@@ -57,6 +69,30 @@ class FakeNode:
         if self.error is not None:
             raise self.error
         return len(self.calls)
+
+    def members(self) -> paxos.Members:
+        return self.table
+
+    async def _changed(self, *call: object) -> paxos.Members:
+        self.changes.append(call)
+        if self.error is not None:
+            raise self.error
+        return self.table
+
+    async def add(self, node_id: int, address: str, *, follower: bool = False, timeout: float = 10.0) -> paxos.Members:
+        return await self._changed("add", node_id, address, follower, timeout)
+
+    async def remove(self, node_id: int, *, force: bool = False, timeout: float = 10.0) -> paxos.Members:
+        return await self._changed("remove", node_id, force, timeout)
+
+    async def replace(self, old: int, new: int, address: str, *, timeout: float = 10.0) -> paxos.Members:
+        return await self._changed("replace", old, new, address, timeout)
+
+    async def promote(self, node_id: int, *, timeout: float = 10.0) -> paxos.Members:
+        return await self._changed("promote", node_id, timeout)
+
+    async def move(self, node_id: int, address: str, *, timeout: float = 10.0) -> paxos.Members:
+        return await self._changed("move", node_id, address, timeout)
 
     def status(self) -> FakeStatus:
         return FakeStatus(chosen=len(self.calls), applied=len(self.calls), commits=sum(map(len, self.calls)))

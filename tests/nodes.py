@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,18 @@ class Journal(paxos.StateMachine):
         self.instances.append((instance, list(values)))
         self.values += values
         return range(first, first + len(values))
+
+
+#: What an engine tells of itself at least; it is member 1, by `table`.
+STATUS: dict[str, Any] = {
+    "node_id": 1, "boot": 1, "incarnation": f"{1:016x}" * 2, "chosen": 0, "replaced": False, "disowned": [],
+}  # fmt: skip
+
+
+def table(*rows: tuple[int, int]) -> bytes:
+    """Members as an engine tells of them: (node, role), each of the incarnation of that number, in two halves."""
+    head = struct.pack("<IIQQQQQII", 1, len(rows), 0, 0, 0, 0, 0, 0, 0)
+    return head + b"".join(struct.pack("<IIQQQII", node, role, node, node, 0, 0, 0) for node, role in rows)
 
 
 def book(count: int = 3) -> dict[int, str]:

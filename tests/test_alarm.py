@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import dataclasses
 import logging
 import re
@@ -16,7 +17,7 @@ import pytest
 
 import paxos
 from calls import master_of
-from nodes import DEADLINE, Journal, book, cluster, until
+from nodes import DEADLINE, Journal, book, cluster, table, until
 from paxos.alarm import Alarms, Kind
 from paxos.errors import DamagedLog
 from paxos.scrub import Scrub
@@ -114,11 +115,6 @@ def test_a_callback_that_would_not_be_called_is_refused(wrong: Any) -> None:
 # ---- what a group makes of the engine's events ----
 
 
-class Replaced(Script):
-    def status(self) -> dict[str, int]:
-        return {**super().status(), "replaced": True}
-
-
 class Poisoned(Journal):
     def apply_batch(self, instance: int, values: Sequence[bytes]) -> Sequence[object]:
         if b"poison" in values:
@@ -132,17 +128,15 @@ class Poisoned(Journal):
         ((3, logging.ERROR, "no room", "disk-full"), paxos.Alarm("disk-full", "no room", 1)),
         ((3, logging.CRITICAL, "it is empty", "log-lost"), paxos.Alarm("log-lost", "it is empty", 1)),
         ((5, 0, 40, 2), paxos.Alarm("values-differ", "values differ between nodes", 1, instance=40)),
-        ((9, 0, 1, 3), paxos.Alarm("replaced", "another process", 1)),
         (chosen(0, b"poison"), paxos.Alarm("apply-failed", "the state machine raised at instance 0", 1, instance=0)),
         ((3, logging.ERROR, "only a line of the log", None), None),
-        ((9, 0, 2, 3), None),
     ],
 )
 def test_an_event_is_the_alarm_that_it_should_be(
     quiet: pytest.LogCaptureFixture, event: tuple[Any, ...], alarm: paxos.Alarm | None
 ) -> None:
     heard: list[paxos.Alarm] = []
-    script = Replaced()
+    script = Script()
     g = group(script, Poisoned, alarms=Alarms(1, heard.append))
     script.events = [[event]]
     g.drain()
@@ -155,6 +149,58 @@ def test_an_event_is_the_alarm_that_it_should_be(
     assert (told.error is not None) == (alarm.kind == "apply-failed")
     assert quiet.messages == [told.text]
     assert quiet.records[0].levelno == (logging.ERROR if alarm.kind == "disk-full" else logging.CRITICAL)
+
+
+class Outside(Script):
+    """An engine that is no member any more, or is turned away."""
+
+    def __init__(self, members: bytes, replaced: bool, disowned: list[int], incarnation: int = 1) -> None:
+        super().__init__()
+        self.members, self.replaced, self.disowned = members, replaced, disowned
+        self.incarnation = f"{incarnation:016x}" * 2
+
+    def status(self) -> dict[str, Any]:
+        own = {"incarnation": self.incarnation, "replaced": self.replaced, "disowned": self.disowned}
+        return {**super().status(), **own}
+
+    def membership(self) -> bytes:
+        return self.members
+
+    def poke(self) -> None:
+        pass
+
+
+MEMBERS = [(1, 0), (2, 0), (3, 0)]
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind"),
+    [
+        (Outside(table(*MEMBERS), False, []), None),
+        (Outside(table(*MEMBERS), True, [], incarnation=9), "replaced"),
+        (Outside(table(*MEMBERS[1:]), True, []), "removed"),
+        (Outside(table(*MEMBERS[1:]), False, []), None),  # it has not been one yet
+        (Outside(table(*MEMBERS), False, [2, 3]), "removed"),
+        (Outside(table(*MEMBERS), False, [2]), None),  # which may be behind
+        (Outside(table(*MEMBERS, (4, 0), (5, 2)), False, [4, 5]), None),
+        (Outside(table((1, 3), (2, 0), (3, 0)), False, [3]), "removed"),
+        (Outside(table((1, 3), (2, 0), (3, 0)), False, []), None),
+        (Outside(table(*MEMBERS), False, [2, 3], incarnation=9), None),  # it waits for its place
+    ],
+)
+def test_who_is_no_member_any_more_says_so_once(quiet: pytest.LogCaptureFixture, engine: Outside, kind: str) -> None:
+    heard: list[paxos.Alarm] = []
+    g = group(engine, alarms=Alarms(1, heard.append))
+    for _ in range(2):
+        engine.events = [[(9, 0, 1)]]
+        g.drain()
+    assert [alarm.kind for alarm in heard] == ([] if kind is None else [kind])
+    if kind is None:
+        assert g.submit(concurrent.futures.Future(), b"x", 1.0, 0) is None
+        return
+    assert heard[0].text.startswith("node 1 has been removed" if kind == "removed" else "another process")
+    with pytest.raises(paxos.NotAvailable, match="it is no member; propose at another node"):
+        g.submit(concurrent.futures.Future(), b"x", 1.0, 0)
 
 
 def test_a_bug_is_an_alarm(quiet: pytest.LogCaptureFixture) -> None:

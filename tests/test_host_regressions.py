@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import paxos
 from engines import HOUR, Engines
-from nodes import DEADLINE, Journal, book
+from nodes import DEADLINE, STATUS, Journal, book, table
 from paxos._engine import Engine
 from paxos._outqueue import SendQueue
 from paxos._segments import LogStore
@@ -69,8 +69,11 @@ class Script:
     def resign(self, may_lead: bool) -> None:
         self.resigned.append(may_lead)
 
-    def status(self) -> dict[str, int]:
-        return {"heard_chosen": self.heard, "node_id": 1}
+    def status(self) -> dict[str, Any]:
+        return {**STATUS, "heard_chosen": self.heard}
+
+    def membership(self) -> bytes:
+        return table((1, 0), (2, 0), (3, 0))
 
 
 def chosen(instance: int, *values: bytes, seq: int | None = None) -> tuple[Any, ...]:

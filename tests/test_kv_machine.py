@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kv_fakes import FakeNode
 from paxos.kv import OK, ErrorReply, KvStateMachine, UnsupportedValue
 from paxos.kv import values as v
 from paxos.kv.commands import Local, Session, dispatch
@@ -17,7 +18,7 @@ class Shell:
 
     def __init__(self) -> None:
         self.machine = KvStateMachine()
-        self.session = Session(1, "test:1", lambda sections: "", lambda: [], self.no_checkpoint)
+        self.session = Session(1, "test:1", lambda sections: "", lambda: [], self.no_checkpoint, FakeNode())
 
     async def no_checkpoint(self) -> int:
         raise AssertionError("nobody asked for a checkpoint")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import paxos
+from cluster import wait_until
 from nodes import DEADLINE, Journal, book, cluster, master_of, until
 
 SMALL = {"segment_bytes": 4 << 20, "max_value": 1 << 20}
@@ -129,6 +130,7 @@ def test_a_node_that_fetched_a_checkpoint_knows_what_the_deleted_log_would_have_
             await nodes.pop(behind).close()
             third = other(nodes, master.node_id)
             await nodes[master.node_id].transfer(third, timeout=DEADLINE)
+            await until(nodes[third].is_master, "node 3 knows it, too")
             master = await nodes[third].transfer(master.node_id, timeout=DEADLINE)
             for turn in range(5):
                 await nodes[third].propose(b"%d" % turn, timeout=DEADLINE)
@@ -420,10 +422,7 @@ def test_threads_have_the_same(tmp_path: Path) -> None:
         third = nodes[target].resign(timeout=DEADLINE)
         assert third.node_id != target
         assert third.version > second.version
-        knows = threading.Event()  # (who has handed over may know it first)
-        stop = nodes[third.node_id].on_master_change(lambda master: knows.set() if master == third else None)
-        assert nodes[third.node_id].master() == third or knows.wait(DEADLINE)
-        stop()
+        wait_until(nodes[third.node_id].is_master, "it knows it, too")
         with pytest.raises(paxos.NotAvailable, match="has not taken over within"):
             nodes[third.node_id].transfer(first.node_id if third.node_id != first.node_id else target, timeout=1e-9)
     finally:

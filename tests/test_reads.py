@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 import paxos
+from nodes import STATUS, table
 from paxos._engine import EVENT_READABLE
 from paxos._handle import Handle
 from paxos.alarm import Alarms
@@ -498,8 +499,11 @@ class Told(Engine):
     def resign(self, may_lead: bool) -> None:
         pass
 
-    def status(self) -> dict[str, int]:
-        return {"node_id": 1}
+    def status(self) -> dict[str, Any]:
+        return STATUS
+
+    def membership(self) -> bytes:
+        return table((1, 0))
 
 
 class Restores:

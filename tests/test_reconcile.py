@@ -14,7 +14,7 @@ from typing import Any, cast
 import pytest
 
 import paxos
-from nodes import until
+from nodes import table, until
 from paxos._distrust import distrusted, mark, set_aside
 from paxos._handle import Handle
 from paxos.alarm import Alarms
@@ -50,13 +50,42 @@ def test_the_majority_decides(own: int, answers: list[int], members: int, verdic
     assert decide(own, answers, members) is verdict
 
 
+@pytest.mark.parametrize(
+    ("own", "answers", "others", "votes", "verdict"),
+    [
+        # Members without a vote, three voters.
+        (1, [1, 1], [1], True, Verdict.EQUAL),
+        (1, [1, 1], [2, 2, 2, 2], True, Verdict.RIGHT),
+        (1, [], [2, 2, 2, 2], True, Verdict.RIGHT),
+        (1, [2], [1, 1, 1], True, Verdict.OPEN),
+        (1, [2, 2], [1, 1, 1], True, Verdict.WRONG),
+        # ... and this is one of them.
+        (1, [1, 1, 1], [], False, Verdict.EQUAL),
+        (1, [1], [1], False, Verdict.EQUAL),
+        (1, [1, 1], [2], False, Verdict.RIGHT),
+        (1, [], [2, 2], False, Verdict.UNHEARD),
+        (1, [2], [1, 1], False, Verdict.OPEN),
+        (1, [2, 2], [1, 1], False, Verdict.WRONG),
+        (1, [1, 1, 2], [], False, Verdict.RIGHT),
+        (1, [2, 3, 4], [1, 1], False, Verdict.NOBODY),
+    ],
+)
+def test_who_has_no_vote_has_no_say(
+    own: int, answers: list[int], others: list[int], votes: bool, verdict: Verdict
+) -> None:
+    assert decide(own, answers, 3, others, votes=votes) is verdict
+
+
 # ---- the comparison, between nodes that are nothing else ----
 
 
 class Net:
     """Python sides of nodes, and what is between them. Time goes by in ``tick``."""
 
-    def __init__(self, chains: dict[int, list[int]], first_kept: dict[int, int] | None = None) -> None:
+    def __init__(
+        self, chains: dict[int, list[int]], first_kept: dict[int, int] | None = None, followers: Sequence[int] = ()
+    ) -> None:
+        self.followers = followers
         self.nodes = {id_: Stub(self, id_, own, (first_kept or {}).get(id_, 0)) for id_, own in chains.items()}
         self.lost: Callable[[int, int, bytes], bool] = lambda source, target, data: False
         self.due: deque[Callable[[], object]] = deque()
@@ -98,7 +127,16 @@ class Stub:
 
     def status(self) -> dict[str, Any]:
         peers = {id_: True for id_ in self.net.nodes if id_ != self.id}
-        return {"formed": True, "chosen": len(self.chains), "first_kept": self.first_kept, "peers": peers}
+        return {
+            "node_id": self.id,
+            "formed": True,
+            "chosen": len(self.chains),
+            "first_kept": self.first_kept,
+            "peers": peers,
+        }
+
+    def membership(self) -> bytes:
+        return table(*((id_, 2 if id_ in self.net.followers else 0) for id_ in self.net.nodes))
 
     def send(self, node: int, data: bytes) -> bool:
         if not self.net.lost(self.id, node, data):
@@ -121,6 +159,19 @@ RIGHT = list(range(1, 101))
 
 def wrong_from(instance: int, by: int = 1000) -> list[int]:
     return [chain + by * (number >= instance) for number, chain in enumerate(RIGHT)]
+
+
+def test_followers_are_compared_and_have_no_say() -> None:
+    net = Net(
+        {1: RIGHT, 2: RIGHT, 3: RIGHT, 4: wrong_from(50), 5: wrong_from(50), 6: wrong_from(50)}, followers=(4, 5, 6)
+    )
+    net.tick(30)
+    assert sorted(net.stopped) == [4, 5, 6], "they were more than half of all"
+    assert all(net.nodes[id_].marks[-1] == 50 for id_ in (4, 5, 6))
+    net = Net({1: RIGHT, 2: [], 3: [], 4: wrong_from(0)}, followers=(4,))
+    net.lost = lambda source, target, data: {source, target} & {2, 3} != set()
+    net.tick(30)
+    assert net.stopped.keys() <= {4}, "a voter does not stop for what a follower says"
 
 
 def test_equal_nodes_agree_on_the_newest_instance_that_a_majority_has() -> None:
@@ -415,15 +466,15 @@ def test_the_majority_of_the_windows_decides_and_far_ones_are_not_kept() -> None
     for window in range(KEPT * 3):
         results.receive(2, b"\x12" + entry.pack(0, window, own.get(window, 5)))
     assert len(results._others) <= 2 * KEPT
-    assert results.compare(3) is None
+    assert results.compare((2, 3)) is None
     results.receive(2, b"\x12" + entry.pack(0, 2, 1))
-    assert results.compare(3) is None, "node 3 may say the same as this one"
+    assert results.compare((2, 3)) is None, "node 3 may say the same as this one"
     results.receive(3, b"\x12" + entry.pack(0, 2, 1))
-    found = results.compare(3)
+    found = results.compare((2, 3))
     assert found is not None
     assert found[0] == 2 * WINDOW
     results.receive(3, b"\x12" + entry.pack(0, 2, 7))
-    found = results.compare(3)
+    found = results.compare((2, 3))
     assert found is not None
     assert "no majority agrees" in str(found[1])
 

@@ -12,6 +12,7 @@ import click
 
 from paxos import Consistency, PaxosError
 
+from .member_commands import member, members
 from .params import address_option, bind_option, cluster_option
 
 EXAMPLES = """\b
@@ -22,6 +23,8 @@ Examples:
   paxos verify /var/lib/paxos        # of a node that is stopped
   paxos log /var/lib/paxos
   paxos checkpoint 10.0.0.1:6379
+  paxos members --at 10.0.0.1:6379
+  paxos member add 4 10.0.0.4:7101 --at 10.0.0.1:6379
   paxos recover /mnt/old2            # of a cluster that lost its majority for good: what is left, and what may be lost
 """
 
@@ -81,6 +84,8 @@ Example, on each of three machines with its own --id:
 @click.option("--lease", type=click.FloatRange(min=0.1, max=60), metavar="SECONDS",
               help="How long leases are to last, with --reads lease: a master sets it for all nodes. While one lasts, no other "
               "node becomes master.  [default: 0.25]")  # fmt: skip
+@click.option("--when-removed", type=click.Choice(["exit", "idle"]), default="exit", show_default=True,
+              help="What it does when it has been removed from the cluster: end, with status 0, or stay.")  # fmt: skip
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @loop_option
 @click.option("--until-stdin-ends", is_flag=True, hidden=True)
@@ -94,6 +99,7 @@ def serve(
     window: int,
     reads: Consistency,
     lease: float | None,
+    when_removed: str,
     log_level: str,
     loop: str,
     until_stdin_ends: bool,
@@ -114,7 +120,17 @@ def serve(
     if lease is not None and reads != "lease":
         raise click.BadParameter("is of use with --reads lease only", param_hint="--lease")
     options = module.ServeOptions(
-        node_id, cluster, bind, data, resp, timeout, window, reads, lease or 0.25, until_stdin_ends
+        node_id,
+        cluster,
+        bind,
+        data,
+        resp,
+        timeout,
+        window,
+        reads,
+        lease or 0.25,
+        until_stdin_ends,
+        when_removed == "exit",
     )
     loops.run(module.serve(options), loop)
 
@@ -469,6 +485,10 @@ def sim(
     )
     if not module.simulate(options):
         raise SystemExit(1)
+
+
+cli.add_command(members)
+cli.add_command(member)
 
 
 def run(arguments: Sequence[str] | None) -> int:

@@ -13,7 +13,7 @@ from paxos import PaxosError
 
 from .resp_client import ReplyError, RespClient
 
-__all__ = ["CheckpointOptions", "NodeRefused", "NotANode", "Unreachable", "run"]
+__all__ = ["CheckpointOptions", "NodeRefused", "NotANode", "Unreachable", "ask", "connect", "run"]
 
 #: Seconds for connecting, and until whoever listens has said what it is.
 ANSWERS_WITHIN: Final = 10.0
@@ -28,7 +28,7 @@ class NotANode(PaxosError):
 
 
 class NodeRefused(PaxosError):
-    """The node made no checkpoint. The message is its own."""
+    """The node has not done it. The message is its own."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ async def run(options: CheckpointOptions) -> None:
     """Prints what the checkpoint holds. Raises the errors above."""
     host, port = options.address
     where = f"{host}:{port}"
-    client = await _connect(host, port, where)
+    client = await connect(host, port, where)
     try:
-        before = await _ask(client, where)
+        before = await ask(client, where, "paxos_checkpoint", "which makes no checkpoints when asked")
         instance = await _make(client, where, options.timeout)
         after = await client.info(ANSWERS_WITHIN)
     finally:
@@ -62,7 +62,8 @@ async def run(options: CheckpointOptions) -> None:
         click.echo(f"node {node}: a checkpoint of {instance} instances is durable, and was read again")
 
 
-async def _connect(host: str, port: int, where: str) -> RespClient:
+async def connect(host: str, port: int, where: str) -> RespClient:
+    """A connection to the node there. Raises Unreachable."""
     try:
         return await RespClient.connect(port, host)
     except OSError as error:
@@ -72,8 +73,8 @@ async def _connect(host: str, port: int, where: str) -> RespClient:
         ) from error
 
 
-async def _ask(client: RespClient, where: str) -> dict[str, str]:
-    """The fields of ``INFO paxos`` of a node that can be asked for a checkpoint."""
+async def ask(client: RespClient, where: str, field: str, otherwise: str) -> dict[str, str]:
+    """The fields of ``INFO paxos`` of a node that has this one among them; ``otherwise``: what it is if it has not."""
     try:
         fields = await client.info(ANSWERS_WITHIN)
     except TimeoutError:
@@ -84,8 +85,8 @@ async def _ask(client: RespClient, where: str) -> dict[str, str]:
         raise NotANode(f"{where}: what listens there is no node of the key-value service ({error})") from error
     if "paxos_node_id" not in fields:
         raise NotANode(f"{where}: what listens there is a Redis server, but no node of the key-value service")
-    if "paxos_checkpoint" not in fields:
-        raise NotANode(f"{where}: the node there is of an older version, which makes no checkpoints when asked")
+    if field not in fields:
+        raise NotANode(f"{where}: the node there is of an older version, {otherwise}")
     return fields
 
 

@@ -38,6 +38,7 @@ class ServeOptions:
     reads: paxos.Consistency
     lease: float
     until_stdin_ends: bool
+    end_when_removed: bool = True
 
 
 def listen(address: tuple[str, int], option: str) -> socket.socket:
@@ -73,13 +74,22 @@ def listen_problem(error: OSError, what: str) -> str:
 
 
 async def serve(options: ServeOptions) -> None:
-    """Run until SIGTERM, SIGINT, or, if asked for, the end of stdin. Raises what keeps the node from starting."""
+    """Run until SIGTERM, SIGINT, the removal of this node, or, if asked for, the end of stdin.
+
+    Raises what keeps the node from starting.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if options.until_stdin_ends:
         _watch_stdin(loop, stop)
+
+    def on_alarm(alarm: paxos.Alarm) -> None:
+        if alarm.kind == "removed" and options.end_when_removed:
+            print(f"paxos: node {options.node_id} has been removed from the cluster, and ends", flush=True)
+            stop.set()
+
     # Bound first: a port in use is told before anything is done to the data directory.
     sock = listen(options.resp, "--resp")
     try:
@@ -91,6 +101,7 @@ async def serve(options: ServeOptions) -> None:
                 bind=options.bind,
                 state_machine=KvStateMachine,
                 window=options.window,
+                on_alarm=on_alarm,
             )
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL):

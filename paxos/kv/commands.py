@@ -11,6 +11,7 @@ import fnmatch
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
+from . import members
 from . import values as v
 from .machine import NOT_AN_INTEGER, parse_int64
 from .replies import OK, PONG, ErrorReply, Map, Reply, Status
@@ -48,7 +49,7 @@ class Work:
 class Session:
     """What one connection has set for itself, and what it may ask of the server."""
 
-    __slots__ = ("address", "checkpoint", "client_id", "info", "list_clients", "name", "protocol")
+    __slots__ = ("address", "checkpoint", "client_id", "info", "list_clients", "name", "node", "protocol")
 
     def __init__(
         self,
@@ -57,12 +58,14 @@ class Session:
         info: Callable[[list[str]], str],
         list_clients: Callable[[], list[Session]],
         checkpoint: Callable[[], Awaitable[int]],
+        node: members.MembersNode,
     ) -> None:
         self.client_id = client_id
         self.address = address
         self.info = info
         self.list_clients = list_clients
         self.checkpoint = checkpoint
+        self.node = node
         self.name = b""
         self.protocol = 2
 
@@ -217,6 +220,21 @@ def _checkpoint(session: Session, words: Words) -> Work:
     return Work(session.checkpoint)
 
 
+def _members(session: Session, words: Words) -> Local:
+    return Local(members.members_reply(session.node.members()))
+
+
+def _member(session: Session, words: Words) -> Local | Work:
+    start = members.change(session.node, words[1:])
+    if isinstance(start, ErrorReply):
+        return Local(start)
+
+    async def work() -> Reply:
+        return members.members_reply(await start())
+
+    return Work(work)
+
+
 def _select(session: Session, words: Words) -> Local:
     if parse_int64(words[1]) is None:
         return BAD_INTEGER
@@ -356,6 +374,8 @@ _COMMANDS: Final[dict[bytes, tuple[int, int, Handler]]] = {
     b"LRANGE": (4, 4, _lrange),
     b"MGET": (2, _ANY, _many(v.OP_MGET)),
     b"PAXOS.CHECKPOINT": (1, 1, _checkpoint),
+    b"PAXOS.MEMBER": (2, _ANY, _member),
+    b"PAXOS.MEMBERS": (1, 1, _members),
     b"PING": (1, 2, _ping),
     b"QUIT": (1, _ANY, _quit),
     b"RESET": (1, 1, _reset),

@@ -19,6 +19,10 @@ class StatusView(Protocol):
     @property
     def master_id(self) -> int: ...
     @property
+    def members_version(self) -> int: ...
+    @property
+    def member_role(self) -> str: ...
+    @property
     def formed(self) -> bool: ...
     @property
     def chosen(self) -> int: ...
@@ -83,6 +87,8 @@ def info_text(status: StatusView, sections: list[str], clients: int, uptime: flo
             "paxos_node_id": status.node_id,
             "paxos_role": status.role,
             "paxos_master_id": status.master_id,
+            "paxos_members_version": status.members_version,
+            "paxos_member_role": status.member_role,
             "paxos_formed": int(status.formed),
             "paxos_chosen": status.chosen,
             "paxos_applied": status.applied,

@@ -27,6 +27,7 @@ from paxos import Consistency, OutcomeUnknown, PartialOutcome, PaxosError, Refus
 
 from .commands import Local, Session, Work, dispatch
 from .info import StatusView, info_text
+from .members import MembersNode
 from .replies import ErrorReply, Reply, encode
 from .requests import ProtocolError, RequestReader
 from .values import READ_ONLY
@@ -46,7 +47,7 @@ _BATCH_BYTES: Final = 256 * 1024
 _WRITE_BYTES: Final = 256 * 1024
 
 
-class ProposingNode(Protocol):
+class ProposingNode(MembersNode, Protocol):
     """What the server needs of :class:`paxos.Node`."""
 
     def propose_many(self, values: Sequence[bytes], *, timeout: float = ...) -> Awaitable[Sequence[object]]: ...
@@ -311,7 +312,9 @@ class _Connection(asyncio.Protocol):
         server = self._server
         peer = transport.get_extra_info("peername")
         address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "?"
-        self.session = Session(server.next_client(), address, server.info, server.sessions, server.node.checkpoint)
+        self.session = Session(
+            server.next_client(), address, server.info, server.sessions, server.node.checkpoint, server.node
+        )
         if len(server.connections) >= server.max_clients:
             transport.write(b"-ERR max number of clients reached\r\n")
             transport.close()

@@ -215,6 +215,7 @@ class Replica:
         if group is not None:
             group.stop()
             group.reads.let_go()
+            group.changes.let_go()
         return group
 
     def submit(self, completion: Completion, value: bytes, timeout: float = 5.0, machine: int = 0) -> None:
