@@ -2,7 +2,8 @@
 of those who left destroyed as soon as their change is in force.
 
 A life with spare nodes has them (``Plan.spares``). All that is drawn here comes from dice of its own. Tables are made here
-without the library's own means, and may be odd: sets without a common node, a master that removes itself, voters that know nothing yet.
+without the library's own means, and may be odd: sets without a common node, a master that removes itself, voters that know
+nothing yet.
 """
 
 from __future__ import annotations
