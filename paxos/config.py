@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, TypedDict, Unpack
 
@@ -82,6 +82,9 @@ class Options:
     when_removed: Literal["idle", "close"] = "idle"
     """What a node does when it finds that it was removed from the cluster: ``"idle"`` goes on without a part in anything;
     ``"close"`` closes itself."""
+    follow: Sequence[int] = ()
+    """Up to 8 node ids. While this node has no vote (a follower), it learns from the first of them that answers, and from whoever
+    is best only when none does. (): from whoever is best."""
     on_alarm: Callable[[Alarm], object] | None = None
     """Is called with each alarm of the node, and must not block. ``Node`` calls it on the thread of its event loop, those of the
     opening before ``open`` returns or raises; ``SyncNode`` on the thread that opens the node, later on the one that applies. What
@@ -113,6 +116,15 @@ class Options:
         check("checkpoint_rate", 0, 1 << 50)
         check("fetch_rate", 0, 1 << 50)
         check("scrub_rate", 0, 1 << 50)
+        if (
+            isinstance(self.follow, str | bytes)
+            or len(self.follow) > 8
+            or not all(
+                isinstance(node, int) and not isinstance(node, bool) and 0 < node < (1 << 32) - 1
+                for node in self.follow
+            )
+        ):
+            raise ConfigError(f"option follow={self.follow!r}: give up to 8 node ids, as in (2, 3)")
         if self.when_removed not in ("idle", "close"):
             raise ConfigError(f"option when_removed={self.when_removed!r}: there are 'idle' and 'close'")
         if self.on_alarm is not None and (not callable(self.on_alarm) or inspect.iscoroutinefunction(self.on_alarm)):
@@ -174,6 +186,7 @@ class NodeOptions(TypedDict, total=False):
     mirror: bool
     sessions: bool
     when_removed: Literal["idle", "close"]
+    follow: Sequence[int]
     on_alarm: Callable[[Alarm], object] | None
 
 

@@ -56,7 +56,7 @@ def open_group(
         stuck_limit_ns=int(options.stuck_limit * 1e9), max_value=options.max_value, segment_size=options.segment_bytes,
         direct=options.direct_io, max_pending=options.max_pending, max_pending_bytes=options.max_pending_bytes,
         log_budget=options.log_budget, log_hold=options.log_hold, quarantine=options.quarantine,
-        priority=int(options.priority), max_wait_ns=int(options.max_wait * 1e9),
+        priority=int(options.priority), follow=tuple(options.follow), max_wait_ns=int(options.max_wait * 1e9),
     )  # fmt: skip
     background = Threads(engine.poke)
     try:

@@ -13,7 +13,7 @@ import click
 from paxos import Consistency, PaxosError
 
 from .member_commands import member, members
-from .params import address_option, bind_option, cluster_option
+from .params import address_option, bind_option, cluster_option, nodes_option
 
 EXAMPLES = """\b
 Examples:
@@ -86,6 +86,9 @@ Example, on each of three machines with its own --id:
               "node becomes master.  [default: 0.25]")  # fmt: skip
 @click.option("--when-removed", type=click.Choice(["exit", "idle"]), default="exit", show_default=True,
               help="What it does when it has been removed from the cluster: end, with status 0, or stay.")  # fmt: skip
+@click.option("--follow", metavar="ID,…", callback=nodes_option,
+              help="While this node has no vote, it learns from the first of these that answers, else from whoever is "
+              "best.")  # fmt: skip
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True)
 @loop_option
 @click.option("--until-stdin-ends", is_flag=True, hidden=True)
@@ -100,6 +103,7 @@ def serve(
     reads: Consistency,
     lease: float | None,
     when_removed: str,
+    follow: tuple[int, ...],
     log_level: str,
     loop: str,
     until_stdin_ends: bool,
@@ -131,6 +135,7 @@ def serve(
         lease or 0.25,
         until_stdin_ends,
         when_removed == "exit",
+        follow,
     )
     loops.run(module.serve(options), loop)
 

@@ -44,3 +44,13 @@ def cluster_option(ctx: click.Context, param: click.Parameter, value: str) -> di
         return parse_cluster(value)
     except ConfigError as error:
         raise click.BadParameter(str(error), ctx, param) from None
+
+
+def nodes_option(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """The callback of an option with node ids, commas between them."""
+    if value is None:
+        return ()
+    parts = value.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise click.BadParameter(f"{value!r}: give node ids with commas between them, as in 2,3", ctx, param)
+    return tuple(int(part) for part in parts)

@@ -39,6 +39,7 @@ class ServeOptions:
     lease: float
     until_stdin_ends: bool
     end_when_removed: bool = True
+    follow: tuple[int, ...] = ()
 
 
 def listen(address: tuple[str, int], option: str) -> socket.socket:
@@ -101,6 +102,7 @@ async def serve(options: ServeOptions) -> None:
                 bind=options.bind,
                 state_machine=KvStateMachine,
                 window=options.window,
+                follow=options.follow,
                 on_alarm=on_alarm,
             )
         except OSError as error:
