@@ -424,7 +424,7 @@ def test_addresses_are_written_down_with_the_first_change_and_can_be_changed(
         async with fleet(tmp_path) as f:
             assert [m.address for m in f.nodes[1].members().members] == [""] * 3
             moved = f"127.0.0.1:{free_port()}"
-            at = f.other()
+            at = f.other(2)  # (nobody reaches 2 meanwhile)
             members = await f.nodes[at].move(2, moved, timeout=DEADLINE)
             assert {m.node_id: m.address for m in members.members} == {**f.addresses, 2: moved}
             assert members.voters == (1, 2, 3)

@@ -119,7 +119,7 @@ class Faults:
         self.network = {"loss": 0.0, "duplicate": 0.0, "late": (0.0, 0), "corrupt": 0.0}
         self.cut_number = 0
         #: whether a node may lose its log now; where members come and go, more hangs on that than how many do
-        self.may_rot: Callable[[Replica], bool] = self._is_minority
+        self.may_rot: Callable[[Replica], bool] | None = None
 
     def play(self, schedule: Sequence[Fault]) -> None:
         """Puts the schedule into the world's future."""
@@ -369,7 +369,7 @@ class Faults:
             for other, lost in list(self.rotten.items()):
                 if world.votes(other - 1) and world.incarnation(other - 1) != lost:
                     del self.rotten[other]
-            if replica.id in self.rotten or not world.chosen or not self.may_rot(replica):
+            if replica.id in self.rotten or not world.chosen or not (self.may_rot or self._is_minority)(replica):
                 return False
             incarnation = world.incarnation(index)
             if kind == "wipe":
