@@ -14,7 +14,7 @@ from paxos._replica cimport (
     Replica, Slot, accept_here, frame_begin, frame_end, in_ring, promise_here, send_reject, slot_of, slot_take,
 )
 from paxos._types cimport (
-    Accept, Accepted, EFFECT_READ, Effect, FRAME_ACCEPTED, FRAME_PROMISE, FRAME_PROMISE_VALUE, Prepare, Promise,
+    ALPHA, Accept, Accepted, EFFECT_READ, Effect, FRAME_ACCEPTED, FRAME_PROMISE, FRAME_PROMISE_VALUE, Prepare, Promise,
     PromiseValue, RING, Value, ballot_compare, bit,
 )
 
@@ -72,8 +72,10 @@ cdef bint acceptor_accept(Replica *r, uint32_t index, const Accept *a, Value *va
         e.instance = a.instance
         e.end = a.instance + 1
         return True
-    if r.chosen < r.members.in_force <= a.instance:
+    # (From chosen + ALPHA on it does not know who votes, perhaps since a change that it has not heard of yet.)
+    if r.chosen < r.members.in_force <= a.instance or a.instance >= r.chosen + ALPHA:
         r.late = bit(index)     # _membership: this node learns first, and then says so
+        r.late_at = a.instance
         return True
     if not in_ring(r, a.instance) or not votes(r):
         return True             # too far ahead to keep, or not yet to be voted on (rule 10): this node learns first

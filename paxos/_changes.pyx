@@ -61,9 +61,10 @@ cdef void changes_tick(Replica *r) noexcept nogil:
     if not _free(r) or r.wanted != NULL or r.hand_to != 0:
         return
     for i in range(r.members.count):
-        # (Since it was elected a master takes everybody for heard from.)
+        # (Since it was elected a master takes everybody for heard from. Who has to fetch a checkpoint first is not level.)
         if (r.members.members[i].node == 0 or r.members.members[i].role != MEMBER_LEARNER or r.heard[i] <= r.elected_at
-                or r.now - r.heard[i] >= r.options.election_min or r.known[i] + LEVEL < r.chosen):
+                or r.now - r.heard[i] >= r.options.election_min or r.known[i] + LEVEL < r.chosen
+                or r.known[i] < r.first_kept):
             continue
         k = membership_place(&r.members, r.members.instead[i])
         if k == r.self and mastership_best(r) >= 0:

@@ -23,7 +23,7 @@ from paxos._learner cimport (
     learner_serve, learner_serve_expected, learner_tick, learner_watermark, learner_known, learner_wonder,
 )
 from paxos._mastership cimport (
-    mastership_answered, mastership_best, mastership_bound, mastership_fit, mastership_grant, mastership_hand, mastership_now,
+    mastership_answered, mastership_best, mastership_bound, mastership_fit, mastership_freed, mastership_grant, mastership_hand, mastership_now,
     mastership_leave, mastership_tell,
 )
 from paxos._membership cimport membership_advance, membership_first, membership_install, membership_self, votes
@@ -42,7 +42,7 @@ from paxos._replica cimport (
     in_ring, member_index, others, record_add, send_reject, set_master, slot_free, slot_take,
 )
 from paxos._types cimport (
-    Accept, Accepted, Ballot, CHUNK_WINDOW, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT,
+    ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT,
     FRAME_HEARTBEAT_REPLY, FRAME_KEPT, FRAME_LEARN, FRAME_LEARNED, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY,
     FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_READ, FRAME_READABLE, FRAME_REJECT, FRAME_RELIEVE, FRAME_TRANSFER, Frame, Heartbeat, HeartbeatReply, Kept, Learn,
     LEASE_MAX, Membership, PLACES, Prepare, Prevote, PrevoteReply, Promise, PromiseValue, Read, Readable, RECORD_ACCEPT, RECORD_BASE, RECORD_LEARN,
@@ -155,6 +155,7 @@ cdef void _follow(Replica *r, const Ballot *ballot, bint settled) noexcept nogil
 cdef void _receive_prepare(Replica *r, uint32_t index, const Prepare *body) noexcept nogil:
     if mastership_bound(r, &body.ballot, &body.released):
         return                      # (asked again until the lease has passed)
+    mastership_freed(r, &body.released)
     if ballot_compare(&body.ballot, &r.promised) > 0:
         _step_down(r)
         r.election_deadline = r.now + r.options.election_max        # the candidate gets its time
@@ -192,7 +193,7 @@ cdef void _finish(Replica *r) noexcept nogil:
         r.election_deadline = r.now + r.options.heartbeat
     if r.owed and votes(r):
         _prepare_owed(r)
-    if r.late and r.chosen >= r.members.in_force:
+    if r.late and r.chosen >= r.members.in_force and r.late_at < r.chosen + ALPHA:
         _answer_heartbeat(r, r.late, &r.master_ballot, 0)
         r.late = 0
     if r.role == ROLE_MASTER:
@@ -244,7 +245,8 @@ cdef void _receive_accept(Replica *r, uint32_t index, const Frame *frame, const 
         _follow(r, &body.ballot, False)
         knew = r.chosen
         learner_notice(r, &body.ballot, body.own_from, frame.chosen)
-        if knew < r.members.in_force <= r.chosen:
+        if r.late and r.chosen != knew:
+            r.late = 0
             acceptor_accept(r, index, body, value)      # this very message has told what was to be known first
     value_unref(value)
 
@@ -289,7 +291,8 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         r.counters.refused_frames += 1
         return
     index = <uint32_t>member
-    if frame.inc_hi == r.members.members[index].inc_hi and frame.inc_lo == r.members.members[index].inc_lo:
+    if (frame.inc_hi == r.members.members[index].inc_hi and frame.inc_lo == r.members.members[index].inc_lo
+            and (frame.inc_hi != 0 or frame.inc_lo != 0)):
         r.heard[index] = now
         r.down &= ~bit(index)
     elif frame.type != FRAME_LEARN and frame.type != FRAME_LEARNED and frame.type != FRAME_KEPT:
@@ -511,6 +514,8 @@ cdef bint replica_change(Replica *r, int64_t now, const Membership *next) noexce
 
 cdef void replica_members(Replica *r, int64_t now, const Membership *m) noexcept nogil:
     _now(r, now)
+    if election_has_quorum(r):
+        return                      # it is not lost: a table of which it cannot know all would only take its vote away
     membership_install(r, m)
     membership_advance(r)
     _finish(r)

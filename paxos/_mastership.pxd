@@ -17,6 +17,8 @@ cdef int mastership_best(const Replica *r) noexcept nogil              # index o
 cdef bint mastership_fit(const Replica *r, uint32_t index) noexcept nogil
 cdef void mastership_hand(Replica *r, uint32_t index) noexcept nogil   # begins to hand over
 cdef void mastership_tell(Replica *r) noexcept nogil                   # tells the member that it is to take over
+# A Prepare says that the lease of this ballot was given up.
+cdef void mastership_freed(Replica *r, const Ballot *released) noexcept nogil
 cdef void mastership_leave(Replica *r) noexcept nogil             # hands over, if the own vote is about to go
 cdef void mastership_tick(Replica *r) noexcept nogil
 

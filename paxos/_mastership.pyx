@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from paxos._codec cimport out_effect
-from paxos._membership cimport votes
+from paxos._membership cimport membership_led, votes
 from paxos._replica cimport ROLE_MASTER, Replica, frame_begin, frame_end, promise_here
 from paxos._types cimport (
     Ballot, EFFECT_MASTERSHIP, Effect, FRAME_TRANSFER, Frame, HeartbeatReply, Mastership, Transfer,
@@ -102,7 +102,7 @@ cdef void mastership_answered(Replica *r, uint32_t index, const Frame *frame, co
 cdef int64_t mastership_lease(const Replica *r) noexcept nogil:
     cdef uint32_t i, k, mask
     cdef int64_t until, best = 0
-    if r.role != ROLE_MASTER or not r.master_settled or r.released or r.members.lease == 0:
+    if r.role != ROLE_MASTER or not r.master_settled or r.released or r.members.lease == 0 or not membership_led(r):
         return 0
     if is_quorum_of_all(&r.members, r.chosen, bit(r.self)):
         return r.now + <int64_t>r.members.lease
@@ -123,7 +123,13 @@ cdef int64_t mastership_lease(const Replica *r) noexcept nogil:
 # ---- the lease: who grants it ----
 
 cdef uint64_t mastership_grant(Replica *r, const Ballot *ballot) noexcept nogil:
+    cdef Ballot none
+    memset(&none, 0, sizeof(Ballot))
     if not votes(r) or r.members.lease == 0 or r.durable < r.lease_record:
+        return 0
+    # Not while another one's lasts: this master may have been elected by the voters before a change, and that one, under a lower
+    # ballot, by those behind it.
+    if mastership_bound(r, ballot, &none):
         return 0
     # Only who has promised the ballot, durably, grants: no older one is heard from then on, nor after a restart.
     if ballot_compare(&r.promised, ballot) < 0:
@@ -152,6 +158,13 @@ cdef bint mastership_bound(const Replica *r, const Ballot *ballot, const Ballot 
     if ballot.node == r.grant.node and ballot.inc_hi == r.grant.inc_hi and ballot.inc_lo == r.grant.inc_lo:
         return False
     return ballot_compare(released, &r.grant) != 0
+
+
+cdef void mastership_freed(Replica *r, const Ballot *released) noexcept nogil:
+    """A lease was given up for good."""
+    if released.round != 0 and ballot_compare(released, &r.grant) == 0:
+        r.grant_until = 0
+        r.granting = 0
 
 
 # ---- handing over ----

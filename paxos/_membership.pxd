@@ -21,6 +21,8 @@ cdef void membership_self(Replica *r) noexcept nogil
 cdef void membership_advance(Replica *r) noexcept nogil
 # The membership that came with a checkpoint, or stands in the log's beginning.
 cdef void membership_install(Replica *r, const Membership *m) noexcept nogil
+# Whether the ballot of this master holds at what comes next: who votes there has promised it, and what they reported is chosen.
+cdef bint membership_led(const Replica *r) noexcept nogil
 # From here on all the changes chosen are in force, and what was chosen before is safe; an idle group is carried there by no-ops.
 cdef uint64_t membership_settled(const Replica *r) noexcept nogil
 

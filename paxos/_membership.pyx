@@ -50,6 +50,11 @@ cdef uint64_t membership_covers(const Replica *r) noexcept nogil:
     return r.members.in_force
 
 
+cdef bint membership_led(const Replica *r) noexcept nogil:
+    # (Below in_force nobody else can be further: what is chosen there is by those who elected this master.)
+    return r.chosen < r.members.in_force or (membership_covers(r) > r.chosen and r.chosen >= r.takeover_end)
+
+
 # ---- the table ----
 
 cdef uint32_t membership_place(const Membership *m, uint32_t node) noexcept nogil:
@@ -83,11 +88,14 @@ cdef inline bint _same(const Member *a, const Member *b) noexcept nogil:
 
 
 cdef bint membership_follows(const Membership *m, const Membership *old) noexcept nogil:
-    """Nobody loses a place in which he has a vote that still counts, and only such a one leaves."""
+    """Nobody loses a place in which he has a vote that still counts, and only such a one leaves; nobody votes before he has said which
+    incarnation he is (where the vote of such a one is needed, no change could be chosen that says it)."""
     cdef uint32_t i
     if m.count < old.count:
         return False
     for i in range(m.count):
+        if m.voters & bit(i) and m.members[i].inc_hi == 0 and m.members[i].inc_lo == 0:
+            return False
         if i < old.count and old.voters & bit(i):
             if m.members[i].node != old.members[i].node:
                 return False

@@ -11,12 +11,14 @@ One round serves all reads that came before it, of all nodes. A node has one rea
 side had when it asked; another token takes its place. Nothing is kept for long: who hears nothing asks again.
 
 While a change of the membership is not in force here, who came in by it does not count: what is left is a quorum of the members
-before the change and of those behind it.
+before the change and of those behind it. From where it is in force on, nothing is confirmed before the new ones have promised the
+ballot and what they reported is chosen: another master of theirs, under a lower ballot, may have gone on without this one's knowing.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from paxos._codec cimport out_effect
+from paxos._membership cimport membership_led
 from paxos._replica cimport Asked, ROLE_MASTER, Replica, frame_begin, frame_end, remote_master
 from paxos._types cimport (
     EFFECT_READABLE, Effect, FRAME_READ, FRAME_READABLE, HeartbeatReply, PLACES, Read, Readable, bit, is_quorum_of_all, life_of,
@@ -61,6 +63,11 @@ cdef bint _answered(const Replica *r, uint64_t round, uint64_t index) noexcept n
     return is_quorum_of_all(&r.members, index, mask)
 
 
+cdef inline bint _passed(const Replica *r, const Asked *asked) noexcept nogil:
+    """Whether a change has come in force since the round was sent: who had to answer it is not known any more."""
+    return asked.round != 0 and asked.index < r.members.in_force <= r.chosen
+
+
 cdef bint _wants_round(const Replica *r, const Asked *asked) noexcept nogil:
     """... for the first time; or once more, where a quorum has answered and was none, for a change was not in force at that index.
     (An answer that is lost comes with the next heartbeat.)"""
@@ -73,7 +80,7 @@ cdef bint _wants_round(const Replica *r, const Asked *asked) noexcept nogil:
 
 cdef bint reader_due(const Replica *r) noexcept nogil:
     cdef uint32_t i
-    if r.role != ROLE_MASTER or not r.master_settled:
+    if r.role != ROLE_MASTER or not r.master_settled or not membership_led(r):
         return False
     if r.read_token != 0 and r.read_token != r.asked_reads[r.self].read.token:
         return True
@@ -117,7 +124,7 @@ cdef void _answer(Replica *r) noexcept nogil:
     cdef uint32_t i
     for i in range(r.members.count):
         asked = &r.asked_reads[i]
-        if asked.read.token == 0 or asked.answered or asked.round == 0 or not _answered(r, asked.round, asked.index):
+        if asked.read.token == 0 or asked.answered or asked.round == 0 or _passed(r, asked) or not _answered(r, asked.round, asked.index):
             continue
         asked.answered = True
         if i == r.self:

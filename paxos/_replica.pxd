@@ -95,6 +95,7 @@ cdef struct Replica:
     uint32_t owed                   # bit of the member whose `owed_prepare` came before this node may vote; it is answered then
     Prepare owed_prepare
     uint32_t late                   # bit of the master whose Accept came before this node knew what it must to take it
+    uint64_t late_at                # ... and the instance of that
     bint may_lead                   # cleared while the Python side is stuck or applying has stopped
     Outbox out
     uint64_t random                 # state of the seeded generator

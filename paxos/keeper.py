@@ -22,6 +22,7 @@ from paxos.checkpoint import CheckpointStore
 from paxos.errors import ConfigError, DamagedCheckpoint, NodeClosed, StorageError, WrongDirectory
 from paxos.making import Made
 from paxos.manifest import Manifest
+from paxos.membership import true_from
 from paxos.sessions import SESSIONS
 from paxos.snapshot import Cut, has_checkpoints, restore_machines
 from paxos.statemachine import StateMachine, has_files, has_snapshot
@@ -107,6 +108,7 @@ class Keeper:
         self._damaged: list[int] = []  # checkpoints that did not verify
         self._doubted: set[int] = set()  # ... just now, and are to be read again
         self._waiting: list[Made] = []
+        self._put_off: bool | None = None  # one that is to be made as soon as it can; whether `here`
         self._made_at = engine.now()
         self._made_at_bytes = 0  # of the log, written since the start
         self._look_at = 0
@@ -230,6 +232,8 @@ class Keeper:
         if now < self._look_at or self._closed:
             return
         self._look_at = now + int(LOOK_EVERY * 1e9)
+        if self._put_off is not None and not self._making:
+            self._begin(self._put_off)
         policy = self._policy
         new = self.applied()[0] + 1 - self.newest
         due = self._engine.log_used() * 2 >= policy.budget
@@ -289,21 +293,31 @@ class Keeper:
             if here:
                 self._make.break_off()  # it may be reading what is damaged, and wait for what never comes
             return
+        self._begin(here)
+
+    def _begin(self, here: bool) -> None:
+        self._put_off = None
         applied, chain = self.applied()
         status = self._engine.status()
         if applied + 1 == self.newest and not self.stopped():
-            self._waiting.pop()(self._newest, None)  # nothing has happened since
+            self._settle(self._newest, None)  # nothing has happened since
             return
         if (why := UNABLE if not self.able else self._refusal()) is not None:
             logger.error("no checkpoint could be made: %s", why)
-            self._waiting.pop()(None, StorageError(why))
+            self._settle(None, StorageError(why))
             return
         assert chain is not None
+        membership = self._engine.membership()
+        if true_from(membership) > applied + 1:
+            # With a table that is newer than its instances nobody who installs it could vote before he has learned the rest,
+            # which perhaps nobody has whose word counts.
+            self._put_off = here
+            return
         self._making = True
         self._made_at_bytes = status["log_bytes"]
         self._engine.making(True)
         try:
-            cut = Cut(applied + 1, chain, bytes.fromhex(status["signature"]), self._engine.membership())
+            cut = Cut(applied + 1, chain, bytes.fromhex(status["signature"]), membership)
             self._make(cut, self._is_made, newest=self._newest, here=here)
         except Exception as error:  # of the state machine's own snapshot(), too
             self._is_made(None, error)
@@ -335,6 +349,9 @@ class Keeper:
         else:
             logger.info("a checkpoint of instance %d is durable (%d bytes)", manifest.instance, manifest.stored)
             self._have(manifest)
+        self._settle(manifest, error)
+
+    def _settle(self, manifest: Manifest | None, error: BaseException | None) -> None:
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done(manifest, error)

@@ -219,6 +219,12 @@ def decode(data: bytes, chosen: int) -> Members:
     return Table.decode(data).members(chosen)
 
 
+def true_from(data: bytes) -> int:
+    """Who knows fewer instances chosen than this does not know what held there, by what the engine calls the membership."""
+    as_of: int = _HEAD.unpack_from(data)[6]
+    return as_of
+
+
 def voters(data: bytes) -> frozenset[int]:
     """Who votes by what the engine calls the membership."""
     return Table.decode(data).voters

@@ -84,10 +84,12 @@ def told(values: list[tuple[int, bytes]] = VALUES, **options: Any) -> Core:
     return core
 
 
-def heart(core: Core, now: int, asked: int = 0, of: int = 2, values: list[tuple[int, bytes]] = VALUES) -> Effects:
+def heart(
+    core: Core, now: int, asked: int = 0, of: int = 2, values: list[tuple[int, bytes]] = VALUES, round_: int = 1
+) -> Effects:
     return core.receive(
         now,
-        frame(HEARTBEAT, of, chosen=len(values), chain=chain(values), ballot=ballot(1, of), settled=1, sent_at=asked),
+        frame(HEARTBEAT, of, chosen=len(values), chain=chain(values), ballot=ballot(round_, of), settled=1, sent_at=asked),
     )
 
 

@@ -213,6 +213,7 @@ def test_a_change_that_comes_too_soon_is_void() -> None:
         [row(1), row(9), row(3)],  # its place given away
         [row(1), row(2), row(3), row(4, LEAVING)],  # who has never voted leaves
         [row(1), (2, 9, 9, LEAVING), row(3)],  # somebody else leaves
+        [row(1), row(2), row(3), (4, 0, 0, VOTER)],  # who has not said which incarnation it is votes
     ],
 )
 def test_a_table_that_does_not_follow_is_not_proposed_and_void_where_it_is_chosen(rows: list[Row]) -> None:
@@ -331,6 +332,17 @@ def test_an_accept_that_tells_what_is_missing_is_taken_with_it() -> None:
     assert [fields["first"] for _, fields, _ in sent(effects, "accepted")] == [e]
 
 
+def test_who_does_not_know_the_change_accepts_nothing_above_it() -> None:
+    """{1, 2} have chosen the change and all below e; 3 has missed all that, and votes before and behind. If it accepted at e, e
+    would be chosen by {1, 3}, 2 be destroyed, and what only 1 has be lost with 1."""
+    core = follower(3, of=1)
+    accept = frame(ACCEPT, 1, ballot=ballot(1, 1), instance=1 + ALPHA, own_from=0, chosen=1 + ALPHA)
+    assert "accepted" not in kinds(core.receive(T, accept))
+    core.receive(T, learned(0, noops(2), sender=1))
+    effects = core.receive(T, accept)
+    assert "accepted" in kinds(effects), "now it knows who votes there"
+
+
 # ---- tables from elsewhere
 
 
@@ -418,6 +430,67 @@ def test_a_read_takes_both_quorums_while_a_change_is_pending() -> None:
     assert "readable" not in kinds(effects), "{4, 5} may have gone on with another master"
     effects = core.receive(T + 11 * MS, frame(HEARTBEAT_REPLY, 4, **answer))
     assert "readable" not in kinds(effects), "... and do not vote yet, so that it says nothing"
+
+
+def confirmed(core: Core, now: int, token: int, nodes: Sequence[int]) -> Effects:
+    """A read of the master's own; these answer its round."""
+    core.read(now, token)
+    rounds = {fields["sent_at"] for _, fields, _ in sent(core.pump(now), "heartbeat") if "sent_at" in fields}
+    effects: Effects = []
+    for round_ in rounds:
+        for sender in nodes:
+            effects += core.receive(now, frame(HEARTBEAT_REPLY, sender, ballot=ballot(1, 1), sent_at=round_, chosen=E))
+    return [effect for effect in effects if effect[0] == "readable"]
+
+
+def test_no_read_is_confirmed_by_new_voters_who_have_not_promised_the_ballot() -> None:
+    """{4, 5} may have elected 4 under a lower ballot, which nobody who follows this master has seen, and have chosen E."""
+    core, _ = moving()
+    carry_on(core, [3], E)
+    assert core.state()["extending"]
+    assert confirmed(core, T + 10 * MS, 1, [4, 5]) == []
+    promise(core, 4, [(1, E, Y)], chosen=E)
+    assert not core.state()["extending"]
+    core.pump(T + 11 * MS)
+    assert confirmed(core, T + 11 * MS, 2, [4, 5]) == [], "what they had chosen is not known chosen here"
+    agree(core, E, [4], T + 12 * MS)
+    assert confirmed(core, T + 12 * MS, 3, [4, 5]) == [("readable", E + 1, 3)]
+
+
+def test_no_lease_is_held_by_grants_of_new_voters_who_have_not_promised_the_ballot() -> None:
+    core = master()
+    core.lease(T, 3000 * MS)
+    at = instances(core.pump(T))[0]
+    agree(core, at, [2])
+    changed(core, FIVE, [2])
+    changed(core, MOVED, [2])
+    end = core.state()["in_force"]
+    carry_on(core, [3], end)
+    now = T + 200 * MS
+    for sender in (4, 5):
+        core.receive(now, frame(HEARTBEAT_REPLY, sender, ballot=ballot(1, 1)))
+    rounds = {fields["sent_at"] for _, fields, _ in sent(core.tick(now), "heartbeat") if "sent_at" in fields}
+    for sender in (4, 5):
+        granted = {"sent_at": max(rounds), "lease": 3000 * MS, "chosen": end}
+        core.receive(now, frame(HEARTBEAT_REPLY, sender, ballot=ballot(1, 1), **granted))
+    assert core.state()["extending"]
+    assert core.state()["lease_until"] == 0
+    promise(core, 4, chosen=end)
+    assert core.state()["lease_until"] > now
+
+
+def test_a_read_from_below_a_change_is_not_confirmed_by_who_votes_behind_it() -> None:
+    """1 has lost {3, 4, 5} to another master, and fetches what that has chosen, the change to {1, 2, 6} with it. Who voted
+    where the read came in is not known any more; 2's answer is of before."""
+    core = master(5)
+    core.read(T + 10 * MS, 1)
+    (round_,) = {fields["sent_at"] for _, fields, _ in sent(core.pump(T + 10 * MS), "heartbeat")}
+    six = [row(1), row(2), row(3), row(4), row(5), row(6, LEARNER)]
+    three = [row(1), row(2), row(3, LEAVING), row(4, LEAVING), row(5, LEAVING), row(6)]
+    core.receive(T + 11 * MS, learned(1, [(1, X), (CHANGE, change(six)), (CHANGE, change(three, 1)), *noops(ALPHA)]))
+    assert [member[0] for member in core.state()["members"]] == [1, 2, 0, 0, 0, 6]
+    effects = core.receive(T + 11 * MS, frame(HEARTBEAT_REPLY, 2, ballot=ballot(1, 1), sent_at=round_))
+    assert "readable" not in kinds(effects)
 
 
 def test_a_node_without_a_vote_tells_a_candidate_what_it_knows() -> None:

@@ -395,25 +395,31 @@ def test_nobody_stands_himself_while_another_holds_a_lease() -> None:
 def test_only_who_has_promised_a_ballot_durably_grants_its_lease() -> None:
     """Else a late heartbeat of the master before, not below the promise, took the grant back, and two held a lease."""
     core = bound()
-    later = T + 2 * MS
-    assert granted(heart(core, later, 77, of=3)) == 0
+    assert granted(heart(core, END, 77, of=3)) == 0
     assert core.state()["promised"] == ballot(1, 3)
-    core.durable(later, core.state()["logged"])
-    assert granted(heart(core, later, 78, of=3)) == LEASE
-    core.tick(later + MS)
-    assert kinds(heart(core, later + 2 * MS, 79, of=2)) == ["reject"]
-    assert prepare(core, later + 3 * MS, 2) == [], "bound to node 3 still"
-    assert prepare(core, later + 3 * MS, 3) == PROMISED
+    core.durable(END, core.state()["logged"])
+    assert granted(heart(core, END, 78, of=3)) == LEASE
+    core.tick(END + MS)
+    assert kinds(heart(core, END + 2 * MS, 79, of=2)) == ["reject"]
+    assert prepare(core, END + 3 * MS, 2) == [], "bound to node 3"
+    assert prepare(core, END + 3 * MS, 3) == PROMISED
 
 
-def test_a_grant_to_the_next_master_takes_the_place_of_an_older_one() -> None:
+def test_nobody_else_is_granted_a_lease_while_one_lasts() -> None:
+    """The one may have been elected by the voters before a change, and the other, with a lower ballot, by those behind it."""
     core = bound()
-    heart(core, T + 2 * MS, 76, of=3)
-    core.durable(T + 2 * MS, core.state()["logged"])
-    heart(core, T + 2 * MS, 77, of=3)
-    core.tick(T + 3 * MS)
-    assert prepare(core, T + 4 * MS, 2) == []
-    assert prepare(core, T + 4 * MS, 3) == PROMISED
+    for now in (T + 2 * MS, END - 1):
+        assert granted(heart(core, now, 77, of=3)) == 0
+        core.durable(now, core.state()["logged"])
+        assert core.state()["promised"] == ballot(1, 2), "nor is its ballot promised"
+    assert prepare(core, END - 1, 3) == [], "bound to node 2 still"
+
+
+def test_a_lease_that_was_released_keeps_nobody_from_the_next_one() -> None:
+    core = bound()
+    assert prepare(core, T + MS, released=ballot(1, 2)) == PROMISED
+    core.durable(T + MS, core.state()["logged"])
+    assert granted(heart(core, T + 2 * MS, 77, of=3, round_=5)) == LEASE
 
 
 def test_who_starts_promises_to_nobody_for_as_long_as_a_lease_lasts() -> None:
@@ -432,11 +438,10 @@ def test_who_starts_promises_to_nobody_for_as_long_as_a_lease_lasts() -> None:
         assert prepare(core, T + LEASE - 1, by) == []
     assert core.tick(T + LEASE - 1) == []
     assert prepare(core, T + LEASE) == PROMISED
-    # ... but for a master that it hears, and has granted a lease since.
+    # ... nor grants one.
     core = started()
-    assert granted(heart(core, T + MS, 77)) == LEASE
-    assert prepare(core, T + 2 * MS, 3) == []
-    assert prepare(core, T + 2 * MS, 2) == PROMISED
+    assert granted(heart(core, T + LEASE - 1, 77)) == 0
+    assert granted(heart(core, T + LEASE, 77)) == LEASE
 
 
 def test_who_is_elected_is_bound_by_nothing_that_was_granted_before() -> None:

@@ -24,6 +24,7 @@ from frames import (
     chunk,
     members,
     record,
+    row,
 )  # fmt: skip
 from paxos._folder import Folder, segment_number
 from paxos._log import Layout
@@ -98,12 +99,9 @@ class Log:
         return self.write(RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=chosen, chain=behind(chosen) ^ wrong))
 
     def base(self, instance: int) -> int:
-        rows = b"".join(
-            node.to_bytes(8, "little") + hi.to_bytes(8, "little") + lo.to_bytes(8, "little") + bytes(8)
-            for node, hi, lo in members(3)
-        )
+        rows = b"".join(row(node) for node, _, _ in members(3))
         body = record(
-            RECORD_BASE, promised=ballot(1, 1), chain=behind(instance), was_member=1, version=0, count=3, data=rows
+            RECORD_BASE, promised=ballot(1, 1), chain=behind(instance), was_member=1, version=0, count=3, before=0b111, data=rows
         )
         return self.write(RECORD_BASE, instance, body)
 

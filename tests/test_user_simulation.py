@@ -132,8 +132,8 @@ def test_a_planted_bug_is_found_shrunk_and_comes_back() -> None:
         pays_twice()
     failure = caught.value
     assert isinstance(failure.__cause__, AssertionError)
-    assert 1 <= len(failure.schedule) <= 3, "a crash or two are enough"
     whole = pays_twice.schedule(failure.seed)
+    assert 1 <= len(failure.schedule) <= len(whole) // 2, "a few of them are enough"
     assert [whole[number] for number in failure.keep] == failure.schedule
     text = str(failure)
     assert f"pays_twice fails with seed {failure.seed}" in text

@@ -21,7 +21,7 @@ READING: Final[tuple[Mutant, ...]] = (
         "read-before-the-take-over",
         "20: a master answers reads before an instance of its own ballot is chosen",
         "_reader.pyx",
-        "    if r.role != ROLE_MASTER or not r.master_settled:\n        return False\n",
+        "    if r.role != ROLE_MASTER or not r.master_settled or not membership_led(r):\n        return False\n",
         "    if r.role != ROLE_MASTER:\n        return False\n",
     ),
     Mutant(

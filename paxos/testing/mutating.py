@@ -28,6 +28,11 @@ __all__ = ["build", "command", "find", "hunt", "main"]
 PACKAGE: Final = Path(__file__).resolve().parent.parent
 DIRECTIVES: Final = {"boundscheck": False, "wraparound": False, "cdivision": True, "initializedcheck": False}
 
+#: Asked for here: what sysconfig knows it gathers at the first question, and two at a time get half of it.
+SUFFIX: Final[str] = sysconfig.get_config_var("EXT_SUFFIX")
+COMPILER: Final[list[str]] = (sysconfig.get_config_var("CC") or "cc").split()
+INCLUDE: Final = sysconfig.get_paths()["include"]
+
 #: Cython knows no threads.
 _TRANSLATING: Final = threading.Lock()
 
@@ -82,13 +87,12 @@ def _link(origin: Path, package: Path) -> None:
 
 def _compile(source: Path) -> None:
     """Without optimisation: most of the time goes into compiling."""
-    library = source.with_name(source.stem + sysconfig.get_config_var("EXT_SUFFIX"))
+    library = source.with_name(source.stem + SUFFIX)
     for old in source.parent.glob(f"{source.stem}.*so"):
         old.unlink()
     _translate(source)
-    compiler = (sysconfig.get_config_var("CC") or "cc").split()
-    flags = ["-O0", "-w", "-shared", "-fPIC", "-pthread", f"-I{sysconfig.get_paths()['include']}"]
-    step = [*compiler, *flags, str(source.with_suffix(".c")), "-o", str(library)]
+    flags = ["-O0", "-w", "-shared", "-fPIC", "-pthread", f"-I{INCLUDE}"]
+    step = [*COMPILER, *flags, str(source.with_suffix(".c")), "-o", str(library)]
     run = subprocess.run(step, cwd=source.parent.parent, capture_output=True, text=True, check=False)
     if run.returncode != 0:
         raise ConfigError(f"the mutant does not compile: {' '.join(step[:4])} …\n{run.stderr}")
