@@ -137,6 +137,15 @@ class Moves:
         if replica.up and replica.id not in self.been:
             self.cluster.crash(replica)
 
+    def _fresh(self, replica: Replica) -> bool:
+        """Whether its disk has never been a member's: one that was removed does not come again with that."""
+        if replica.id in self.been:
+            return False
+        if replica.handle is not None and replica.handle.status()["replaced"]:
+            self.been.add(replica.id)  # it came and went between two looks
+            return False
+        return True
+
     # -- what is asked for
 
     def _here(self, row: Row) -> bool:
@@ -170,7 +179,7 @@ class Moves:
         kind = dice.choice(["add", "add", "remove", "set", "set", "role", "replace", "address"])
         absent = [replica for replica in self.cluster.replicas if table.row(replica.id) is None]
         if kind == "add" or kind == "replace":
-            fresh = [replica for replica in absent if replica.id not in self.been]
+            fresh = [replica for replica in absent if self._fresh(replica)]
             voters = [row.node for row in rows if row.node and row.role == VOTER]
             if not fresh or (kind == "replace" and len(voters) < 2):
                 return None
@@ -233,7 +242,7 @@ class Moves:
 
     def _comes(self, row: Row) -> bool:
         """Whether that node is the one of which the table speaks, or is going to be."""
-        return self._here(row) or row.node in self.faults.rotten or row.node not in self.been
+        return self._here(row) or row.node in self.faults.rotten or self._fresh(self.cluster.replicas[row.node - 1])
 
     def _unrest(self) -> list[int]:
         """Members that are still on their way in or out."""
