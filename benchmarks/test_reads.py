@@ -1,4 +1,4 @@
-"""Linearizable reads: through the service beside writes, and one call at a time in the process of a node.
+"""Linearizable reads: through the service beside writes, and one call at a time in the process of a node; reads under a lease.
 
 Windows of one kind and the other take turns, so that whatever else the machine does meanwhile meets both.
 """
@@ -17,6 +17,9 @@ import pytest
 from bench_nodes import Nodes
 from pytest_benchmark.fixture import BenchmarkFixture
 
+import paxos
+from nodes import cluster, master_of
+from paxos import Options
 from paxos.cli.processes import NodeProcess, free_ports, stop_all
 from paxos.cli.resp_client import ReplyError, RespClient
 
@@ -24,6 +27,9 @@ CONNECTIONS = 50
 SIZE = 100
 STEP = 30.0  # seconds for what does not depend on the length of a window
 TRIES = 5
+# Frames a second of three nodes that have nothing to do, three times over: heartbeats to two followers every 50 ms, and answers.
+BACKGROUND = 3 * 2 * 2 / Options().heartbeat
+LEASE = 5.0  # seconds: a machine that stands still for shorter does not end it
 
 
 class Client(asyncio.Protocol):
@@ -195,6 +201,9 @@ def test_one_client(benchmark: BenchmarkFixture, nodes: Nodes, tiny: bool, at_ma
         assert found["log_writes"] == 0, f"reads cost log writes: {found}"
         # The nodes are not looked at in one moment, so a few are in one of the two counts only.
         assert found["read_rounds_per_read"] < 1.5, "one round a read, and no more"
+        # To the two followers and back, and from another node to the master and back; beside that heartbeats.
+        heartbeats = BACKGROUND / found["reads_per_s"]
+        assert found["messages_per_read"] < 1.5 * (4 if at_master else 6) + heartbeats, f"too many messages: {found}"
     for name in ("p50_ms", "p99_ms"):
         benchmark.extra_info[f"read_{name}"] = statistics.median(found[name] for found in reads)
         benchmark.extra_info[f"propose_{name}"] = statistics.median(found[name] for found in proposals)
@@ -217,3 +226,95 @@ def test_1000_clients(benchmark: BenchmarkFixture, nodes: Nodes, tiny: bool, cli
         assert window["read_rounds_per_read"] < 0.2
     middle = sorted(found, key=lambda window: float(window["reads_per_s"]))[len(found) // 2]
     benchmark.extra_info.update(middle, turns=turns)
+
+
+class Table(paxos.StateMachine):
+    """One value for each key, which is its first byte."""
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, bytes] = {}
+
+    def apply(self, instance: int, value: bytes) -> object:
+        self.values[value[:1]] = value
+        return None
+
+    def read(self, query: bytes) -> object:
+        return self.values.get(query)
+
+
+async def _leased_reads(master: paxos.Node, nodes: list[paxos.Node], batch: int, seconds: float) -> dict[str, float]:
+    """One client that reads over and over: reads a second, and how much the counters of all nodes grew meanwhile."""
+    queries = [b"k"] * batch
+    before = [node.status() for node in nodes]
+    calls = 0
+    began = now = time.perf_counter()
+    while now - began < seconds:
+        for _ in range(max(1, 1000 // batch)):
+            if batch == 1:
+                await master.read(b"k", consistency="lease")
+            else:
+                await master.read_many(queries, consistency="lease")
+            calls += 1
+        await asyncio.sleep(0)  # what is read at once has not waited for anything, so nobody else had a turn
+        now = time.perf_counter()
+    after = [node.status() for node in nodes]
+
+    def grown(name: str) -> int:
+        return sum(getattr(late, name) - getattr(early, name) for early, late in zip(before, after, strict=True))
+
+    names = ("log_writes", "fsyncs", "commits", "reads", "read_rounds", "frames_sent", "elections")
+    return {
+        "reads_per_s": calls * batch / (now - began),
+        "seconds": now - began,
+        "asked": calls * batch,
+        **{name: grown(name) for name in names},
+    }
+
+
+@pytest.mark.parametrize("batch", [1, 100], ids=["read", "read_many_100"])
+def test_leased(benchmark: BenchmarkFixture, tmp_path: Path, tiny: bool, batch: int) -> None:
+    """Under a lease, at the master; its state machine looks a key up. The other nodes share the process, and do nothing."""
+    seconds, turns = (0.1, 1) if tiny else (2.0, 5)
+    windows: list[dict[str, float]] = []
+
+    async def main() -> None:
+        async with cluster(tmp_path, machine=Table) as nodes:
+            master = master_of(nodes)
+            await master.propose(b"k" * SIZE)
+            await master.set_lease(LEASE)
+
+            async def held() -> bool:
+                before = master.status().read_rounds
+                assert await master.read(b"k", consistency="lease") == b"k" * SIZE
+                return master.status().read_rounds == before
+
+            def written() -> int:
+                return sum(node.status().log_writes for node in nodes.values())
+
+            async with asyncio.timeout(STEP):
+                while not await held():
+                    await asyncio.sleep(0.01)
+                # That the followers know the last of the above to be chosen is written behind it.
+                before = -1
+                while before != (before := written()):
+                    await asyncio.sleep(0.2)
+            for _ in range(turns):
+                windows.append(await _leased_reads(master, list(nodes.values()), batch, seconds))
+
+    benchmark.group = "leases"
+    benchmark.pedantic(lambda: asyncio.run(main()), rounds=1, iterations=1)
+    for found in windows:
+        assert found["reads"] == found["asked"], f"not all were answered by the state machine: {found}"
+        assert found["log_writes"] == found["commits"] == 0, f"reads cost log writes: {found}"
+        assert found["read_rounds"] == 0, f"reads under a lease are confirmed: {found}"
+        assert found["frames_sent"] <= BACKGROUND * found["seconds"] + 50, f"reads cost messages: {found}"
+    rates = [found["reads_per_s"] for found in windows]
+    benchmark.extra_info.update(
+        reads_per_s=statistics.median(rates),
+        reads_per_s_worst=min(rates),
+        ns_per_read=1e9 / statistics.median(rates),
+        frames_per_s=statistics.median(found["frames_sent"] / found["seconds"] for found in windows),
+        log_writes=sum(found["log_writes"] for found in windows),
+        read_rounds=sum(found["read_rounds"] for found in windows),
+        turns=turns,
+    )

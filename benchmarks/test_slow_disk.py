@@ -2,51 +2,40 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from bench_nodes import NODES, Nodes, figures
 from pytest_benchmark.fixture import BenchmarkFixture
-
-SOURCE = Path(__file__).resolve().parent / "slow_disk.c"
+from slow_disk import Delays
 
 
 class SlowDisks:
     """Three nodes whose disks' delays can be set while they run."""
 
-    def __init__(self, nodes: Nodes, files: dict[int, Path]) -> None:
+    def __init__(self, nodes: Nodes, delays: Delays) -> None:
         self.nodes = nodes
-        self._files = files
+        self._delays = delays
 
     def set(self, **microseconds: int) -> None:
         """``all=``, ``follower=``: the delay of every disk, or of one that is not the master's; of the others none."""
-        slow = set(self._files)
+        slow = set(self._delays.files)
         if "follower" in microseconds:
             slow = {max(slow - {self.nodes.master})}
         (delay,) = microseconds.values()
-        for node, path in self._files.items():
-            with path.open("r+b") as file:
-                file.write((delay if node in slow else 0).to_bytes(4, "little"))
+        for node in self._delays.files:
+            self._delays.set(node, delay if node in slow else 0)
 
     def delays(self) -> dict[int, int]:
-        return {node: int.from_bytes(path.read_bytes(), "little") for node, path in self._files.items()}
+        return {node: self._delays.get(node) for node in self._delays.files}
 
 
 @pytest.fixture(scope="module")
 def slow_disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowDisks]:
     folder = tmp_path_factory.mktemp("slow")
-    library = folder / "slow_disk.so"
-    command = ["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(library), str(SOURCE), "-ldl"]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, f"slow_disk.c does not compile:\n{built.stderr}"
-    files = {node: folder / f"delay{node}" for node in range(1, NODES + 1)}
-    for path in files.values():
-        path.write_bytes(bytes(4))
-    environments = {node: {"LD_PRELOAD": str(library), "SLOW_DISK": str(path)} for node, path in files.items()}
-    with Nodes(folder, environments) as nodes:
-        yield SlowDisks(nodes, files)
+    delays = Delays(folder, range(1, NODES + 1))
+    with Nodes(folder, delays.environments) as nodes:
+        yield SlowDisks(nodes, delays)
 
 
 @pytest.mark.parametrize(("clients", "batch"), [(1, 1), (1000, 1), (10, 100)], ids=["1", "1000", "1000_by_100"])

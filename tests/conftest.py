@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-import mounts
-import netns
 import shim
 from cluster import Cluster, MakeCluster
 from hunts import Hunts
@@ -20,8 +18,6 @@ from hunts import Hunts
 settings.register_profile("paxos", deadline=None)
 settings.register_profile("paxos-debug", deadline=None, max_examples=8)
 settings.load_profile("paxos-debug" if os.environ.get("PAXOS_DEBUG") else "paxos")
-
-LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -63,21 +59,7 @@ def hunts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     hunts.close()
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts hunts last. Leaves out, with a word, tests for which this machine gives no networks or file systems of their own."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts hunts last."""
     # (They get the more time for themselves.)
     items.sort(key=lambda item: mutant_of(item) is not None)
-    words = config.stash[LEFT_OUT] = []
-    for marker, what, missing in (
-        ("namespaces", "network partitions", netns.missing),
-        ("mounts", "small file systems", mounts.missing),
-    ):
-        wanting = [item for item in items if item.get_closest_marker(marker)]
-        if wanting and (reason := missing()) is not None:
-            items[:] = [item for item in items if item not in wanting]
-            config.hook.pytest_deselected(items=wanting)
-            words.append(f"left out: {len(wanting)} tests with {what}: {reason}")
-
-
-def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    return config.stash.get(LEFT_OUT, [])

@@ -19,7 +19,7 @@ import functools
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
 # For measurements between networks (RFC 2544): no machine has its own addresses there.
@@ -140,6 +140,14 @@ class Network:
     def cut(self, sender: int, receiver: int) -> None:
         """From now on nothing that ``sender`` sends reaches ``receiver``."""
         self._point(sender, {receiver: NOWHERE})
+
+    def cut_all(self, links: Iterable[tuple[int, int]]) -> None:
+        """``cut`` for many (sender, receiver), in as little time as it takes."""
+        receivers: dict[int, dict[int, str]] = {}
+        for sender, receiver in links:
+            receivers.setdefault(sender, {})[receiver] = NOWHERE
+        for sender, addresses in receivers.items():
+            self._point(sender, addresses)
 
     def split(self, *sides: Sequence[int]) -> None:
         """Nodes of different sides do not reach one another."""
