@@ -13,7 +13,7 @@ from paxos._acceptor cimport acceptor_accept, acceptor_prepare
 from paxos._changes cimport changes_ask, changes_join
 from paxos._codec cimport out_clear, out_free, value_check, value_copy
 from paxos._election cimport (
-    election_extend, election_extend_tick, election_has_quorum, election_master_heard, election_master_lost, election_prevote, election_prevote_reply,
+    election_extend, election_extend_tick, election_give_up, election_has_quorum, election_master_heard, election_master_lost, election_prevote, election_prevote_reply,
     election_promise, election_promise_value, election_relieved, election_report_arriving, election_start, election_tick, election_transferred,
     election_won,
 )
@@ -345,6 +345,8 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
     elif frame.type == FRAME_RELIEVE:
         if election_relieved(r, index, <const Relieve *>data):
             mastership_hand(r, index)
+        elif r.members.members[index].node == r.master and ballot_compare(&(<const Relieve *>data).ballot, &r.master_ballot) == 0:
+            election_master_lost(r, index)          # it says so itself
     elif frame.type == FRAME_TRANSFER:
         election_transferred(r, index, <const Transfer *>data)
     elif frame.type == FRAME_REJECT:
@@ -407,6 +409,7 @@ cdef void replica_durable(Replica *r, int64_t now, uint64_t logged) noexcept nog
 cdef void replica_tick(Replica *r, int64_t now) noexcept nogil:
     _now(r, now)
     if r.role == ROLE_MASTER and now >= r.heartbeat_due and not election_has_quorum(r):
+        election_give_up(r)
         _step_down(r)
         election_start(r)
     if r.role == ROLE_MASTER and r.hand_to != 0 and now >= r.hand_until:

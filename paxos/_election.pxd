@@ -22,4 +22,5 @@ cdef void election_master_heard(Replica *r, const Ballot *ballot) noexcept nogil
 cdef void election_master_lost(Replica *r, uint32_t index) noexcept nogil
 cdef uint32_t election_heard(const Replica *r) noexcept nogil      # members heard from lately, and the own
 cdef bint election_has_quorum(const Replica *r) noexcept nogil     # a master's view: that is a quorum
+cdef void election_give_up(Replica *r) noexcept nogil              # a master that does not: whoever still hears it may look for another
 cdef bint election_relieved(const Replica *r, uint32_t index, const Relieve *body) noexcept nogil

@@ -338,6 +338,13 @@ cdef bint election_has_quorum(const Replica *r) noexcept nogil:
     return is_quorum(&r.members, r.chosen, election_heard(r))
 
 
+cdef void election_give_up(Replica *r) noexcept nogil:
+    """Those that hear it had waited for their timeout only now: of five in a star the one in the middle, who can lead, does."""
+    cdef Relieve *body = <Relieve *>frame_begin(r, FRAME_RELIEVE, others(r), 0, sizeof(Relieve))
+    body.ballot = r.ballot
+    frame_end(r, NULL)
+
+
 cdef bint election_relieved(const Replica *r, uint32_t index, const Relieve *body) noexcept nogil:
     """Whether that member had better be master: it hears more, or as many and is the one of two who may (so that this ends)."""
     cdef int his, mine

@@ -22,6 +22,7 @@ from frames import (
     PROMISE,
     PROMISE_VALUE,
     REJECT,
+    RELIEVE,
     UNKNOWN,
     VALUE,
     ballot,
@@ -126,8 +127,22 @@ def test_a_higher_prepare_ends_mastership() -> None:
 def test_a_master_that_hears_no_quorum_steps_down() -> None:
     core = master()
     assert core.state()["role"] == "master"
-    assert core.tick(T + 600 * MS)[0] == ("master", 0, 0, False)
+    effects = short(core.tick(T + 600 * MS))
+    assert effects[0] == ("send", "relieve", [2, 3], 0, {"ballot": (1, 1), "n": 1}, b""), "it says so"
+    assert effects[1] == ("master", 0, 0, False)
     assert core.state()["role"] == "follower"
+
+
+def test_who_hears_that_his_master_gives_up_looks_for_another_at_once() -> None:
+    later = T + 50 * MS
+    core = node()
+    core.receive(T, frame(HEARTBEAT, 2, ballot=ballot(1, 2), settled=1))
+    core.receive(later, frame(RELIEVE, 3, ballot=ballot(1, 2), heard=7))
+    core.receive(later, frame(RELIEVE, 2, ballot=ballot(0, 2)))
+    assert core.deadline() > T + 250 * MS, "not his master, or not for this ballot"
+    core.receive(later, frame(RELIEVE, 2, ballot=ballot(1, 2)))
+    assert core.deadline() <= later + 50 * MS
+    assert kinds(core.tick(core.deadline()))[-1] == "prevote"
 
 
 def test_resigning_hands_mastership_over_and_keeps_from_standing() -> None:
