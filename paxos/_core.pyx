@@ -517,7 +517,7 @@ cdef bint replica_change(Replica *r, int64_t now, const Membership *next) noexce
 
 cdef void replica_members(Replica *r, int64_t now, const Membership *m) noexcept nogil:
     _now(r, now)
-    if election_has_quorum(r):
+    if votes(r) and election_has_quorum(r):
         return                      # it is not lost: a table of which it cannot know all would only take its vote away
     membership_install(r, m)
     membership_advance(r)

@@ -59,6 +59,8 @@ class Core:
     ) -> tuple[bool, list[_Effect]]:
         """Has a table of members chosen: rows (node, incarnation high, low, role[, instead[, address]]) by place."""
     def replace(self, now: int, node: int, incarnation: tuple[int, int]) -> list[_Effect]: ...
+    def told(self, now: int, membership: bytes) -> list[tuple[object, ...]]:
+        """Somebody who knows more says who the members are."""
     def base(self, now: int, first: int, chain: int) -> list[_Effect]: ...
     def install(
         self,

@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 from paxos._codec cimport FRAME_OK, frame_check, out_clear
 from paxos._core cimport (
     replica_arriving, replica_base, replica_change, replica_deadline, replica_durable, replica_free, replica_install, replica_new, replica_peer,
-    replica_lease, replica_pump, replica_read, replica_receive, replica_replace, replica_resign, replica_restore, replica_restore_base,
+    replica_lease, replica_members, replica_pump, replica_read, replica_receive, replica_replace, replica_resign, replica_restore, replica_restore_base,
     replica_seal, replica_start, replica_submit, replica_tick, replica_transfer,
 )
 from paxos._mastership cimport mastership_lease
@@ -285,6 +285,15 @@ cdef class Core:
         cdef uint8_t out[MEMBERSHIP_MAX]
         membership_write(&self.replica.members, out)
         return (<const char *>out)[:membership_size(&self.replica.members)]
+
+    def told(self, int64_t now, bytes membership not None):
+        """Somebody who knows more says who the members are."""
+        cdef Membership m
+        memset(&m, 0, sizeof(Membership))
+        if membership_read(&m, <const uint8_t *><const char *>membership, len(membership)) != 0:
+            raise ValueError("this is no membership")
+        replica_members(self.replica, now, &m)
+        return _effects(&self.replica.out)
 
     def base(self, int64_t now, uint64_t first, uint32_t chain):
         """The log is to begin at instance ``first``, behind which the chain checksum is ``chain``."""

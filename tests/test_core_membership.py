@@ -27,8 +27,10 @@ from frames import (
     ballot,
     frame,
     incarnation,
+    membership,
     short,
 )
+from frames import row as named
 from paxos._stepping import Core
 from steps import ALPHA, MS, Effects, T, X, Y, follower, kinds, master
 
@@ -379,6 +381,23 @@ def test_the_log_s_beginning_has_the_table_with_all_that_is_pending() -> None:
     assert not again.state()["votes"], "the table is newer than what is known chosen"
     mark = struct.pack("<QII", 2, 0, 0)
     assert again.restore(RECORD_WATERMARK, 0, mark)
+
+
+def test_who_was_away_takes_the_word_of_who_knows_more_and_who_is_not_lost_does_not_need_it() -> None:
+    core = Core(3, [row(1), row(2), row(3)], incarnation=(1, 1))
+    core.start(T)
+    told = membership([named(1), named(2), named(3), named(4)], version=7, in_force=900, as_of=901)
+    assert core.state()["outsider"]
+    core.told(T, told)
+    assert core.state()["version"] == 7
+    core = follower(3, of=1)
+    core.told(T, told)
+    assert core.state()["version"] == 0, "it hears a majority: what is missing it learns from them"
+    assert core.state()["votes"]
+    core = Core(3, [row(1), row(2), row(3)])
+    core.start(T)
+    core.told(T, told)
+    assert (core.state()["version"], core.state()["votes"]) == (7, False)
 
 
 # ---- places
