@@ -224,6 +224,8 @@ cdef uint64_t delivery_token(Delivery *d, uint64_t seq) noexcept nogil      # 0:
 cdef bint delivery_wanted(const Delivery *d) noexcept nogil
 
 # -- Python's threads
+# Raises Overloaded where a proposal is not to be taken now, whatever is in it.
+cdef int delivery_admit(Delivery *d, int64_t now) except -1
 cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_t deadline)
 cdef list delivery_drain(Delivery *d, Py_ssize_t max_values)
 cdef bint delivery_disk_full(Delivery *d) noexcept nogil

@@ -394,6 +394,18 @@ cdef bint settle(Delivery *d, uint64_t token) noexcept:
     return True
 
 
+cdef int delivery_admit(Delivery *d, int64_t now) except -1:
+    cdef int64_t wait
+    if d.pending_chunks >= d.max_pending or d.next_token - d.oldest >= CHUNK_WINDOW - 1:
+        raise Overloaded(f"{d.pending_chunks} proposals are waiting already: try again later, or propose less at once")
+    if d.pending_chunks:
+        wait = admission_refuses(&d.admission, now, now - d.tickets[d.oldest % CHUNK_WINDOW].at)
+        if wait:
+            raise Overloaded(f"a proposal made now would wait for about {wait / 1e9:.1f} s, which is longer than max_wait="
+                             f"{d.admission.max_wait / 1e9:g} s: try again later, or propose less", wait / 1e9)
+    return 0
+
+
 cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_t deadline):
     cdef Py_buffer view
     cdef uint64_t size = 0
@@ -405,19 +417,13 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
     cdef ChunkHead *head
     cdef Submission *s
     cdef uint64_t token
-    cdef int64_t now, wait
+    cdef int64_t now
     # A private list: the caller's may change in another thread, and lengths are summed before bytes are copied.
     cdef list items = list(values)
-    if d.pending_chunks >= d.max_pending or d.next_token - d.oldest >= CHUNK_WINDOW - 1:
-        raise Overloaded(f"{d.pending_chunks} proposals are waiting already: try again later, or propose less at once")
+    now = clock_now(&d.clock)
+    delivery_admit(d, now)
     if not items:
         raise ValueError("a chunk holds at least one value")
-    now = clock_now(&d.clock)
-    if d.pending_chunks:
-        wait = admission_refuses(&d.admission, now, now - d.tickets[d.oldest % CHUNK_WINDOW].at)
-        if wait:
-            raise Overloaded(f"a proposal made now would wait for about {wait / 1e9:.1f} s, which is longer than max_wait="
-                             f"{d.admission.max_wait / 1e9:g} s: try again later, or propose less", wait / 1e9)
     for i in range(len(items)):
         value = items[i]
         if not PyBytes_CheckExact(value):

@@ -105,6 +105,8 @@ class Handle:
         """
     def now(self) -> int:
         """CLOCK_BOOTTIME in ns: what deadlines are counted in."""
+    def admit(self) -> None:
+        """Raises Overloaded where a proposal would be refused now, whatever is in it. On any thread."""
     def drain(self, max_values: int) -> list[_Event]:
         """What happened, in order: events until ``max_values`` values are reached. Never blocks. Where more is left, fileno()
         stays readable. Every call is a sign of life: without one for ``stuck_limit_ns`` the node leaves the mastership."""

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from paxos._delivery cimport (
     ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_CHANGE, ORDER_DROP, ORDER_INSTALL, ORDER_LEASE, ORDER_LEAVE, ORDER_MAKING, ORDER_READ,
-    ORDER_TRANSFER, REASONS, Status, clock_now, delivery_command, delivery_disk_full, delivery_drain, delivery_leased, delivery_members, delivery_membership, delivery_order,
+    ORDER_TRANSFER, REASONS, Status, clock_now, delivery_admit, delivery_command, delivery_disk_full, delivery_drain, delivery_leased, delivery_members, delivery_membership, delivery_order,
     delivery_poke, delivery_status, delivery_submit,
 )
 from libc.string cimport memcpy
@@ -248,6 +248,10 @@ cdef class Handle:
             raise DiskFull(f"the disk of {self.directory} is full: this node takes no proposals until there is room. Make some, or "
                            "propose at another node")
         return delivery_submit(&self.host.delivery, machine, values, deadline_ns)
+
+    def admit(self):
+        """Raises Overloaded where a proposal would be refused now, whatever is in it: before it is looked at, which is work."""
+        delivery_admit(&self.host.delivery, clock_now(&self.host.delivery.clock))
 
     def drain(self, Py_ssize_t max_values):
         return delivery_drain(&self.host.delivery, max_values)

@@ -246,6 +246,8 @@ class Group:
         """Hands values to the engine in chunks that fit an instance; settled when every value is."""
         if self._refuses(machine):
             raise self._refusal(machine)
+        if values:
+            self._engine.admit()  # where nothing is taken, nothing need be looked at
         # All are looked at before the first is handed in: an error of the caller's must not leave half of them executed.
         values = [value if type(value) is bytes else memoryview(value).tobytes() for value in values]
         for value in values:
