@@ -24,7 +24,8 @@ cdef enum:
 
 cdef extern from *:
     """
-    typedef struct { uint64_t sig_hi, sig_lo; uint32_t to, boot, state, config_crc; } px_hello;   /* 32 */
+    /* config: checksum of the configured ids; of who is formed, the version of the membership */
+    typedef struct { uint64_t sig_hi, sig_lo; uint32_t to, boot, state, config; } px_hello;   /* 32 */
     typedef struct { uint32_t reason, zero; } px_refuse;
     typedef struct { uint64_t sig_hi, sig_lo; uint32_t alpha, count; } px_form;     /* 24, then count members of 24 bytes */
     """
@@ -34,7 +35,7 @@ cdef extern from *:
         uint32_t to
         uint32_t boot
         uint32_t state
-        uint32_t config_crc
+        uint32_t config
     ctypedef struct Refuse "px_refuse":
         uint32_t reason
         uint32_t zero

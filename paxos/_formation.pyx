@@ -197,12 +197,14 @@ cdef void formation_hello(Formation *f, uint32_t index, uint8_t *out) noexcept n
     _header(f, frame, FRAME_HELLO, sizeof(Frame) + sizeof(Hello))
     hello.to = f.members.members[index].node
     hello.boot = f.boot
-    hello.config_crc = f.config_crc if f.state != STATE_FORMED else f.members.version
+    hello.config = f.config_crc
     if f.state == STATE_EMPTY and f.lost:
         hello.state = STATE_LOST
     # A formation that is not durable here yet is not spoken of.
     if f.state != STATE_EMPTY and f.durable >= f.record:
         hello.state = <uint32_t>f.state
+        if f.state == STATE_FORMED:
+            hello.config = f.members.version
         hello.sig_hi = f.sig_hi
         hello.sig_lo = f.sig_lo
     frame.crc = crc32c(0, out + 12, sizeof(Frame) + sizeof(Hello) - 12)
@@ -233,7 +235,7 @@ cdef int _receive_hello(Formation *f, const Frame *frame, const Hello *hello) no
     if hello.to != f.node:
         return REFUSE_NOT_FOR_ME
     if (index < 0 and f.state == STATE_FORMED and hello.state == STATE_FORMED and hello.sig_hi == f.sig_hi
-            and hello.sig_lo == f.sig_lo and hello.config_crc > f.members.version):
+            and hello.sig_lo == f.sig_lo and hello.config > f.members.version):
         return HELLO_NEWER
     if index < 0 or <uint32_t>index == f.self:
         return REFUSE_NOT_MEMBER
@@ -243,7 +245,7 @@ cdef int _receive_hello(Formation *f, const Frame *frame, const Hello *hello) no
             if hello.state == STATE_FORMED:
                 f.met_formed |= bit(<uint32_t>index)
             return REFUSE_NONE
-        if hello.config_crc != f.config_crc:
+        if hello.config != f.config_crc:
             return REFUSE_OTHER_CONFIG
         member.inc_hi = frame.inc_hi
         member.inc_lo = frame.inc_lo

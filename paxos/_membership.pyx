@@ -142,6 +142,7 @@ cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
     r.granted &= others
     r.down &= others
     r.owed &= others
+    r.late &= others
     r.shunned &= others
     r.expecting &= others
     r.answered[index] = 0

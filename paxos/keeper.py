@@ -247,6 +247,7 @@ class Keeper:
         return (
             self._engine.now() >= self._make_again_at
             and not self._making
+            and self._put_off is None
             and not self._doubted
             and self._fetch is None
             and self._refusal() is None
@@ -296,6 +297,7 @@ class Keeper:
         self._begin(here)
 
     def _begin(self, here: bool) -> None:
+        here = here or bool(self._put_off)
         self._put_off = None
         applied, chain = self.applied()
         status = self._engine.status()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from calls import Call, master_of
+from paxos.keeper import CheckpointPolicy
 from paxos.manifest import Manifest
 from paxos.membership import true_from
 from paxos.testing.cluster import Cluster
@@ -37,8 +38,16 @@ def test_a_checkpoint_waits_until_its_table_of_members_is_true() -> None:
         assert cluster.run_until(lambda: other.handle is not None and table_of(other.handle.membership()).version == 1, 5)
         made: list[Manifest | None] = []
         assert other.group is not None
-        other.group.keeper.make(lambda manifest, error: made.append(manifest))
+        keeper = other.group.keeper
+        keeper._policy = CheckpointPolicy(budget=1 << 22, instances=1)
+        keeper.make(lambda manifest, error: made.append(manifest), here=True)
         assert made == []
+        for _ in range(5):
+            cluster.run(0.1)
+            keeper.look()  # one is due all the time; who waits is not joined by others without end
+        assert len(keeper._waiting) == 1
+        keeper.make(lambda manifest, error: None)
+        assert keeper._put_off is True, "how it was to be made is not forgotten"
         assert true_from(other.handle.membership()) > other.group.applied + 1
         cluster.world.pause_python(other.index, False)
         assert cluster.run_until(lambda: bool(made), 10)
