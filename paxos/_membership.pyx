@@ -26,10 +26,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset, strcmp, strlen
 
 from paxos._codec cimport members_check, out_effect, rows_check
-from paxos._replica cimport Replica, Slot, slot_of
+from paxos._replica cimport Replica
 from paxos._types cimport (
     ALPHA, CHUNK_WINDOW, Change, EFFECT_MASTERSHIP, EFFECT_MEMBERSHIP, Effect, MEMBER_LEAVING, MEMBER_VOTER, Member,
-    Membership, MembershipHead, MembershipRow, NOWHERE, RING, VALUE_CHANGE, Value, bit, is_majority, value_new, voters_at,
+    Membership, MembershipHead, MembershipRow, NOWHERE, VALUE_CHANGE, Value, bit, is_majority, value_new, voters_at,
 )
 
 
@@ -133,8 +133,6 @@ cdef void _changed(Replica *r, uint32_t index) noexcept nogil:
 cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
     """The place belongs to somebody else now, or to nobody: what was said from there is forgotten where it could count again."""
     cdef uint32_t others = ~bit(index)
-    cdef Slot *s
-    cdef uint64_t i
     r.heard[index] = 0
     r.known[index] = 0
     r.kept[index] = 0
@@ -161,11 +159,6 @@ cdef void _replaced(Replica *r, uint32_t index) noexcept nogil:
         r.prefer = 0
     if r.hand_to == index + 1:
         r.hand_until = r.now        # it will not take over
-    for i in range(r.chosen, r.chosen + RING):
-        s = slot_of(r, i)
-        if s != NULL:
-            s.acks &= others
-            s.reported &= others
 
 
 cdef void _take(Replica *r, const Membership *next) noexcept nogil:

@@ -196,6 +196,14 @@ def test_one_change_at_a_time() -> None:
     assert core.change(T, [row(1), NOBODY, NOBODY, row(4), row(5)])[0]
 
 
+def test_a_change_of_another_version_is_void() -> None:
+    core = follower(3)
+    later = [row(1), row(2), row(3), row(4, FOLLOWER), row(5, FOLLOWER)]
+    core.receive(T, learned(0, [(CHANGE, change(FIVE)), (CHANGE, change(later, 0)), (CHANGE, change(later, 2))]))
+    assert core.state()["version"] == 1
+    assert core.state()["roles"] == [VOTER, VOTER, VOTER, LEARNER, LEARNER]
+
+
 def test_a_change_that_comes_too_soon_is_void() -> None:
     """Whoever proposed it: all nodes judge by the instance that it stands in."""
     core = follower(3)
@@ -401,20 +409,6 @@ def test_who_was_away_takes_the_word_of_who_knows_more_and_who_is_not_lost_does_
 
 
 # ---- places
-
-
-def test_who_is_given_a_place_has_said_nothing_yet() -> None:
-    """An acceptance of who had the place before is none of who has it now."""
-    core = master(window=64)
-    changed(core, FIVE, [2])
-    core.submit(T, 1, [b"v"], T + 1000 * MS)
-    assert core.change(T, [row(1), row(2), row(3), (4, 8, 8, VOTER), row(5, LEARNER)])[0]
-    core.pump(T)  # the table at 2, and behind it the value and no-ops
-    core.receive(T, frame(ACCEPTED, 4, ballot=ballot(1, 1), first=3, last=3))
-    agree(core, 2, [2])
-    assert core.state()["version"] == 2
-    agree(core, 3, [])
-    assert core.state()["chosen"] == 3, "node 4's word before it was a voter, of another incarnation"
 
 
 def test_who_is_given_a_place_has_promised_nothing_yet() -> None:

@@ -485,7 +485,7 @@ def test_values_that_do_not_fit_the_cluster_are_not_used(story: Callable[..., St
 
 
 def test_the_log_is_never_ahead_of_what_the_cluster_says(story: Callable[..., Story]) -> None:
-    s = story()
+    s = story(seed=0)  # (whoever is behind does not stand first, for it cannot learn what it must)
     s.write(5)
     s.level()
     s.cluster.run(1)

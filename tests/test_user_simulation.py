@@ -258,8 +258,10 @@ def test_a_timeline_is_written_of_what_failed(monkeypatch: pytest.MonkeyPatch) -
             pays_twice()
     finally:
         current.reset(token)
-    assert [(path, hits) for path, _, hits in written] == [("trace.json", len(caught.value.keep))]
-    assert written[0][1] > 1000
+    ((path, _, hits),) = written
+    assert path == "trace.json"
+    assert hits >= len(caught.value.keep), "(a link that flaps is cut more than once)"
+    assert written[0][1] > 100
 
 
 def test_a_body_that_hangs_fails() -> None:

@@ -54,6 +54,7 @@ READING: Final[tuple[Mutant, ...]] = (
         "            frame_end(r, NULL)\n"
         "        return\n"
         "    _follow(",
+        hunt="test test_core_steps_mastership.py::test_only_who_has_promised_a_ballot_durably_grants_its_lease",
     ),
     Mutant(
         "read-confirmed-under-another-ballot",
