@@ -77,7 +77,7 @@ cdef struct Peer:
     bint failing                    # the last attempt to connect failed
     int64_t refused_at              # when a refusal by this peer was last logged; 0: never
     uint32_t refused_reason
-    bint disowned                   # it has refused this node as no member, and has not connected to it since
+    bint disowned                   # it has refused this node as no member, and not taken it as one since
     OutQueue out
 
 cdef struct Configured:
@@ -88,6 +88,9 @@ cdef struct Net:
     int epoll
     int listening
     uint32_t node
+    uint64_t inc_hi                 # incarnation of this node
+    uint64_t inc_lo
+    bint inside                     # ... which is a member
     uint32_t max_frame
     uint64_t max_out                # bytes that may wait for one peer
     uint64_t random
@@ -127,5 +130,6 @@ cdef Conn *conn_new(int fd, int kind, int state, int64_t now, int64_t deadline, 
 cdef void conn_free(Conn *conn) noexcept nogil                  # its memory; the socket is closed already
 cdef int watch(Net *net, Conn *conn, int operation, unsigned int events) noexcept nogil
 cdef void drop(Net *net, Conn *conn) noexcept nogil
+cdef bint conn_held(const Net *net, const Conn *conn) noexcept nogil     # a dialled one: the peer has taken it, and kept it
 cdef void back_off(Net *net, Peer *p) noexcept nogil            # when it is dialled again, after an attempt in vain
 cdef int options(Net *net, int fd) noexcept nogil               # 0 or an errno

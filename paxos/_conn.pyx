@@ -114,6 +114,10 @@ cdef void back_off(Net *net, Peer *p) noexcept nogil:
     p.backoff = min(p.backoff * 2, <int64_t>BACKOFF_HIGH * MILLISECOND)
 
 
+cdef bint conn_held(const Net *net, const Conn *conn) noexcept nogil:
+    return conn.state == CONN_OPEN and net.now - conn.opened >= SECOND
+
+
 cdef void drop(Net *net, Conn *conn) noexcept nogil:
     """Closes a connection. It is freed at the end of the round: an event may still name it."""
     cdef Peer *p
@@ -129,9 +133,10 @@ cdef void drop(Net *net, Conn *conn) noexcept nogil:
         p.greeted = False
         out_reset(&p.out)
         # Only a connection that held is a success: a peer that takes it and hangs up must not be dialled in a loop.
-        p.turn = conn.state != CONN_OPEN or net.now - conn.opened < SECOND
+        p.turn = not conn_held(net, conn)
         if not p.turn:
             p.backoff = BACKOFF_LOW * MILLISECOND
+            p.disowned = False
         back_off(net, p)
         net.came_up &= ~bit(conn.peer)
         net.went_down |= bit(conn.peer)

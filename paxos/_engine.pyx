@@ -171,6 +171,8 @@ cdef class Engine(Handle):
         if error:
             raise OSError(error, os.strerror(error))
         net.names = self.resolver.names
+        net.inc_hi = h.delivery.inc_hi
+        net.inc_lo = h.delivery.inc_lo
         for node, address in book.items():
             text = address.encode("ascii")
             net.configured[net.configured_count].node = node

@@ -6,7 +6,7 @@ from libc.string cimport memcpy, memset, strerror, strlen
 from paxos._codec cimport crc32c
 from paxos._conn cimport (
     CONN_HANDSHAKE, CONN_OPEN, MAX_ACCEPTED, NO_PEER, REASON_NOT_MEMBER, REASON_DIRECTION, REASON_GROUP, REASON_LENGTH, REASON_NOT_ADMITTED,
-    REASON_NOT_FOR_ME, REASON_NO_HELLO, REASON_SENDER, Conn, Net,
+    REASON_NOT_FOR_ME, REASON_NO_HELLO, REASON_SENDER, Conn, Net, conn_held,
 )
 from paxos._delivery cimport Status, clock_now, delivery_sleep
 from paxos._formation cimport (
@@ -69,7 +69,8 @@ cdef void _report(void *context, Status *s) noexcept nogil:
     cdef Net *net = <Net *>context
     cdef uint32_t i
     for i in range(net.peer_count):
-        if net.peers[i].disowned:
+        # (Whose connection is kept, though it has turned this node away before, does not do so any more.)
+        if net.peers[i].disowned and (net.peers[i].dialled == NULL or not conn_held(net, net.peers[i].dialled)):
             s.disowned |= bit(i)
     s.frames_sent = net.frames_sent
     s.frames_received = net.frames_received

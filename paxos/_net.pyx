@@ -263,7 +263,6 @@ cdef void refused(Net *net, Peer *p, uint32_t reason, const char *why, int size)
     """Said when it is news, and again every minute; dialled again no sooner than a peer that is down."""
     cdef char text[1400]
     p.backoff = BACKOFF_HIGH * <int64_t>MILLISECOND
-    p.disowned = reason == REFUSE_NOT_MEMBER
     if p.refused_at != 0 and p.refused_reason == reason and net.now - p.refused_at < COMPLAIN_EVERY * <int64_t>SECOND:
         return
     p.refused_at = net.now
@@ -293,6 +292,7 @@ cdef void answered(Net *net, Conn *conn) noexcept nogil:
         refused(net, &net.peers[conn.peer], (<const Refuse *>(<const uint8_t *>frame + sizeof(Frame))).reason,
                 <const char *>body, size)
         drop(net, conn)
+        net.peers[conn.peer].disowned = net.peers[conn.peer].refused_reason == REFUSE_NOT_MEMBER    # (however long that took)
         return
 
 
@@ -359,11 +359,20 @@ cdef const char *_address(const Net *net, const Membership *m, uint32_t place) n
     return ""
 
 
+cdef bint _inside(const Net *net, const Membership *m) noexcept nogil:
+    cdef uint32_t i
+    for i in range(m.count):
+        if m.members[i].node == net.node:
+            return m.members[i].inc_hi == net.inc_hi and m.members[i].inc_lo == net.inc_lo
+    return False
+
+
 cdef void net_members(Net *net, const Membership *m) noexcept nogil:
     cdef const char *text
     cdef Conn *accepted
     cdef uint32_t i
     cdef Peer *p
+    cdef bint inside
     if net.delivery == NULL:
         return                      # the log is read; there is no network yet
     for i in range(max(net.peer_count, m.count)):
@@ -385,6 +394,12 @@ cdef void net_members(Net *net, const Membership *m) noexcept nogil:
         p.accepted = accepted
         dial_to(net, i, text)
     net.peer_count = m.count
+    inside = _inside(net, m)
+    if inside and not net.inside:
+        # Who has turned this node away before it was a member was right: that says nothing of now.
+        for i in range(m.count):
+            net.peers[i].disowned = False
+    net.inside = inside
 
 
 cdef void net_start(Net *net, int64_t now) noexcept nogil:

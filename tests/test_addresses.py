@@ -18,11 +18,13 @@ import pytest
 
 import paxos
 from engines import PATIENCE, Engines, free_ports
+
 from nodes import Journal
 from paxos._engine import Engine
 from paxos.errors import ConfigError
+from test_engine_network import REFUSE, frame
 
-FOLLOWER, LEAVING = 2, 3
+LEARNER, FOLLOWER, LEAVING = 1, 2, 3
 UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 SMALL: dict[str, Any] = {"segment_bytes": 4 << 20, "max_value": 1 << 20}
 
@@ -33,13 +35,15 @@ class Names:
     def __init__(self) -> None:
         self.book: dict[str, list[str] | OSError | threading.Event] = {}
         self.asked: list[tuple[str, str]] = []  # by which thread
+        self.blind: set[str] = set()  # threads that find none
         self.real = socket.getaddrinfo
 
     def getaddrinfo(self, host: str, port: int, *args: Any, **options: Any) -> list[Any]:
         if host not in self.book:
             return self.real(host, port, *args, **options)
-        self.asked.append((threading.current_thread().name, host))
-        answer = self.book[host]
+        thread = threading.current_thread().name
+        self.asked.append((thread, host))
+        answer = UNKNOWN if thread in self.blind else self.book[host]
         if isinstance(answer, threading.Event):
             assert answer.wait(2 * PATIENCE)
             answer = ["127.0.0.1"]
@@ -293,6 +297,44 @@ def test_a_removed_node_is_disconnected_and_told_so(c: Engines) -> None:
     )
     c.propose(c.wait_master(stay), b"v")
     c.wait_level(*stay)
+
+
+# ---- who is turned away ----
+
+
+def test_who_was_turned_away_before_it_was_a_member_is_none_the_less_one(c: Engines, names: Names) -> None:
+    """Of those who turned it away one is down, and one never gets as far as to dial it."""
+    c.start()
+    c.wait_master()
+    names.book["db4.test"] = ["127.0.0.1"]
+    names.blind.add("paxos-2-names")
+    own = c.addresses[4] = ("127.0.0.1", free_ports(1)[0])
+    c.start(4)
+    c.until(lambda: sorted(c.running[4].status()["disowned"]) == [1, 2, 3])
+    c.stop(3)
+    change(c, lambda row: row, 1, 2, new=(4, LEARNER, 0, 0, 0, 0, f"db4.test:{own[1]}"))
+    mine = int(c.running[4].status()["incarnation"][16:], 16)
+    c.until(lambda: any(row[0] == 4 and row[3] == mine for row in rows(c.running[4])[1]))
+    assert not c.running[2].status()["peers"][4]
+    assert c.running[4].status()["disowned"] == []
+
+
+def test_who_keeps_the_connection_of_a_node_does_not_turn_it_away_any_more(c: Engines) -> None:
+    with socket.create_server(c.addresses[2]) as listening:
+        listening.settimeout(PATIENCE)
+        c.start(1)
+        first, _ = listening.accept()
+        first.recv(96)
+        first.sendall(frame(REFUSE, struct.pack("<II", 3, 0) + b"node 1 is no member of this cluster"))
+        first.close()
+        c.until(lambda: c.running[1].status()["disowned"] == [2])
+        second, _ = listening.accept()
+        c.until(lambda: c.running[1].status()["disowned"] == [])
+        assert c.running[1].status()["peers"][2]
+        second.close()
+        third, _ = listening.accept()
+        third.close()
+        assert c.running[1].status()["disowned"] == []
 
 
 # ---- where to listen ----
