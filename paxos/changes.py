@@ -23,7 +23,7 @@ from typing import Final
 from paxos._handle import Handle
 from paxos.alarm import Alarms
 from paxos.completion import Completion, complete, complete_with
-from paxos.errors import ConfigError, MembershipRefused, NodeClosed, NotAvailable, PaxosError
+from paxos.errors import ConfigError, MembershipRefused, NodeClosed, NotAvailable, OutcomeUnknown, PaxosError
 from paxos.mastership import Master, Mastership
 from paxos.membership import Do, Member, Members, Operation, Situation, Table, called, judge, member_address, member_id
 
@@ -353,14 +353,14 @@ class Changes:
             complete(wish.completion, dataclasses.replace(self.members, members=left))
         else:
             complete_with(
-                wish.completion, NotAvailable(f"{self.outside}: what comes of {wish.operation} shows at another node")
+                wish.completion, OutcomeUnknown(f"{self.outside}: what comes of {wish.operation} shows at another node")
             )
 
-    def _late(self, wish: _Wish) -> NotAvailable:
+    def _late(self, wish: _Wish) -> OutcomeUnknown:
         where = "no master is known" if self._master is None else f"the master is node {self._master.node_id}"
         if self.members.pending:
             where += ", a change is chosen and not in force yet"
-        return NotAvailable(
+        return OutcomeUnknown(
             f"{wish.operation} has not come about within {wish.timeout:g} s, and may yet: look at the members before you "
             f"ask again ({where}). Is a majority of the voters there? A master that is removed hands over first"
         )
@@ -473,7 +473,7 @@ class Changes:
         self._watches = []
 
     def close(self) -> None:
-        """Who waits is told that the node is closed."""
+        """Who waits is told that nobody here will know what becomes of it."""
         with self._lock:
             self._closed = True
             new, self._new = self._new, []
@@ -481,7 +481,7 @@ class Changes:
         self._wishes, self._kept = {}, {}
         self.let_go()
         for wish in wishes:
-            complete_with(wish.completion, NodeClosed(f"the node was closed; {wish.operation} may yet come about"))
+            complete_with(wish.completion, OutcomeUnknown(f"the node was closed; {wish.operation} may yet come about"))
 
 
 def _at(member: Member) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from paxos.completion import Completion, complete, complete_with
-from paxos.errors import NodeClosed, NotAvailable
+from paxos.errors import NotAvailable, OutcomeUnknown
 
 __all__ = ["LEASE_MAX", "Master", "Mastership", "lease_not_chosen", "not_taken_over"]
 
@@ -99,7 +99,7 @@ class Mastership:
         with self._lock:
             waits, self._waits = self._waits, []
         for completion, _ in waits:
-            complete_with(completion, NodeClosed("the node has been closed"))
+            complete_with(completion, OutcomeUnknown("the node was closed; what was asked for may yet come about"))
 
 
 def not_taken_over(node_id: int, timeout: float) -> NotAvailable:
@@ -111,6 +111,6 @@ def not_taken_over(node_id: int, timeout: float) -> NotAvailable:
     )
 
 
-def lease_not_chosen(timeout: float) -> NotAvailable:
+def lease_not_chosen(timeout: float) -> OutcomeUnknown:
     """Why a new length of leases is not in force, as far as is known."""
-    return NotAvailable(f"the length of leases was not chosen within {timeout} s; it may yet be. Is a majority there?")
+    return OutcomeUnknown(f"the length of leases was not chosen within {timeout} s; it may yet be. Is a majority there?")

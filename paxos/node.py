@@ -388,7 +388,8 @@ class Node:
         takes over before its lease has passed, nor does a node vote so soon after its start. A length below
         ``election_timeout`` costs an election nothing.
 
-        :raises ConfigError: a length that cannot work. :raises NotAvailable: this node is not the master, or no quorum is there.
+        :raises ConfigError: a length that cannot work. :raises NotAvailable: this node is not the master.
+        :raises OutcomeUnknown: not in time, or the node was closed meanwhile: it may yet be chosen. Is a quorum there?
         """
         future: asyncio.Future[None] = self._loop.create_future()
         self._group.set_lease(seconds, future)
@@ -451,7 +452,9 @@ class Node:
         :param timeout: seconds.
         :raises MembershipRefused: another one has the address, or the id is a member's at another address; there are 31 already.
         :raises ConfigError: an id or address that cannot be. :raises NodeClosed: closed.
-        :raises NotAvailable: not in time: it may yet come about. Or this node is no member any more.
+        :raises NotAvailable: this node is no member any more. :raises Overloaded: too many changes are waited for here.
+        :raises OutcomeUnknown: not in time, or the node was closed or removed meanwhile. It may yet come about: look at the
+            members, or ask again.
         """
         do = Do.ADD_FOLLOWER if follower else Do.ADD
         return await self._change(Operation(do, member_id(node_id), address=member_address(address)), timeout)

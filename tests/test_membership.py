@@ -296,13 +296,13 @@ def test_what_does_not_come_about_in_time_may_yet(tmp_path: Path) -> None:
                 await f.nodes.pop(next(i for i, n in f.nodes.items() if n is node)).close()
             f.nodes[0] = asking
             with pytest.raises(
-                paxos.NotAvailable, match=r"adding node 4 has not come about within 0\.3 s, and may yet"
+                paxos.OutcomeUnknown, match=r"adding node 4 has not come about within 0\.3 s, and may yet"
             ):
                 await asking.add(4, f.address(4), timeout=0.3)
             waiting = asyncio.create_task(asking.remove(1, timeout=DEADLINE))
             await asyncio.sleep(0)
             await asking.close()
-            with pytest.raises(paxos.NodeClosed, match="may yet come about"):
+            with pytest.raises(paxos.OutcomeUnknown, match="may yet come about"):
                 await waiting
             with pytest.raises(paxos.NodeClosed):
                 await asking.add(4, f.address(4))
@@ -370,7 +370,7 @@ def test_what_would_lose_the_majority_is_refused_unless_forced(tmp_path: Path) -
             await f.nodes.pop(up).close()
             await until(lambda: not master.status().peers[up], "the master knows that it is down")
             # (Two of two are wanted to choose that one of them goes.)
-            with pytest.raises(paxos.NotAvailable, match="may yet"):
+            with pytest.raises(paxos.OutcomeUnknown, match="may yet"):
                 await master.remove(up, timeout=0.3)
 
     run(main)
@@ -396,7 +396,7 @@ def test_force_takes_the_risk(tmp_path: Path) -> None:
             forced = asyncio.create_task(at.remove(victim, force=True, timeout=DEADLINE))
             await until(lambda: at.members().leaving == (victim,), "it is chosen by those who vote until then")
             assert not forced.done(), "but not in force: of the four that are left two are there"
-            with pytest.raises(paxos.NotAvailable, match="a change is chosen and not in force yet"):
+            with pytest.raises(paxos.OutcomeUnknown, match="a change is chosen and not in force yet"):
                 await at.move(1, f.address(9), timeout=0.1)
             await f.open(gone)
             assert victim not in (await forced).ids
