@@ -20,6 +20,7 @@ from paxos._resolver cimport Resolver
 from paxos._state cimport Host
 from paxos._types cimport xzalloc
 
+from paxos.config import host_text
 from paxos.errors import ConfigError, NodeClosed
 
 logger = logging.getLogger("paxos")
@@ -46,8 +47,7 @@ cdef tuple parts(object what, object address):
     """Host, as ASCII, and port."""
     try:
         host, port = address
-        host = str(host)
-        host = host if host.isascii() else host.encode("idna").decode("ascii")
+        host = host_text(str(host))
         number = int(port)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the address of {what} must be (host, port), not {address!r}") from error

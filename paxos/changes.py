@@ -59,7 +59,7 @@ class _Wish:
         self.operation = operation
         self.deadline = deadline
         self.timeout = timeout
-        self.seen = False  # the node that it is about has been a member here
+        self.seen = False  # the node that goes has been a member here
         self.sent: tuple[Master, int] | None = None  # to whom, and when
         self.answer: Members | None = None  # the caller is told when this node knows it, too
 
@@ -248,13 +248,14 @@ class Changes:
         own = self.members.get(self.node_id)
         if self.removed or not (status["replaced"] or self._disowned(own, status["disowned"])):
             return
-        if own is None or not status["replaced"]:
+        # (It has been removed, too, where its id waits for somebody new since.)
+        if own is None or not status["replaced"] or own.incarnation == "":
             self.removed = True
             self.outside = f"node {self.node_id} has been removed from the cluster"
             self._alarms.sound(
                 "removed",
                 "node %d has been removed from the cluster, and has no part in it any more. Stop it. Its data directory is of no "
-                "use to the cluster: to take this machine in again add it, and start it with an empty one",
+                "use to the cluster: to take this machine in again add it, if that is not done yet, and start it with an empty one",
                 self.node_id,
             )
             self._engine.poke()
@@ -309,7 +310,7 @@ class Changes:
         now = self._engine.now()
         master = self._master
         for number, wish in list(self._wishes.items()):
-            wish.seen = wish.seen or self.members.get(wish.operation.node_id) is not None
+            wish.seen = wish.seen or self.members.get(wish.operation.goes) is not None
             if wish.completion.done():
                 del self._wishes[number]
             elif self.outside is not None:
@@ -387,7 +388,7 @@ class Changes:
             if now >= kept.deadline:
                 del self._kept[node, number]
                 continue
-            kept.seen = kept.seen or table.find(kept.operation.node_id) is not None
+            kept.seen = kept.seen or table.find(kept.operation.goes) is not None
             try:
                 wanted = judge(table, kept.operation, Situation(self._addresses, reached, kept.seen))
             except MembershipRefused as error:

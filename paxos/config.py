@@ -11,7 +11,7 @@ from typing import Literal, TypedDict, Unpack
 from paxos.alarm import Alarm
 from paxos.errors import ConfigError
 
-__all__ = ["NodeOptions", "Options", "parse_address", "parse_cluster"]
+__all__ = ["NodeOptions", "Options", "host_text", "parse_address", "parse_cluster"]
 
 MAX_MEMBERS = 31
 
@@ -206,6 +206,14 @@ def parse_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def host_text(host: str) -> str:
+    """A host, always written alike: an IP address as short as can be, a name as DNS does. UnicodeError: it is no name."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
 def parse_cluster(node_id: int, cluster: Mapping[int, str]) -> dict[int, tuple[str, int]]:
     """The address book of a cluster, checked. Raises ConfigError."""
     if not cluster or len(cluster) > MAX_MEMBERS:
@@ -214,7 +222,11 @@ def parse_cluster(node_id: int, cluster: Mapping[int, str]) -> dict[int, tuple[s
     for node, address in cluster.items():
         if isinstance(node, bool) or not isinstance(node, int) or not 0 < node < 1 << 32:
             raise ConfigError(f"cluster= has the node id {node!r}; an id is an integer from 1 to {(1 << 32) - 1}")
-        book[node] = parse_address(address)
+        host, port = parse_address(address)
+        try:
+            book[node] = host_text(host), port
+        except UnicodeError as error:
+            raise ConfigError(f"cluster= has {host!r} for node {node}, which is no name: {error}") from error
     if len(set(book.values())) != len(book):
         raise ConfigError(f"cluster= gives two nodes the same address: {dict(cluster)!r}")
     if node_id not in book:

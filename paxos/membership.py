@@ -6,6 +6,7 @@ All of it is functions of a table alone. How a change gets chosen is in :mod:`pa
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import ipaddress
@@ -14,7 +15,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from paxos.config import MAX_MEMBERS, parse_address
+from paxos.config import MAX_MEMBERS, host_text, parse_address
 from paxos.errors import ConfigError, MembershipRefused
 
 __all__ = [
@@ -208,7 +209,9 @@ class Table:
     def located(self, addresses: Mapping[int, str]) -> Table:
         """With the addresses that are not in it."""
         rows = [
-            dataclasses.replace(row, address=addresses.get(row.node, "")) if row.node and not row.address else row
+            dataclasses.replace(row, address=_alike(addresses.get(row.node, "")))
+            if row.node and not row.address
+            else row
             for row in self.rows
         ]
         return dataclasses.replace(self, rows=tuple(rows))
@@ -265,6 +268,11 @@ class Operation:
         """Whether it is about somebody who is to go."""
         return self.do in (Do.REMOVE, Do.REMOVE_FORCED)
 
+    @property
+    def goes(self) -> int:
+        """Who goes by it; 0: nobody."""
+        return self.node_id if self.removes else self.other
+
     def done(self, table: Table) -> bool:
         """Whether it has nothing to wait for any more, once it was found to be there: a voter that leaves has to be gone."""
         return not self.removes or table.find(self.node_id) is None
@@ -287,21 +295,28 @@ def member_address(address: object) -> str:
     if not isinstance(address, str):
         raise ConfigError(f"address={address!r}: give HOST:PORT, as in 10.0.0.4:7101")
     host, port = parse_address(address.strip())
-    try:
-        found = ipaddress.ip_address(host)
-    except ValueError:
-        text = address_text(host, port)  # a name
-    else:
-        if found.is_unspecified:
+    with contextlib.suppress(ValueError):  # a name
+        if ipaddress.ip_address(host).is_unspecified:
             raise ConfigError(
                 f"address {address!r} is where a node listens, not where others find it: give the address of its machine"
             )
-        text = address_text(str(found), port)
+    try:
+        text = address_text(host_text(host), port)
+    except UnicodeError as error:
+        raise ConfigError(f"address {address!r}: {host!r} is no name: {error}") from error
     if not text.isascii() or not text.isprintable() or " " in text or len(text) > ADDRESS_MAX:
         raise ConfigError(
             f"address {address!r}: at most {ADDRESS_MAX} printable ASCII characters without spaces; write a name as DNS does"
         )
     return text
+
+
+def _alike(address: str) -> str:
+    """What a node was told, written as :func:`member_address` does; nothing, where others could make nothing of it."""
+    try:
+        return member_address(address)
+    except ConfigError:
+        return address if address.isascii() and len(address) <= ADDRESS_MAX else ""
 
 
 # ---- what becomes of it ----
@@ -310,7 +325,7 @@ def member_address(address: object) -> str:
 @dataclass(frozen=True, slots=True)
 class Situation:
     """What the master looks at beside the table: where it was told the members are, whom it reaches (itself among them), and
-    whether whoever asks has seen the node as a member."""
+    whether the node that goes was seen as a member, by whoever asks or by the master."""
 
     addresses: Mapping[int, str]
     reached: Collection[int]
@@ -326,7 +341,7 @@ def judge(table: Table, operation: Operation, situation: Situation) -> Table | N
     elif operation.removes:
         found = _remove(there, operation, situation)
     elif operation.do is Do.REPLACE:
-        found = _replace(there, operation)
+        found = _replace(there, operation, situation)
     elif operation.do is Do.PROMOTE:
         found = _promote(there, operation)
     else:
@@ -415,13 +430,18 @@ def _remove(table: Table, operation: Operation, situation: Situation) -> Table |
     return table._without(row.node)
 
 
-def _replace(table: Table, operation: Operation) -> Table | None:
+def _replace(table: Table, operation: Operation, situation: Situation) -> Table | None:
     new, old = table.find(operation.node_id), table.find(operation.other)
     _free_address(table, operation.node_id, operation.address)
     if new is not None:
         _at_the_address(new, operation.address)
-        if new.role != LEAVING and (new.instead == operation.other or old is None or old.role == LEAVING):
+        gone = old.role == LEAVING if old is not None else situation.seen
+        if new.instead == operation.other or (gone and new.role in (VOTER, LEARNER)):
             return None
+        if gone and new.role == FOLLOWER:
+            raise MembershipRefused(
+                f"node {operation.other} has no vote any more, and node {new.node} is a follower: to give it one, promote it"
+            )
     if old is None:
         raise _unknown(table, operation.other)
     if old.role != VOTER:

@@ -171,6 +171,7 @@ class Outside(Script):
 
 
 MEMBERS = [(1, 0), (2, 0), (3, 0)]
+AGAIN = table(*MEMBERS)[:64] + bytes(16) + table(*MEMBERS)[80:]  # node 1 is to come anew
 
 
 @pytest.mark.parametrize(
@@ -179,6 +180,8 @@ MEMBERS = [(1, 0), (2, 0), (3, 0)]
         (Outside(table(*MEMBERS), False, []), None),
         (Outside(table(*MEMBERS), True, [], incarnation=9), "replaced"),
         (Outside(table(*MEMBERS[1:]), True, []), "removed"),
+        (Outside(AGAIN, True, []), "removed"),  # ... and added again, for another directory
+        (Outside(AGAIN, False, []), None),
         (Outside(table(*MEMBERS[1:]), False, []), None),  # it has not been one yet
         (Outside(table(*MEMBERS), False, [2, 3]), "removed"),
         (Outside(table(*MEMBERS), False, [2]), None),  # which may be behind

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import paxos
+from paxos.config import parse_cluster
 from paxos.membership import Do, Member, Operation, Row, Situation, Table, decode, judge, member_address
 
 ROWS = (
@@ -58,8 +59,8 @@ def test_the_table_for_people() -> None:
         (Operation(Do.REPLACE, 6, 1, "h:6"), {1: Row(6, 1, instead=1, address="h:6")}),
         (Operation(Do.REPLACE, 3, 2, "h:3"), None),
         (Operation(Do.REPLACE, 4, 1, "h:4"), {4: Row(4, 1, 4, 4, 0, 1, "h:4")}),
-        (Operation(Do.REPLACE, 1, 8, "h:1"), None),
         (Operation(Do.REPLACE, 1, 5, "h:1"), None),
+        (Operation(Do.REPLACE, 3, 5, "h:3"), None),
         (Operation(Do.PROMOTE, 4), {4: Row(4, 1, 4, 4, 0, 0, "h:4")}),
         (Operation(Do.PROMOTE, 3), None),
         (Operation(Do.PROMOTE, 1), None),
@@ -86,6 +87,9 @@ def test_the_next_table(operation: Operation, changed: dict[int, Row] | None) ->
         (Operation(Do.REMOVE, 2), "no connection to node 9"),
         (Operation(Do.REPLACE, 6, 4, "h:6"), "node 4 is a follower, no voter.*add node 6, and remove node 4"),
         (Operation(Do.REPLACE, 6, 5, "h:6"), "node 5 is leaving, no voter"),
+        (Operation(Do.REPLACE, 1, 99, "h:1"), "node 99 is no member; there are nodes 1, 2, 3, 4, 5"),
+        (Operation(Do.REPLACE, 3, 99, "h:3"), "node 99 is no member"),
+        (Operation(Do.REPLACE, 4, 5, "h:4"), "node 5 has no vote any more, and node 4 is a follower: .*promote it"),
         (Operation(Do.REPLACE, 3, 1, "h:3"), "node 3 is coming in the place of node 2 already"),
         (Operation(Do.PROMOTE, 5), "being removed"),
         (Operation(Do.MOVE, 1, address="h:4"), "node 4 is at h:4 already"),
@@ -105,6 +109,13 @@ def test_who_was_seen_as_a_member_and_is_none_any_more_has_been_removed() -> Non
     assert judge(TABLE, gone, Situation({}, {1, 2}, seen=True)) is None
     with pytest.raises(paxos.MembershipRefused, match="node 8 is no member"):
         judge(TABLE, gone, HERE)
+    # ... and who has taken its place is there.
+    for new in (1, 3):
+        assert judge(TABLE, Operation(Do.REPLACE, new, 8, f"h:{new}"), Situation({}, {1, 2}, seen=True)) is None
+    with pytest.raises(paxos.MembershipRefused, match="promote it"):
+        judge(TABLE, Operation(Do.REPLACE, 4, 8, "h:4"), Situation({}, {1, 2}, seen=True))
+    assert [Operation(do, 1, 2).goes for do in (Do.REMOVE, Do.REMOVE_FORCED, Do.REPLACE)] == [1, 1, 2]
+    assert Operation(Do.ADD, 1).goes == 0
 
 
 def test_there_are_31_places_at_most() -> None:
@@ -132,3 +143,18 @@ def test_addresses_are_written_alike() -> None:
     assert member_address(" 127.0.0.1:7101 ") == "127.0.0.1:7101"
     assert member_address("[0:0::1]:7101") == "[::1]:7101"
     assert member_address("db-1.example:7101") == "db-1.example:7101"
+    assert member_address("bücher.example:7101") == "xn--bcher-kva.example:7101"
+    book = parse_cluster(1, {1: "bücher.example:7", 2: "[0:0::1]:7", 3: "127.0.0.1:7"})
+    assert book == {1: ("xn--bcher-kva.example", 7), 2: ("::1", 7), 3: ("127.0.0.1", 7)}
+    told = {1: "bücher.example:7", 2: "[0:0::1]:7", 3: "0.0.0.0:7"}
+    found = judge(Table(0, 0, (Row(1), Row(2), Row(3))), Operation(Do.ADD, 6, address="h:6"), Situation(told, {1, 2, 3}))
+    assert found is not None
+    assert [row.address for row in found.rows] == ["xn--bcher-kva.example:7", "[::1]:7", "0.0.0.0:7", "h:6"]
+    assert found.change()
+    for bad in ("a..ü:7", "ü" * 64 + ":7"):
+        with pytest.raises(paxos.ConfigError, match="is no name"):
+            member_address(bad)
+        with pytest.raises(paxos.ConfigError, match="is no name"):
+            parse_cluster(1, {1: bad})
+    with pytest.raises(paxos.ConfigError, match="the same address"):
+        parse_cluster(1, {1: "[::1]:7", 2: "[0::1]:7"})
