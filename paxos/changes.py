@@ -23,7 +23,15 @@ from typing import Final
 from paxos._handle import Handle
 from paxos.alarm import Alarms
 from paxos.completion import Completion, complete, complete_with
-from paxos.errors import ConfigError, MembershipRefused, NodeClosed, NotAvailable, OutcomeUnknown, PaxosError
+from paxos.errors import (
+    ConfigError,
+    MembershipRefused,
+    NodeClosed,
+    NotAvailable,
+    OutcomeUnknown,
+    Overloaded,
+    PaxosError,
+)
 from paxos.mastership import Master, Mastership
 from paxos.membership import Do, Member, Members, Operation, Situation, Table, called, judge, member_address, member_id
 
@@ -44,7 +52,7 @@ LOOK: Final = 0.5
 EVERY: Final = 0.05
 AGAIN: Final = 0.25
 SECOND: Final = 1_000_000_000
-#: Wishes of others that a master keeps; more are not answered, and come again.
+#: Wishes of this node; more are refused. And those of others that a master keeps; more are not answered, and come again.
 MOST: Final = 1024
 LONGEST: Final = 4_294_967  # seconds that a wish may wait at another node
 
@@ -109,6 +117,7 @@ class Changes:
         self._watches: list[Callable[[Members], object]] = []
         self._closed = False
         self._changed = False  # the engine says so
+        self._come = False  # a wish of another node has, or an answer
         self._looked = 0
         self._ticking = False
         self._wishes: dict[int, _Wish] = {}
@@ -183,15 +192,20 @@ class Changes:
         master, now = self._mastership.now, self._engine.now()
         look = now - self._looked >= LOOK * SECOND
         lost = self.outside is not None and not self._said
-        busy = self._new or self._changed or self.members.pending or master != self._master
-        if not busy and not look and not lost:
+        busy = self._new or self._come or self._changed or look or lost or master != self._master
+        if not busy and not self.members.pending:
             return False
         if look:
             self._looked = now
             self._where_am_i()
         if self._changed or self.members.pending:
             self._changed = False
+            before = self.members
             self._look()
+            busy = busy or self.members != before
+        if not busy:
+            return False  # (while a change is pending that is looked for at each turn)
+        self._come = False
         with self._lock:
             new, self._new = self._new, []
         for wish in new:
@@ -255,7 +269,7 @@ class Changes:
             self._alarms.sound(
                 "removed",
                 "node %d has been removed from the cluster, and has no part in it any more. Stop it. Its data directory is of no "
-                "use to the cluster: to take this machine in again add it, if that is not done yet, and start it with an empty one",
+                "use to the cluster: to take this machine in again add it, unless that is done, and start it with an empty one",
                 self.node_id,
             )
             self._engine.poke()
@@ -302,6 +316,8 @@ class Changes:
                 raise NodeClosed("the node has been closed")
             if (error := self.refusal("ask")) is not None:
                 raise error
+            if len(self._new) + len(self._wishes) >= MOST:
+                raise Overloaded(f"{MOST} changes of the members are waited for here: no more are taken")
             self._new.append(_Wish(completion, operation, deadline, timeout))
         self._engine.poke()
 
@@ -460,11 +476,9 @@ class Changes:
                     "node %d asks for a change of the members that this node does not understand: %s", node, error
                 )
                 return
-            if len(self._kept) < MOST:
-                now = self._engine.now()
-                self._keep(node, number, operation, now + left * 1_000_000, bool(seen))
-                self._master = self._mastership.now
-                self._go_on()
+            if len(self._kept) < MOST or (node, number) in self._kept:
+                self._keep(node, number, operation, self._engine.now() + left * 1_000_000, bool(seen))
+                self._come = True  # see turn()
 
     # -- the end
 

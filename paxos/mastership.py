@@ -113,4 +113,6 @@ def not_taken_over(node_id: int, timeout: float) -> NotAvailable:
 
 def lease_not_chosen(timeout: float) -> OutcomeUnknown:
     """Why a new length of leases is not in force, as far as is known."""
-    return OutcomeUnknown(f"the length of leases was not chosen within {timeout} s; it may yet be. Is a majority there?")
+    return OutcomeUnknown(
+        f"the length of leases was not chosen within {timeout} s; it may yet be. Is a majority there?"
+    )

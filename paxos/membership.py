@@ -6,10 +6,8 @@ All of it is functions of a table alone. How a change gets chosen is in :mod:`pa
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
-import ipaddress
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -42,6 +40,7 @@ ROLES: Final[tuple[Role, ...]] = ("voter", "learner", "follower", "leaving")
 VOTER, LEARNER, FOLLOWER, LEAVING = range(4)
 
 ADDRESS_MAX: Final = 255
+UNSPECIFIED: Final = ("0.0.0.0", "::")
 _HEAD: Final = struct.Struct("<IIQQQQQII")
 _ROW: Final = struct.Struct("<IIQQQII")
 _CHANGE: Final = struct.Struct("<II")
@@ -295,15 +294,15 @@ def member_address(address: object) -> str:
     if not isinstance(address, str):
         raise ConfigError(f"address={address!r}: give HOST:PORT, as in 10.0.0.4:7101")
     host, port = parse_address(address.strip())
-    with contextlib.suppress(ValueError):  # a name
-        if ipaddress.ip_address(host).is_unspecified:
-            raise ConfigError(
-                f"address {address!r} is where a node listens, not where others find it: give the address of its machine"
-            )
     try:
-        text = address_text(host_text(host), port)
+        host = host_text(host)
     except UnicodeError as error:
         raise ConfigError(f"address {address!r}: {host!r} is no name: {error}") from error
+    if host in UNSPECIFIED:
+        raise ConfigError(
+            f"address {address!r} is where a node listens, not where others find it: give the address of its machine"
+        )
+    text = address_text(host, port)
     if not text.isascii() or not text.isprintable() or " " in text or len(text) > ADDRESS_MAX:
         raise ConfigError(
             f"address {address!r}: at most {ADDRESS_MAX} printable ASCII characters without spaces; write a name as DNS does"

@@ -31,7 +31,7 @@ class Journal(paxos.StateMachine):
 
 #: What an engine tells of itself at least; it is member 1, by `table`.
 STATUS: dict[str, Any] = {
-    "node_id": 1, "boot": 1, "incarnation": f"{1:016x}" * 2, "chosen": 0, "replaced": False, "disowned": [],
+    "node_id": 1, "boot": 1, "incarnation": f"{1:016x}" * 2, "chosen": 0, "replaced": False, "disowned": [], "peers": {},
 }  # fmt: skip
 
 

@@ -18,7 +18,6 @@ import pytest
 
 import paxos
 from engines import PATIENCE, Engines, free_ports
-
 from nodes import Journal
 from paxos._engine import Engine
 from paxos.errors import ConfigError

@@ -147,7 +147,9 @@ def test_addresses_are_written_alike() -> None:
     book = parse_cluster(1, {1: "bücher.example:7", 2: "[0:0::1]:7", 3: "127.0.0.1:7"})
     assert book == {1: ("xn--bcher-kva.example", 7), 2: ("::1", 7), 3: ("127.0.0.1", 7)}
     told = {1: "bücher.example:7", 2: "[0:0::1]:7", 3: "0.0.0.0:7"}
-    found = judge(Table(0, 0, (Row(1), Row(2), Row(3))), Operation(Do.ADD, 6, address="h:6"), Situation(told, {1, 2, 3}))
+    found = judge(
+        Table(0, 0, (Row(1), Row(2), Row(3))), Operation(Do.ADD, 6, address="h:6"), Situation(told, {1, 2, 3})
+    )
     assert found is not None
     assert [row.address for row in found.rows] == ["xn--bcher-kva.example:7", "[::1]:7", "0.0.0.0:7", "h:6"]
     assert found.change()
