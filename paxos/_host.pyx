@@ -24,7 +24,7 @@ from paxos._round cimport (
     round_peer, round_start, round_steps, round_write, round_writes,
 )
 from paxos._state cimport Host
-from paxos._types cimport FRAME_HELLO, FRAME_REFUSE, Frame, Membership, PromiseValue, Value, bit
+from paxos._types cimport FRAME_HELLO, FRAME_MEMBERS, FRAME_PIECE, FRAME_REFUSE, Frame, Membership, PromiseValue, Value, bit
 
 cdef extern from "<unistd.h>" nogil:
     void _exit(int status)
@@ -145,9 +145,11 @@ cdef void receive(Native *n, Conn *conn, const Frame *frame) noexcept nogil:
     cdef int index
     if frame.type == FRAME_HELLO:
         reason = round_hello(h, frame)
-        if reason == HELLO_NEWER and conn.state == CONN_HANDSHAKE:
-            net_stranger(net, conn, frame.sender)
-            return
+        if reason == HELLO_NEWER:
+            if conn.state == CONN_HANDSHAKE:
+                net_stranger(net, conn, frame.sender)
+                return
+            reason = REFUSE_NOT_MEMBER          # it has said so before, and not yet told who they are
         index = member_of(n, frame.sender)
         if reason == REFUSE_NONE and (index < 0 or <uint32_t>index == h.formation.self):
             reason = REFUSE_NOT_MEMBER
@@ -167,14 +169,19 @@ cdef void receive(Native *n, Conn *conn, const Frame *frame) noexcept nogil:
     if frame.type == FRAME_REFUSE:
         net_refuse(net, conn, REASON_DIRECTION, NULL, 0)
         return
-    taken = round_frame(h, frame)
     if conn.peer == NO_PEER:
+        # A stranger: nothing is taken of him but who the members are, of whom he must be one.
+        if frame.type == FRAME_MEMBERS:
+            round_frame(h, frame)
         index = member_of(n, frame.sender)
-        if index < 0:
+        if index < 0 or frame.type == FRAME_PIECE:
             net_refuse(net, conn, REASON_NOT_MEMBER, NULL, 0)
-        else:
-            net_opened(net, conn, <uint32_t>index)
-    elif taken == ROUND_NOT_ADMITTED:
+            return
+        net_opened(net, conn, <uint32_t>index)
+        if frame.type == FRAME_MEMBERS:
+            return
+    taken = round_frame(h, frame)
+    if taken == ROUND_NOT_ADMITTED:
         net_refuse(net, conn, REASON_NOT_ADMITTED, NULL, 0)
     elif taken == ROUND_NO_GROUP:
         net_refuse(net, conn, REASON_GROUP, NULL, 0)

@@ -204,8 +204,8 @@ cdef const Frame *net_frame(Net *net, Conn *conn) noexcept nogil:
         frame = next_frame(net, conn)
         if frame == NULL:
             return NULL
-        # Elsewhere a piece is a frame like others, and refused like them.
-        if frame.type != FRAME_PIECE or conn.state != CONN_OPEN or conn.kind != CONN_ACCEPTED:
+        # Elsewhere, and of a stranger, a piece is a frame like others, and refused like them.
+        if frame.type != FRAME_PIECE or conn.state != CONN_OPEN or conn.kind != CONN_ACCEPTED or conn.peer == NO_PEER:
             net.frames_received += 1
             return frame
         state = transfer_take(&conn.transfer, frame, net.max_frame, &error)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from engines import PATIENCE, Engines
 from paxos._codec import checksum
 
-HELLO, REFUSE, FORM, ACCEPT, HEARTBEAT = 1, 2, 3, 22, 24
+HELLO, REFUSE, FORM, PIECE, ACCEPT, HEARTBEAT = 1, 2, 3, 6, 22, 24
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,10 @@ def hello(
     sig: int | None = None,
     state: int = 2,
     inc: tuple[int, int] | None = None,
+    config: int = 0,
 ) -> bytes:
     whole = signature(c) if sig is None else sig
-    body = struct.pack("<QQIIII", whole >> 64, whole & (2**64 - 1), to, 1, state, 0)
+    body = struct.pack("<QQIIII", whole >> 64, whole & (2**64 - 1), to, 1, state, config)
     return frame(HELLO, body, sender=sender, signature=whole & (2**64 - 1), incarnation=inc or incarnation(c, sender))
 
 
@@ -122,6 +123,26 @@ def test_garbage_behind_a_good_handshake_is_cut_off_too(cluster: Engines, reason
         s.sendall(hello(cluster) + data)
         assert until_closed(s) == b""
     cluster.until(lambda: refused(cluster, name) == before + 1)
+    still_works(cluster)
+
+
+@pytest.mark.parametrize("kind", ["hello", "piece", "heartbeat"])
+def test_of_a_stranger_nothing_is_taken_but_who_the_members_are(cluster: Engines, kind: str) -> None:
+    """It knows newer members, it says; of a large frame nothing is kept."""
+    stranger = {"sender": 9, "inc": (1, 2)}
+    first = hello(cluster, **stranger, config=7)  # type: ignore[arg-type]
+    head = struct.pack("<III", 0x31465850, 1 << 20, 0) + struct.pack("<BBHII", 1, ACCEPT, 0, 0, 9) + bytes(40)
+    data = {
+        "hello": first,
+        "piece": frame(PIECE, struct.pack("<QII", 1, 1 << 20, 0) + head + bytes(1000), sender=9),
+        "heartbeat": frame(HEARTBEAT, bytes(56), sender=9),
+    }[kind]
+    before = cluster.running[1].status()["frames_refused"]
+    with connect(cluster) as s:
+        s.sendall(first + data)
+        assert (b"node 9 is no member" in until_closed(s)) == (kind == "hello")
+    cluster.until(lambda: refused(cluster, "not_member") == before["not_member"] + 1)
+    assert cluster.running[1].status()["frames_refused"] == {**before, "not_member": before["not_member"] + 1}
     still_works(cluster)
 
 
