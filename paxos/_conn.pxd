@@ -63,6 +63,9 @@ cdef struct Peer:
     unsigned int port
     bint named                      # host is a name, resolved anew for each attempt
     int64_t asked                   # its answer is waited for until then; 0: it is not
+    bint late                       # ... and was in vain: it comes later, if at all
+    int64_t slow                    # for so long it is not asked again, behind a late answer; 0: they come in time
+    int64_t ask_again               # not before then
     Address found[8]                # the last good answer
     uint32_t found_count
     char why[160]                   # why the name does not resolve at present; "": it does

@@ -19,6 +19,8 @@ cdef enum:
     MILLISECOND = 1000000
     CONNECT_TIMEOUT = 2             # s
     ANSWER_TIMEOUT = 1              # s that a name may take to resolve
+    SLOW_LOW = 5                    # s that one which took longer is not asked for, at first
+    SLOW_HIGH = 60                  # ... and at last
     COMPLAIN_AFTER = 2              # s that a peer cannot be reached before that is said
     COMPLAIN_EVERY = 60             # s
 
@@ -119,14 +121,24 @@ cdef bint resolved(Net *net, uint32_t index) noexcept nogil:
         p.why[0] = 0
     elif answered:
         snprintf(p.why, sizeof(p.why), "the name does not resolve (%s)", answer.why)
+    if answered and p.late:
+        # One thread asks for all names, one after the other: who takes long has his turn less often.
+        p.slow = min(max(2 * p.slow, SLOW_LOW * <int64_t>SECOND), SLOW_HIGH * <int64_t>SECOND)
+        p.ask_again = net.now + p.slow
+        p.late = False
+    elif answered:
+        p.slow = 0
     if not waiting:
         if not names_asked(net.names, index):
+            if net.now < p.ask_again:
+                return True                     # by what it was the last time
             names_ask(net.names, index, p.host, p.port)
         p.asked = net.now + ANSWER_TIMEOUT * <int64_t>SECOND
         return False
     if not answered:
         if net.now < p.asked:
             return False
+        p.late = True
         snprintf(p.why, sizeof(p.why), "the name does not resolve (no answer within %d s)", <int>ANSWER_TIMEOUT)
     p.asked = 0
     return True

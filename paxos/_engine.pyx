@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 from paxos._conn cimport Net
-from paxos._delivery cimport delivery_command, delivery_free, delivery_init, delivery_log
+from paxos._delivery cimport clock_now, delivery_command, delivery_free, delivery_init, delivery_log
 from paxos._handle cimport Handle
 from paxos._host cimport Native, native_init, native_run
 from paxos._net cimport net_abandon, net_free, net_init, net_members
@@ -27,6 +27,8 @@ logger = logging.getLogger("paxos")
 
 cdef enum:
     MAX_HOST = 247                  # with brackets, colon and port: what a membership has room for
+    SECOND = 1000000000
+    COMPLAIN_EVERY = 60             # s
     MAX_OUT = 67108864              # bytes that may wait for one peer, if the largest values need no more
 
 EVENT_CHOSEN = 0
@@ -118,6 +120,7 @@ cdef class Engine(Handle):
     cdef object __weakref__
     cdef bint ready                 # the network part is set up
     cdef bint started
+    cdef int64_t unresolved         # when it was last said that no names can be resolved; 0: never
     cdef bint foreign               # this process was forked from the one that the engine runs in
 
     def __cinit__(self):
@@ -182,9 +185,10 @@ cdef class Engine(Handle):
         members = sorted([net.peers[i].node for i in range(net.peer_count) if net.peers[i].node != 0])
         # The thread is not running yet, so this may be written from here.
         if members != list(book):
-            text = (f"the cluster was formed by the nodes {members}, which counts; cluster= now names "
-                    f"{list(book)}, which is used for addresses only").encode()
-            delivery_log(&h.delivery, 30, text)
+            # (Whoever names some of them has all that it takes.)
+            text = (f"the members are the nodes {members}, which counts; cluster= names {list(book)}, which is used for "
+                    "addresses only").encode()
+            delivery_log(&h.delivery, 20 if set(book) <= set(members) else 30, text)
         for i in range(h.formation.members.count):
             node = h.formation.members.members[i].node
             address = (<bytes>h.formation.members.address[i]).decode("ascii")
@@ -275,6 +279,7 @@ cdef class Engine(Handle):
             Handle.poke(self)
 
     def drain(self, Py_ssize_t max_values):
+        cdef int64_t now
         # In a forked child what is there is the parent's.
         if self.foreign:
             return []
@@ -282,7 +287,10 @@ cdef class Engine(Handle):
             try:
                 self.resolve()
             except RuntimeError as error:       # no thread can be had; the next call tries again
-                logger.error("node %d: names of other nodes cannot be resolved: %s", self.host.options.node, error)
+                now = clock_now(&self.host.delivery.clock)
+                if self.unresolved == 0 or now - self.unresolved >= COMPLAIN_EVERY * <int64_t>SECOND:
+                    self.unresolved = now
+                    logger.error("node %d: names of other nodes cannot be resolved: %s; trying again", self.host.options.node, error)
             finally:
                 self.guard.release()
         return Handle.drain(self, max_values)

@@ -147,7 +147,7 @@ cdef int look_up(Question *q) except -1:
         why = b"it has no IP address"
     except Exception as error:      # a thread that ended would answer nobody any more; what it is comes to the log
         q.count = 0
-        why = str(getattr(error, "strerror", None) or error or type(error).__name__).encode("ascii", "replace")
+        why = (str(getattr(error, "strerror", None) or error) or type(error).__name__).encode("ascii", "replace")
     if q.count == 0:
         snprintf(q.why, sizeof(q.why), "%s", <const char *>why)
     return 0

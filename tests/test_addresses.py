@@ -203,6 +203,49 @@ def test_a_name_that_hangs_holds_up_neither_the_rest_nor_the_end(c: Engines, nam
     until_no_resolvers()
 
 
+def test_a_name_that_takes_long_is_asked_for_less_often(c: Engines, names: Names) -> None:
+    """Or it would hold up those that nobody knows yet. It is dialled meanwhile, by what it was."""
+    c.addresses = {1: c.addresses[1], 2: by_name(c, 2, "db2.test")}
+    port = c.addresses[2][1]
+    c.addresses[2] = ("db2.test", port)
+    hanging = names.book["db2.test"] = threading.Event()
+    with socket.create_server(("127.0.0.1", port)) as listening:
+        listening.settimeout(PATIENCE)
+        c.start(1)
+        c.until(lambda: "does not resolve (no answer within 1 s)" in c.logs(1))
+        hanging.set()
+        for _ in range(8):
+            listening.accept()[0].close()
+        assert len(names.asked) == 1
+
+
+def test_that_there_is_no_thread_for_names_is_said_once(
+    c: Engines, names: Names, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names.book["db3.test"] = ["127.0.0.1"]
+    own, start, none = by_name(c), threading.Thread.start, [True]
+
+    def refuse(thread: threading.Thread) -> None:
+        if none and thread.name.endswith("-names"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    c.open(1)
+    engine = c.running[1]
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start"):
+        engine.start(-1)
+    for _ in range(3):
+        engine.drain(10)
+    assert [record.levelname for record in caplog.records if "cannot be resolved: can't start" in record.message] == [
+        "ERROR"
+    ]
+    none.clear()
+    c.start(2)
+    c.start(3, bind=own)
+    c.until(lambda: connected(c))
+
+
 def test_there_is_no_thread_for_addresses_and_none_left_for_names(c: Engines, names: Names) -> None:
     before = len(os.listdir("/proc/self/fd"))
     c.start()
