@@ -7,7 +7,6 @@ asked for until it is in force at all nodes; and how long that took.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import statistics
 import time
@@ -60,10 +59,10 @@ class Fleet:
         )
 
     def load(self, i: int) -> None:
-        self.loads[i] = [asyncio.create_task(self.client(self.nodes[i])) for _ in range(CLIENTS)]
+        self.loads[i] = [asyncio.create_task(self.client(i, self.nodes[i])) for _ in range(CLIENTS)]
 
-    async def client(self, node: paxos.Node) -> None:
-        while True:
+    async def client(self, i: int, node: paxos.Node) -> None:
+        while i in self.loads:
             self.number += 1
             value = b"%099d" % self.number
             try:
@@ -78,10 +77,7 @@ class Fleet:
 
     async def idle(self, i: int) -> None:
         """Nobody writes at that node any more; what is under way ends first."""
-        for task in self.loads.pop(i, []):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self.loads.pop(i, []))
 
     async def voters(self, *voters: int) -> None:
         while any(self.nodes[i].members().voters != voters or self.nodes[i].members().pending for i in voters):

@@ -7,7 +7,7 @@ allocates without a bound, or touches a socket or file: the host does, on the ef
 """
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from paxos._acceptor cimport acceptor_accept, acceptor_prepare
 from paxos._changes cimport changes_ask, changes_join
@@ -39,7 +39,7 @@ from paxos._reader cimport (
 )
 from paxos._replica cimport (
     Asked, Chunk, Options, Origin, Pending, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica, Slot, frame_begin, frame_end,
-    in_ring, member_index, others, record_add, send_reject, set_master, slot_free, slot_take,
+    in_ring, member_index, others, send_reject, set_master, slot_free, slot_take,
 )
 from paxos._types cimport (
     ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT,

@@ -7,7 +7,7 @@ and the ballot under which it was chosen, over values that this node accepted at
 by values fetched from a node that knows them chosen. The chain checksum moves with it (rule 19). A checkpoint sets it, and
 with it all that the deleted values would have told: the chain checksum there, and the membership.
 """
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from paxos._codec cimport chain_next, out_effect, value_copy, value_head
@@ -16,7 +16,7 @@ from paxos._membership cimport (
     membership_advance, membership_chosen, membership_install, membership_place, membership_read, membership_size, membership_write, votes,
 )
 from paxos._replica cimport (
-    CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, member_index, others, patience, pending_at, record_add, slot_at, slot_free, slot_of,
+    CHUNK_FREE, Pending, ROLE_MASTER, Replica, Slot, draw, frame_begin, frame_end, others, patience, pending_at, record_add, slot_free, slot_of,
     slot_take,
 )
 from paxos._types cimport (

@@ -1,8 +1,8 @@
 # cython: language_level=3
 """Who belongs to the group, who votes in it, and since when: a table that is replicated state, and the changes of it."""
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from paxos._replica cimport Replica
-from paxos._types cimport Member, Membership, Value
+from paxos._types cimport Membership, Value
 
 cdef enum:
     MEMBERSHIP_MAX = 9201           # bytes that a membership takes at most: 56 + 31 * (40 + 255)

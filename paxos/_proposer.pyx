@@ -23,7 +23,7 @@ from paxos._mastership cimport mastership_begin, mastership_tell, mastership_tic
 from paxos._membership cimport membership_covers, membership_settled, membership_value
 from paxos._replica cimport (
     CHUNK_FORWARDED, CHUNK_FREE, CHUNK_PROPOSED, CHUNK_QUEUED, Chunk, Origin, Pending, ROLE_MASTER, Replica, Slot,
-    accept_here, frame_begin, frame_end, in_ring, member_index, others, patience, pending_at, remote_master, set_master, slot_free, slot_of, slot_take,
+    accept_here, frame_begin, frame_end, member_index, others, patience, pending_at, remote_master, set_master, slot_of, slot_take,
 )
 from paxos._types cimport (
     ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,

@@ -8,7 +8,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdio cimport fprintf, snprintf, stderr
 from libc.stdlib cimport abort, free
 from libc.string cimport memset
-from paxos._sockets cimport Address, address_scope, address_set
+from paxos._sockets cimport address_scope, address_set
 from paxos._types cimport xzalloc
 
 cdef extern from "<pthread.h>" nogil:

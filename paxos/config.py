@@ -14,6 +14,7 @@ from paxos.errors import ConfigError
 __all__ = ["NodeOptions", "Options", "host_text", "parse_address", "parse_cluster"]
 
 MAX_MEMBERS = 31
+MAX_ID = (1 << 32) - 2  # of a node
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +121,7 @@ class Options:
             isinstance(self.follow, str | bytes)
             or len(self.follow) > 8
             or not all(
-                isinstance(node, int) and not isinstance(node, bool) and 0 < node < (1 << 32) - 1
-                for node in self.follow
+                isinstance(node, int) and not isinstance(node, bool) and 0 < node <= MAX_ID for node in self.follow
             )
         ):
             raise ConfigError(f"option follow={self.follow!r}: give up to 8 node ids, as in (2, 3)")
@@ -220,8 +220,8 @@ def parse_cluster(node_id: int, cluster: Mapping[int, str]) -> dict[int, tuple[s
         raise ConfigError(f"cluster= must name 1 to {MAX_MEMBERS} nodes, not {len(cluster)}")
     book = {}
     for node, address in cluster.items():
-        if isinstance(node, bool) or not isinstance(node, int) or not 0 < node < 1 << 32:
-            raise ConfigError(f"cluster= has the node id {node!r}; an id is an integer from 1 to {(1 << 32) - 1}")
+        if isinstance(node, bool) or not isinstance(node, int) or not 0 < node <= MAX_ID:
+            raise ConfigError(f"cluster= has the node id {node!r}; an id is an integer from 1 to {MAX_ID}")
         host, port = parse_address(address)
         try:
             book[node] = host_text(host), port

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from paxos.config import MAX_MEMBERS, host_text, parse_address
+from paxos.config import MAX_ID, MAX_MEMBERS, host_text, parse_address
 from paxos.errors import ConfigError, MembershipRefused
 
 __all__ = [
@@ -26,10 +26,10 @@ __all__ = [
     "Table",
     "address_text",
     "called",
-    "decode",
     "judge",
     "member_address",
     "member_id",
+    "true_from",
     "voters",
 ]
 
@@ -41,9 +41,12 @@ VOTER, LEARNER, FOLLOWER, LEAVING = range(4)
 
 ADDRESS_MAX: Final = 255
 UNSPECIFIED: Final = ("0.0.0.0", "::")
-_HEAD: Final = struct.Struct("<IIQQQQQII")
-_ROW: Final = struct.Struct("<IIQQQII")
-_CHANGE: Final = struct.Struct("<II")
+#: A membership: version, places, mastership, mastered, lease, in force, as of, master, before; then the rows.
+HEAD: Final = struct.Struct("<IIQQQQQII")
+#: node, role, incarnation (two halves), since, instead, bytes of the address, which follows
+ROW: Final = struct.Struct("<IIQQQII")
+#: A change: version, places; then the rows.
+CHANGE: Final = struct.Struct("<II")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +137,12 @@ class Table:
     def decode(cls, data: bytes) -> Table:
         """What the engine calls the membership. ValueError: it is none."""
         try:
-            version, count, _, _, _, in_force, _, _, _ = _HEAD.unpack_from(data)
-            at = _HEAD.size
+            version, count, _, _, _, in_force, _, _, _ = HEAD.unpack_from(data)
+            at = HEAD.size
             rows = []
             for _ in range(count):
-                node, role, inc_hi, inc_lo, since, instead, size = _ROW.unpack_from(data, at)
-                at += _ROW.size
+                node, role, inc_hi, inc_lo, since, instead, size = ROW.unpack_from(data, at)
+                at += ROW.size
                 if role >= len(ROLES) or at + size > len(data):
                     raise ValueError("no such role, or cut off")
                 rows.append(Row(node, role, inc_hi, inc_lo, since, instead, data[at : at + size].decode("ascii")))
@@ -150,10 +153,10 @@ class Table:
 
     def change(self) -> bytes:
         """The value that changes the members of this version to what stands here."""
-        data = bytearray(_CHANGE.pack(self.version, len(self.rows)))
+        data = bytearray(CHANGE.pack(self.version, len(self.rows)))
         for row in self.rows:
             address = row.address.encode("ascii")
-            data += _ROW.pack(row.node, row.role, row.inc_hi, row.inc_lo, row.since, row.instead, len(address))
+            data += ROW.pack(row.node, row.role, row.inc_hi, row.inc_lo, row.since, row.instead, len(address))
             data += address
         return bytes(data)
 
@@ -216,14 +219,9 @@ class Table:
         return dataclasses.replace(self, rows=tuple(rows))
 
 
-def decode(data: bytes, chosen: int) -> Members:
-    """The members out of what the engine calls the membership, where so many instances are known chosen."""
-    return Table.decode(data).members(chosen)
-
-
 def true_from(data: bytes) -> int:
     """Who knows fewer instances chosen than this does not know what held there, by what the engine calls the membership."""
-    as_of: int = _HEAD.unpack_from(data)[6]
+    as_of: int = HEAD.unpack_from(data)[6]
     return as_of
 
 
@@ -279,8 +277,8 @@ class Operation:
 
 def member_id(node_id: object) -> int:
     """An id, checked. ConfigError."""
-    if isinstance(node_id, bool) or not isinstance(node_id, int) or not 0 < node_id < (1 << 32) - 1:
-        raise ConfigError(f"node_id={node_id!r}: an id is an integer from 1 to {(1 << 32) - 2}")
+    if isinstance(node_id, bool) or not isinstance(node_id, int) or not 0 < node_id <= MAX_ID:
+        raise ConfigError(f"node_id={node_id!r}: an id is an integer from 1 to {MAX_ID}")
     return node_id
 
 

@@ -402,7 +402,7 @@ class Node:
             raise late() from None
 
     def members(self) -> Members:
-        """The members of the cluster, as this node knows them at the moment. None where it has not met the cluster yet.
+        """The members of the cluster, as this node knows them at the moment. Without any where it has not met the cluster yet.
 
         Who is a member is chosen like any value: what this node has not learned yet it does not tell.
         """

@@ -200,9 +200,6 @@ def test_a_learner_that_is_removed(tmp_path: Path) -> None:
     run(main)
 
 
-# ---- followers ----
-
-
 # ---- how it is asked ----
 
 

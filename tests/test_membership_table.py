@@ -6,7 +6,7 @@ import pytest
 
 import paxos
 from paxos.config import parse_cluster
-from paxos.membership import Do, Member, Operation, Row, Situation, Table, decode, judge, member_address
+from paxos.membership import Do, Member, Operation, Row, Situation, Table, judge, member_address, member_id
 
 ROWS = (
     Row(1, 0, 1, 1, 7, 0, "h:1"),
@@ -27,19 +27,19 @@ def encoded(table: Table) -> bytes:
 
 
 def test_the_table_for_people() -> None:
-    members = decode(encoded(TABLE), 101)
-    assert members == TABLE.members(101)
+    assert Table.decode(encoded(TABLE)) == TABLE
+    members = TABLE.members(101)
     assert (members.version, members.pending) == (9, False)
-    assert decode(encoded(TABLE), 100).pending, "it is in force when the instance itself is chosen"
+    assert TABLE.members(100).pending, "it is in force when the instance itself is chosen"
     assert members.ids == (1, 2, 3, 4, 5)
     assert (members.voters, members.learners, members.followers, members.leaving) == ((1, 2), (3,), (4,), (5,))
     assert members.get(3) == Member(3, "learner", "h:3", "", 2)
     assert members.get(1) == Member(1, "voter", "h:1", "0000000000000001" * 2, None)
     assert members.get(9) is None
-    assert not decode(encoded(Table()), 0).pending
+    assert not Table.decode(encoded(Table())).members(0).pending
     for cut in range(len(encoded(TABLE))):
         with pytest.raises(ValueError, match="no table of members"):
-            decode(encoded(TABLE)[:cut], 0)
+            Table.decode(encoded(TABLE)[:cut])
 
 
 @pytest.mark.parametrize(
@@ -158,5 +158,11 @@ def test_addresses_are_written_alike() -> None:
             member_address(bad)
         with pytest.raises(paxos.ConfigError, match="is no name"):
             parse_cluster(1, {1: bad})
+    assert parse_cluster(2**32 - 2, {2**32 - 2: "h:1"}) == {member_id(2**32 - 2): ("h", 1)}
+    for number in (0, 2**32 - 1):
+        with pytest.raises(paxos.ConfigError, match="from 1 to 4294967294"):
+            parse_cluster(1, {1: "h:1", number: "h:2"})
+        with pytest.raises(paxos.ConfigError, match="from 1 to 4294967294"):
+            member_id(number)
     with pytest.raises(paxos.ConfigError, match="the same address"):
         parse_cluster(1, {1: "[::1]:7", 2: "[0::1]:7"})

@@ -12,7 +12,7 @@ import click
 
 from paxos import Consistency, PaxosError
 
-from .member_commands import member, members
+from .member_commands import member, members, node_id
 from .params import address_option, bind_option, cluster_option, nodes_option
 
 EXAMPLES = """\b
@@ -56,7 +56,7 @@ Example, on each of three machines with its own --id:
   redis-cli -h 10.0.0.1 set greeting hello
 """
 )
-@click.option("--id", "node_id", type=click.IntRange(min=1), required=True, help="This node, one of --cluster.")
+@click.option("--id", "node_id", type=node_id, required=True, help="This node, one of --cluster.")
 @click.option("--cluster", metavar="1=HOST:PORT,2=…", callback=cluster_option, required=True,
               help="All nodes and the addresses they meet on. A name is resolved at each attempt to connect.")  # fmt: skip
 @click.option("--bind", metavar="HOST:PORT", callback=bind_option,

@@ -8,14 +8,15 @@ from typing import Any, TypeVar
 import click
 
 from paxos import ConfigError, parse_address
+from paxos.config import MAX_ID
 
 from .params import address_option
 
-__all__ = ["member", "members"]
+__all__ = ["member", "members", "node_id"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-node_id = click.IntRange(1, (1 << 32) - 2)
+node_id = click.IntRange(1, MAX_ID)
 
 
 def _address(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from paxos import ConfigError, parse_address
+from paxos.config import MAX_ID
 
 
 def parse_cluster(text: str) -> dict[int, str]:
@@ -12,8 +13,10 @@ def parse_cluster(text: str) -> dict[int, str]:
     cluster: dict[int, str] = {}
     for item in text.split(","):
         number, equals, address = item.strip().partition("=")
-        if not equals or not (number.isascii() and number.isdigit()) or int(number) < 1:
-            raise ConfigError(f"'{item.strip()}' is not ID=HOST:PORT (IDs from 1 on), for example 1=127.0.0.1:7101")
+        if not equals or not (number.isascii() and number.isdigit()) or not 1 <= int(number) <= MAX_ID:
+            raise ConfigError(
+                f"'{item.strip()}' is not ID=HOST:PORT (IDs from 1 to {MAX_ID}), for example 1=127.0.0.1:7101"
+            )
         parse_address(address)
         if int(number) in cluster:
             raise ConfigError(f"node {int(number)} is named twice")

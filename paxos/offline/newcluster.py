@@ -20,6 +20,7 @@ from typing import Final
 
 from paxos._segments import LogStore
 from paxos.checkpoint import CheckpointStore
+from paxos.config import MAX_ID
 from paxos.errors import ConfigError, DirectoryInUse, RecoveryRefused, StorageError
 from paxos.manifest import Manifest
 from paxos.offline.log import Progress, StoppedNode, silent
@@ -66,8 +67,8 @@ def check_place(recovery: Recovery, to: str | os.PathLike[str], nodes: Sequence[
         raise ConfigError(
             f"a cluster has 1 to {MAX_MEMBERS} nodes with different ids, not {', '.join(map(str, nodes)) or 'none'}"
         )
-    if wrong := [node for node in nodes if not 1 <= node <= 0xFFFFFFFE]:
-        raise ConfigError(f"node id {wrong[0]}: ids are from 1 to {0xFFFFFFFE}")
+    if wrong := [node for node in nodes if not 1 <= node <= MAX_ID]:
+        raise ConfigError(f"node id {wrong[0]}: ids are from 1 to {MAX_ID}")
     place = Path(os.path.realpath(to))
     for directory in recovery.places:
         if place == directory or directory in place.parents or place in directory.parents:

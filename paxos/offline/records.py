@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from paxos.membership import CHANGE, HEAD, ROW
+
 __all__ = ["ROLES", "TYPES", "WITH_INSTANCE", "Record", "Value", "ballot_text", "incarnation_text"]
 
 TYPES: Final = {
@@ -33,11 +35,7 @@ _IDENTITY: Final = struct.Struct("<QQII")
 _FORMATION: Final = struct.Struct("<QQII")
 _MEMBER: Final = struct.Struct("<IIQQ")
 _BASE: Final = struct.Struct("<II")
-# version, count, mastership, mastered, lease, in force, as of, master, before
-_MEMBERSHIP: Final = struct.Struct("<IIQQQQQII")
-_ROW: Final = struct.Struct("<IIQQQII")  # node, role, incarnation, since, instead, size of the address
 _CHUNK: Final = struct.Struct("<IIIIQII")
-_CHANGE: Final = struct.Struct("<II")  # version, count
 _MASTER: Final = struct.Struct("<IIQQQ")
 
 
@@ -75,10 +73,10 @@ class Value:
 
     def change(self) -> dict[str, Any]:
         """The members as they are to be, in place of those of a version. ValueError where the bytes are no such table."""
-        if len(self.data) < _CHANGE.size:
+        if len(self.data) < CHANGE.size:
             raise ValueError("is too short")
-        version, count = _CHANGE.unpack_from(self.data)
-        return {"version": version, "members": _rows(self.data[_CHANGE.size :], count)}
+        version, count = CHANGE.unpack_from(self.data)
+        return {"version": version, "members": _rows(self.data[CHANGE.size :], count)}
 
     def master(self) -> dict[str, Any]:
         """Who has taken over; or whose word it is that leases last so many ns from now on."""
@@ -180,8 +178,8 @@ def _rows(data: bytes, count: int) -> list[dict[str, Any]]:
     """The members in a table of ``count`` places; of a place that nobody has there is none."""
     rows, at = [], 0
     for place in range(count):
-        node, role, high, low, since, instead, size = _ROW.unpack_from(data, at)
-        at += _ROW.size
+        node, role, high, low, since, instead, size = ROW.unpack_from(data, at)
+        at += ROW.size
         address = data[at : at + size]
         at += size
         if node:
@@ -197,8 +195,8 @@ def _rows(data: bytes, count: int) -> list[dict[str, Any]]:
 def membership_fields(data: bytes) -> dict[str, Any]:
     """What a membership says, that came as bytes, and the mastership with it. ``before``: the nodes that vote below ``in_force``.
     struct.error or ValueError where the bytes are none."""
-    version, count, mastership, mastered, lease, in_force, as_of, master, before = _MEMBERSHIP.unpack_from(data)
-    rows = _rows(data[_MEMBERSHIP.size :], count)
+    version, count, mastership, mastered, lease, in_force, as_of, master, before = HEAD.unpack_from(data)
+    rows = _rows(data[HEAD.size :], count)
     return {
         "version": version, "members": rows, "in_force": in_force, "as_of": as_of,
         "before": [row["node"] for row in rows if before >> row["place"] & 1],
@@ -223,7 +221,7 @@ def formation_bytes(signature: bytes, alpha: int, members: Mapping[int, tuple[in
 
 def mastership_of(membership: bytes) -> int:
     """The version of the mastership that stands in the head of a membership."""
-    version: int = _MEMBERSHIP.unpack_from(membership)[2]
+    version: int = HEAD.unpack_from(membership)[2]
     return version
 
 
@@ -239,10 +237,10 @@ def membership_bytes(
     """A membership as it stands in a BASE and in the manifest of a checkpoint: all are voters, whose votes count from instance 0
     on, with the addresses that each node is configured with. ``settled``: it stands for all changes below that instance,
     which is not 0."""
-    rows = (_ROW.pack(node, 0, *incarnation, 0, 0, 0) for node, incarnation in sorted(members.items()))
+    rows = (ROW.pack(node, 0, *incarnation, 0, 0, 0) for node, incarnation in sorted(members.items()))
     before = (1 << len(members)) - 1
     head = (version, len(members), mastership, mastered, lease, settled - 1, settled, 0, before)
-    return _MEMBERSHIP.pack(*head) + b"".join(rows)
+    return HEAD.pack(*head) + b"".join(rows)
 
 
 def base_bytes(promised: bytes, chain: int, membership: bytes) -> bytes:

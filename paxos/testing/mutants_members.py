@@ -238,6 +238,15 @@ MEMBERS: Final[tuple[Mutant, ...]] = (
         hunt="test test_core_membership.py::test_who_hears_nothing_and_has_no_vote_asks_one_after_the_other",
     ),
     Mutant(
+        "follower-learns-from-anybody",
+        "S4: a follower asks whoever knows most, and not whom it was told to ask",
+        "_learner.pyx",
+        "    for i in range(r.options.follow_count if not votes(r) else 0):\n",
+        "    for i in range(0):\n",
+        hunt="test test_core_membership.py::"
+        "test_a_follower_learns_from_whom_it_was_told_and_from_others_while_they_do_not_answer",
+    ),
+    Mutant(
         "long-absence-is-for-ever",
         "P3: a node that knows none of the members of today is not told who they are",
         "_formation.pyx",
