@@ -341,6 +341,20 @@ def test_a_removed_node_is_disconnected_and_told_so(c: Engines) -> None:
     c.wait_level(*stay)
 
 
+def test_what_cluster_names_beside_the_members_is_said(c: Engines) -> None:
+    """That it names some of them is as it should be."""
+    c.start()
+    c.wait_master()
+    three = c.addresses
+    for told, level in (({1: three[1], 2: three[2]}, 20), ({**three, 9: ("127.0.0.1", 9)}, 30)):
+        c.stop(1)
+        c.addresses = told
+        c.start(1)
+        words = f"the members are the nodes [1, 2, 3], which counts; cluster= names {list(told)}, which is used for"
+        c.until(lambda words=words: words in c.logs(1))  # type: ignore[misc]
+        assert [e[1] for e in c.events[1] if e[0] == 3 and words in e[2]] == [level]
+
+
 # ---- who is turned away ----
 
 

@@ -117,7 +117,7 @@ def test_refusals_and_ctrl_c(make_cluster: MakeCluster) -> None:
     cluster.nodes[2].kill()
     done = run("member", "add", "9", "127.0.0.1:9", "--timeout", "0.5", "--at", at(one))
     assert done.returncode == 1
-    assert "adding node 9 has not come about within 0.5 s, and may yet" in one_line(done.stderr)
+    assert f"{at(one)}: adding node 9 has not come about within 0.5 s, and may yet" in one_line(done.stderr)
     with subprocess.Popen(
         [sys.executable, "-m", "paxos", "member", "add", "9", "127.0.0.1:9", "--timeout", "600", "--at", at(one)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -54,7 +54,7 @@ async def _call(client: RespClient, where: str, options: MembersOptions) -> dict
     except TimeoutError:
         raise Unreachable(f"{where}: no answer in time. {_MAYBE}: see paxos members") from None
     except ReplyError as error:
-        raise NodeRefused(f"{where}: {str(error).removeprefix('ERR ')}") from error
+        raise NodeRefused(f"{where}: {_words(error)}") from error
     except ConnectionError as error:
         raise Unreachable(f"{where}: {error} before it has answered. {_MAYBE}: see paxos members") from error
     except asyncio.CancelledError:
@@ -64,6 +64,12 @@ async def _call(client: RespClient, where: str, options: MembersOptions) -> dict
 
 
 _MAYBE: Final = "What was asked for may yet come about"
+
+
+def _words(error: ReplyError) -> str:
+    """What a node says, without the code before it: the words tell as much."""
+    code, _, words = str(error).partition(" ")
+    return words if code in ("ERR", "UNAVAILABLE", "UNKNOWN") else str(error)
 
 
 def _plain(reply: list[Any]) -> dict[str, Any]:
