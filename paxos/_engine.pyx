@@ -20,8 +20,8 @@ from paxos._resolver cimport Resolver
 from paxos._state cimport Host
 from paxos._types cimport xzalloc
 
-from paxos.config import host_text
 from paxos.errors import ConfigError, NodeClosed
+from paxos.hosts import host_text
 
 logger = logging.getLogger("paxos")
 

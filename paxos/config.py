@@ -10,8 +10,9 @@ from typing import Literal, TypedDict, Unpack
 
 from paxos.alarm import Alarm
 from paxos.errors import ConfigError
+from paxos.hosts import host_text
 
-__all__ = ["NodeOptions", "Options", "host_text", "parse_address", "parse_cluster"]
+__all__ = ["NodeOptions", "Options", "parse_address", "parse_cluster"]
 
 MAX_MEMBERS = 31
 MAX_ID = (1 << 32) - 2  # of a node
@@ -204,14 +205,6 @@ def parse_address(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ConfigError(f"address {text!r} is not HOST:PORT, as in 127.0.0.1:7101")
     return host, int(port)
-
-
-def host_text(host: str) -> str:
-    """A host, always written alike: an IP address as short as can be, a name as DNS does. UnicodeError: it is no name."""
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
 def parse_cluster(node_id: int, cluster: Mapping[int, str]) -> dict[int, tuple[str, int]]:

@@ -13,8 +13,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from paxos.config import MAX_ID, MAX_MEMBERS, host_text, parse_address
+from paxos.config import MAX_ID, MAX_MEMBERS, parse_address
 from paxos.errors import ConfigError, MembershipRefused
+from paxos.hosts import host_text
 
 __all__ = [
     "Do",

@@ -34,7 +34,7 @@ CORE = {name: rank for rank, names in enumerate(CORE_LAYERS) for name in names}
 # Layout and recovery of the log are pure functions over bytes, like the core: they touch no file.
 PURE = {*CORE, "_log", "_recovery"}
 # What the compiled modules may know of the Python around them.
-PYTHON_BELOW = {"errors"}
+PYTHON_BELOW = {"errors", "hosts"}
 
 
 def files(*suffixes: str) -> Iterator[Path]:
