@@ -48,6 +48,8 @@ DONE, REFUSED = 0, 1
 
 #: Seconds between two looks at who turns this node away.
 LOOK: Final = 0.5
+#: ... and for which it must have been so, to take oneself for removed.
+DISOWNED: Final = 2
 #: ... between two looks at what is under way, and after which a message, or an order to the engine, is repeated.
 EVERY: Final = 0.05
 AGAIN: Final = 0.25
@@ -127,6 +129,7 @@ class Changes:
         self._handing = 0  # ... and when it was told to hand over
         self._replaced = False
         self._said = False  # ... that it is outside
+        self._disowned_since: int | None = None
         self._on_removed: Callable[[], object] | None = None
         #: the members, as those who watch were told
         self.members = Members(0, (), False)
@@ -290,10 +293,17 @@ class Changes:
         One of them may be behind, and not know yet that this node came; not a majority, nor whoever turns away a node that is
         leaving.
         """
-        if own is None or own.incarnation != self._incarnation:
-            return False
         others = set(self.members.voters) - {self.node_id}
-        return bool(by) if own.role == "leaving" else 2 * len(others.intersection(by)) > len(others)
+        if own is None or own.incarnation != self._incarnation:
+            told = False
+        else:
+            told = bool(by) if own.role == "leaving" else 2 * len(others.intersection(by)) > len(others)
+        now = self._engine.now()
+        if not told:
+            self._disowned_since = None
+        elif self._disowned_since is None:
+            self._disowned_since = now  # (they may be the ones who are behind, for a moment)
+        return self._disowned_since is not None and now - self._disowned_since >= DISOWNED * SECOND
 
     # -- wishes of this node
 
