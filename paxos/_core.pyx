@@ -179,7 +179,8 @@ cdef void _answer_heartbeat(Replica *r, uint32_t to, const Ballot *ballot, uint6
     # Who has no vote confirms nothing: what it has not promised might have been promised by its predecessor (rules 10, 20).
     reply.sent_at = sent_at if votes(r) else 0
     reply.lease = lease
-    reply.priority = r.options.priority if r.may_lead else 0
+    # (Who has granted another one a lease that lasts, or may have before its start, could not take over.)
+    reply.priority = r.options.priority if r.may_lead and not mastership_bound(r, ballot, ballot) else 0
     frame_end(r, NULL)
 
 
@@ -351,7 +352,9 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         election_transferred(r, index, <const Transfer *>data)
     elif frame.type == FRAME_REJECT:
         _receive_reject(r, <const Reject *>data)
-    level = r.known[index] < r.members.in_force <= frame.chosen
+    level = (r.known[index] < r.members.in_force <= frame.chosen
+             or (frame.type == FRAME_HEARTBEAT_REPLY and (<const HeartbeatReply *>data).sent_at == 0
+                 and r.known[index] + ALPHA < r.next_instance <= frame.chosen + ALPHA))
     learner_heard(r, index, frame)
     _finish(r)
     if level and r.role == ROLE_MASTER:
@@ -369,7 +372,7 @@ cdef void replica_arriving(Replica *r, int64_t now, const Frame *frame) noexcept
     elif frame.inc_hi != r.members.members[member].inc_hi or frame.inc_lo != r.members.members[member].inc_lo:
         return                      # it will have no say
     elif frame.type == FRAME_ACCEPT:
-        learner_accept_arriving(r, <uint32_t>member, (<const Accept *>data).instance, frame.length)
+        learner_accept_arriving(r, <uint32_t>member, <const Accept *>data, frame.length)
     elif frame.type == FRAME_PROMISE_VALUE:
         election_report_arriving(r, &(<const PromiseValue *>data).ballot, frame.length)
 
