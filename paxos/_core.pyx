@@ -227,7 +227,8 @@ cdef void replica_start(Replica *r, int64_t now) noexcept nogil:
     _now(r, now)
     r.highest_round = r.promised.round
     r.lease_logged = r.members.lease
-    # What was granted before is not known any more.
+    # What was granted before is not known any more, but to whom, perhaps: a grant is to the ballot promised, and a record of a promise
+    # says that none to another one lasted.
     r.grant_lease = r.members.lease
     r.grant_until = now + <int64_t>r.members.lease if r.members.lease else 0
     election_start(r)
@@ -583,8 +584,9 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
     if type == RECORD_PROMISE:
         if size != sizeof(RecordPromise):
             return -1
-        if ballot_compare(&promise.ballot, &r.promised) > 0:
+        if ballot_compare(&promise.ballot, &r.promised) >= 0:
             r.promised = promise.ballot
+            r.grant = promise.ballot    # it was given while no lease of another lasted
     elif type == RECORD_WATERMARK:
         if size != sizeof(RecordWatermark):
             return -1
@@ -598,6 +600,7 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
             return -1
         if ballot_compare(&accept.ballot, &r.promised) > 0:
             r.promised = accept.ballot
+            memset(&r.grant, 0, sizeof(Ballot))     # (this one perhaps not)
         if r.before_base and instance < r.first_kept:
             return 0
         if not in_ring(r, instance):
