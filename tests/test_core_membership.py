@@ -518,8 +518,8 @@ def test_no_lease_is_held_by_grants_of_new_voters_who_have_not_promised_the_ball
 
 
 def test_who_is_bound_to_another_master_does_not_take_over() -> None:
-    """Node 2 leads those behind a change, with a lease that node 3 has granted; node 1, under a higher ballot, those before it, and hands
-    over to 3: it cannot give up the lease of 2."""
+    """Node 2 leads those behind a change, with a lease that node 3 has granted; node 1, under a higher ballot, those before it,
+    and hands over to 3: it cannot give up the lease of 2."""
     lease = 3000 * MS
     core = Core(3, [row(1), row(2), row(3)])
     core.start(T)
