@@ -179,7 +179,8 @@ cdef void _answer_heartbeat(Replica *r, uint32_t to, const Ballot *ballot, uint6
     # Who has no vote confirms nothing: what it has not promised might have been promised by its predecessor (rules 10, 20).
     reply.sent_at = sent_at if votes(r) else 0
     reply.lease = lease
-    reply.priority = r.options.priority if r.may_lead else 0
+    # (Who has granted another one a lease that lasts, or may have before its start, could not take over.)
+    reply.priority = r.options.priority if r.may_lead and not mastership_bound(r, ballot, ballot) else 0
     frame_end(r, NULL)
 
 
@@ -226,7 +227,8 @@ cdef void replica_start(Replica *r, int64_t now) noexcept nogil:
     _now(r, now)
     r.highest_round = r.promised.round
     r.lease_logged = r.members.lease
-    # What was granted before is not known any more.
+    # What was granted before is not known any more, but to whom, perhaps: a grant is to the ballot promised, and a record of a promise
+    # says that none to another one lasted.
     r.grant_lease = r.members.lease
     r.grant_until = now + <int64_t>r.members.lease if r.members.lease else 0
     election_start(r)
@@ -351,7 +353,9 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         election_transferred(r, index, <const Transfer *>data)
     elif frame.type == FRAME_REJECT:
         _receive_reject(r, <const Reject *>data)
-    level = r.known[index] < r.members.in_force <= frame.chosen
+    level = (r.known[index] < r.members.in_force <= frame.chosen
+             or (frame.type == FRAME_HEARTBEAT_REPLY and (<const HeartbeatReply *>data).sent_at == 0
+                 and r.known[index] + ALPHA < r.next_instance <= frame.chosen + ALPHA))
     learner_heard(r, index, frame)
     _finish(r)
     if level and r.role == ROLE_MASTER:
@@ -369,7 +373,7 @@ cdef void replica_arriving(Replica *r, int64_t now, const Frame *frame) noexcept
     elif frame.inc_hi != r.members.members[member].inc_hi or frame.inc_lo != r.members.members[member].inc_lo:
         return                      # it will have no say
     elif frame.type == FRAME_ACCEPT:
-        learner_accept_arriving(r, <uint32_t>member, (<const Accept *>data).instance, frame.length)
+        learner_accept_arriving(r, <uint32_t>member, <const Accept *>data, frame.length)
     elif frame.type == FRAME_PROMISE_VALUE:
         election_report_arriving(r, &(<const PromiseValue *>data).ballot, frame.length)
 
@@ -580,8 +584,9 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
     if type == RECORD_PROMISE:
         if size != sizeof(RecordPromise):
             return -1
-        if ballot_compare(&promise.ballot, &r.promised) > 0:
+        if ballot_compare(&promise.ballot, &r.promised) >= 0:
             r.promised = promise.ballot
+            r.grant = promise.ballot    # it was given while no lease of another lasted
     elif type == RECORD_WATERMARK:
         if size != sizeof(RecordWatermark):
             return -1
@@ -595,6 +600,7 @@ cdef int replica_restore(Replica *r, uint8_t type, uint64_t instance, const uint
             return -1
         if ballot_compare(&accept.ballot, &r.promised) > 0:
             r.promised = accept.ballot
+            memset(&r.grant, 0, sizeof(Ballot))     # (this one perhaps not)
         if r.before_base and instance < r.first_kept:
             return 0
         if not in_ring(r, instance):

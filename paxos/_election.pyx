@@ -203,11 +203,14 @@ cdef void election_prevote_reply(Replica *r, uint32_t index, const PrevoteReply 
 
 
 cdef void election_transferred(Replica *r, uint32_t index, const Transfer *body) noexcept nogil:
-    """The master hands over: nobody is asked whether that is wanted."""
+    """The master hands over: nobody is asked whether that is wanted. But it can give up no lease of another's: where a change has come
+    in force that it has not been elected for, one under a lower ballot may hold one, by a grant of this very node."""
     if (r.role != ROLE_FOLLOWER or not r.may_lead or r.options.priority == 0 or not votes(r)
             or r.members.members[index].node != r.master or ballot_compare(&body.ballot, &r.master_ballot) != 0):
         return
     r.released_by = body.ballot
+    if _bound(r):
+        return
     _forget_master(r)
     _raise(r)
 

@@ -1,14 +1,14 @@
 # cython: language_level=3
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from paxos._replica cimport Replica
-from paxos._types cimport Ballot, Frame, Kept, Learn, Membership, Value
+from paxos._types cimport Accept, Ballot, Frame, Kept, Learn, Membership, Value
 
 cdef void learner_notice(Replica *r, const Ballot *ballot, uint64_t own_from, uint64_t chosen) noexcept nogil
 cdef void learner_advance(Replica *r) noexcept nogil            # over slots marked chosen
 cdef void learner_watermark(Replica *r) noexcept nogil          # into the log
 cdef void learner_heard(Replica *r, uint32_t index, const Frame *frame) noexcept nogil
 # A large frame is coming in, piece by piece: it is not asked for a second time.
-cdef void learner_accept_arriving(Replica *r, uint32_t index, uint64_t instance, uint32_t size) noexcept nogil
+cdef void learner_accept_arriving(Replica *r, uint32_t index, const Accept *a, uint32_t size) noexcept nogil
 cdef void learner_learned_arriving(Replica *r, uint32_t index, uint32_t size) noexcept nogil
 cdef void learner_serve(Replica *r, uint32_t index, const Learn *body) noexcept nogil
 cdef void learner_serve_expected(Replica *r) noexcept nogil     # what somebody has asked for too early, and is chosen now

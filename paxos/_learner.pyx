@@ -20,7 +20,7 @@ from paxos._replica cimport (
     slot_take,
 )
 from paxos._types cimport (
-    Ballot, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_INSTALLED, EFFECT_READ, Effect,
+    Accept, Ballot, ChunkHead, EFFECT_BEHIND, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_INSTALLED, EFFECT_READ, Effect,
     FRAME_KEPT, FRAME_LEARN, Frame, Kept, Learn, Learned, Membership, RECORD_BASE, RECORD_LEARN, RECORD_WATERMARK, RING, RecordBase, RecordLearn,
     RecordWatermark,
     VALUE_BATCH, VALUE_CHANGE, VALUE_MASTER, Value, ValueHead, ballot_compare, bit, life_of, value_ref, value_unref,
@@ -126,13 +126,14 @@ cdef void learner_heard(Replica *r, uint32_t index, const Frame *frame) noexcept
         e.code = frame.sender
 
 
-cdef void learner_accept_arriving(Replica *r, uint32_t index, uint64_t instance, uint32_t size) noexcept nogil:
+cdef void learner_accept_arriving(Replica *r, uint32_t index, const Accept *a, uint32_t size) noexcept nogil:
     """News of what is chosen overtakes the large Accepts that it is about. These come in order: when a later one than that
-    of the next instance comes, and that one has not come, it is lost."""
+    of the next instance comes, and that one has not come, it is lost. And where the master's word does not reach down to the
+    next instance, it tells nothing about it however long it is waited for."""
     cdef Slot *s = slot_of(r, r.chosen)
     if r.master != r.members.members[index].node:
         return
-    if instance > r.chosen and (s == NULL or ballot_compare(&s.ballot, &r.master_ballot) != 0):
+    if a.own_from > r.chosen or (a.instance > r.chosen and (s == NULL or ballot_compare(&s.ballot, &r.master_ballot) != 0)):
         r.accept_until = 0
     else:
         r.accept_from = r.master

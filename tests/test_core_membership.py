@@ -16,6 +16,7 @@ from frames import (
     KEPT,
     LEARN,
     LEARNED,
+    MASTER,
     NOOP,
     PREPARE,
     PREVOTE,
@@ -23,10 +24,12 @@ from frames import (
     PROMISE_VALUE,
     RECORD_BASE,
     RECORD_WATERMARK,
+    TRANSFER,
     VALUE,
     ballot,
     frame,
     incarnation,
+    lasting,
     membership,
     short,
 )
@@ -330,6 +333,22 @@ def test_a_master_sends_again_to_who_could_not_take_it_before() -> None:
     assert sent(effects, "accept")[0][0] == [5]
 
 
+def test_a_master_sends_again_to_who_did_not_know_who_votes() -> None:
+    """It was further behind than a change takes to come in force; its answer says that it is not any more."""
+    core = master(window=8)
+    for at in range(1, ALPHA + 8):
+        core.submit(T, at, [b"v"], T + 10_000 * MS)
+        core.pump(T)
+        agree(core, at, [2])
+    core.submit(T, ALPHA + 8, [b"v"], T + 10_000 * MS)
+    core.pump(T)
+    chosen, chained = core.state()["chosen"], core.state()["chain"]
+    assert sent(core.receive(T, frame(LEARN, 3, first=1, end=chosen, max_bytes=1, chosen=1, chain=7)), "accept") == []
+    level = frame(HEARTBEAT_REPLY, 3, ballot=ballot(1, 1), chosen=chosen, chain=chained)
+    assert [to for to, _, _ in sent(core.receive(T, level), "accept")] == [[3]]
+    assert sent(core.receive(T, level), "accept") == [], "once"
+
+
 def test_an_accept_that_tells_what_is_missing_is_taken_with_it() -> None:
     core = follower(3, of=1)
     core.receive(T, learned(0, [(CHANGE, change([row(1), row(2), row(3), row(4, LEARNER)])),
@@ -490,6 +509,34 @@ def test_no_lease_is_held_by_grants_of_new_voters_who_have_not_promised_the_ball
     assert core.state()["lease_until"] == 0
     promise(core, 4, chosen=end)
     assert core.state()["lease_until"] > now
+
+
+def test_who_is_bound_to_another_master_does_not_take_over() -> None:
+    """Node 2 leads those behind a change, with a lease that node 3 has granted; node 1, under a higher ballot, those before it,
+    and hands over to 3: it cannot give up the lease of 2."""
+    lease = 3000 * MS
+    core = Core(3, [row(1), row(2), row(3)])
+    core.start(T)
+    core.receive(T, learned(0, [(MASTER, lasting(2, lease))]))
+    core.durable(T, core.state()["logged"])
+    now = T + MS
+    granting = frame(HEARTBEAT, 2, ballot=ballot(1, 2), settled=1, sent_at=now, chosen=1)
+    core.receive(now, granting)
+    core.durable(now, core.state()["logged"])
+    ((_, fields, _),) = sent(core.receive(now, granting), "heartbeat_reply")
+    assert (fields["lease"], fields["priority"]) == (lease, 1)
+    now += MS
+    ((_, fields, _),) = sent(
+        core.receive(now, frame(HEARTBEAT, 1, ballot=ballot(2, 1), settled=1, sent_at=now, chosen=1)), "heartbeat_reply"
+    )
+    assert "lease" not in fields
+    assert "priority" not in fields, "and says so"
+    core.receive(now, frame(TRANSFER, 1, ballot=ballot(2, 1), chosen=1))
+    assert core.state()["role"] == "follower"
+    now += lease
+    core.receive(now, frame(HEARTBEAT, 1, ballot=ballot(2, 1), settled=1, chosen=1))
+    core.receive(now, frame(TRANSFER, 1, ballot=ballot(2, 1), chosen=1))
+    assert core.state()["role"] == "preparing"
 
 
 def test_a_read_from_below_a_change_is_not_confirmed_by_who_votes_behind_it() -> None:

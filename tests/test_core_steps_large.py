@@ -110,6 +110,19 @@ def test_a_later_accept_shows_nothing_while_the_one_before_it_waits_for_its_noti
     assert kinds(core.receive(T + 5, notice(2, [LARGE, LARGE]))) == ["chosen"]
 
 
+def test_a_large_accept_is_not_waited_for_where_the_master_s_word_does_not_reach_down_to_the_next_instance() -> None:
+    """It has fetched that one itself: however many come, none of them tells that the next one here is chosen. Where they come one
+    after the other, nothing would ever be asked for."""
+    core = follower()
+    core.receive(T, accept(SMALL, 0))
+    core.durable(T, 1)
+    core.arriving(T + 1, accept(LARGE, 1)[:200])
+    reaches = frame(ACCEPT, 2, ballot=ballot(1, 2), instance=70, own_from=1, data=LARGE, value=(1, 1))
+    core.arriving(T + 2, reaches[:200])
+    news = frame(HEARTBEAT, 2, ballot=ballot(1, 2), settled=1, own_from=1, chosen=1, chain=1)
+    assert kinds(core.receive(T + 3, news)) == ["learn"]
+
+
 def test_only_the_present_master_is_waited_for() -> None:
     core = follower()
     core.arriving(T, accept(LARGE, 0, sender=3)[:200])

@@ -19,6 +19,7 @@ from frames import (
     RECORD_ACCEPT,
     RECORD_BASE,
     RECORD_LEARN,
+    RECORD_PROMISE,
     RECORD_WATERMARK,
     TRANSFER,
     ballot,
@@ -442,6 +443,31 @@ def test_who_starts_promises_to_nobody_for_as_long_as_a_lease_lasts() -> None:
     core = started()
     assert granted(heart(core, T + LEASE - 1, 77)) == 0
     assert granted(heart(core, T + LEASE, 77)) == LEASE
+
+
+def test_who_starts_knows_from_a_promise_in_its_log_to_whom_it_may_be_bound() -> None:
+    """A grant is to the ballot promised, and was promised while none to another lasted: so who has that ballot is granted a lease
+    again, and can hand over. What was only accepted may have been so while a lease of another lasted."""
+
+    def started(*promises: tuple[int, int]) -> Core:
+        core = Core(1, [(n, n * 7, n * 11) for n in (1, 2, 3)])
+        for round_, by in promises:
+            assert core.restore(RECORD_PROMISE, 0, record(RECORD_PROMISE, ballot=ballot(round_, by)))
+        for instance, (kind, data) in enumerate(VALUES):
+            core.restore(
+                RECORD_ACCEPT, instance, record(RECORD_ACCEPT, ballot=ballot(1, 2), value=(0, kind), data=data)
+            )
+        core.restore(RECORD_WATERMARK, 0, record(RECORD_WATERMARK, chosen=2, chain=chain(VALUES)))
+        core.start(T)
+        return core
+
+    core = started((1, 2))
+    assert granted(heart(core, T + MS, 77)) == LEASE
+    assert prepare(core, T + 2 * MS) == []
+    assert prepare(core, T + 2 * MS, released=ballot(1, 2)) == PROMISED
+    core = started((1, 1))
+    assert granted(heart(core, T + MS, 77)) == 0, "node 2 has a higher ballot, and no promise"
+    assert prepare(core, T + 2 * MS, released=ballot(1, 2)) == []
 
 
 def test_who_is_elected_is_bound_by_nothing_that_was_granted_before() -> None:

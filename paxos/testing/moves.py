@@ -101,7 +101,8 @@ class Moves:
         if master is not None and master.handle is not None and not self.faults.over:
             table = table_of(master.handle.membership())
             self.been |= {row.node for row in table.rows if row.node and row.incarnation != (0, 0)}
-            if master.status()["chosen"] > table.in_force:
+            # (A master of long ago does not know who has come back since.)
+            if master.status()["chosen"] > table.in_force and table.version == self._newest().version:
                 self._settled(table)
                 rows = self._draw(table)
                 if rows is not None and master.handle is not None:

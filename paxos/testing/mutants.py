@@ -328,7 +328,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "promise-lost-on-restart",
         "14: a promise is forgotten in a crash (PySyncObj #202)",
         "_core.pyx",
-        "        if ballot_compare(&promise.ballot, &r.promised) > 0:\n            r.promised = promise.ballot\n",
+        "        if ballot_compare(&promise.ballot, &r.promised) >= 0:\n            r.promised = promise.ballot\n"
+        "            r.grant = promise.ballot    # it was given while no lease of another lasted\n",
         "",
     ),
     Mutant(
