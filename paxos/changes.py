@@ -480,6 +480,8 @@ class Changes:
             _, number, left, do, seen, node_id, other = _WISH.unpack_from(data)
             try:
                 text = data[_WISH.size :].decode("ascii")
+                if (not text) == (do in (Do.ADD, Do.ADD_FOLLOWER, Do.REPLACE, Do.MOVE)):
+                    raise ConfigError("an address is missing, or one too many")
                 operation = Operation(Do(do), member_id(node_id), other, member_address(text) if text else "")
             except (ValueError, ConfigError) as error:
                 logger.warning(

@@ -52,11 +52,11 @@ async def _call(client: RespClient, where: str, options: MembersOptions) -> dict
         words = ("PAXOS.MEMBER", *options.words, "TIMEOUT", f"{options.timeout:g}")
         return _plain(await client.call(*words, timeout=options.timeout + GRACE))
     except TimeoutError:
-        raise Unreachable(f"{where}: no answer in time. {_MAYBE}: see paxos members") from None
+        raise Unreachable(f"{where}: no answer in time{_open(options)}") from None
     except ReplyError as error:
         raise NodeRefused(f"{where}: {_words(error)}") from error
     except ConnectionError as error:
-        raise Unreachable(f"{where}: {error} before it has answered. {_MAYBE}: see paxos members") from error
+        raise Unreachable(f"{where}: {error} before it has answered{_open(options)}") from error
     except asyncio.CancelledError:
         if options.words:
             click.echo("not waited for any more. " + _MAYBE, err=True)
@@ -64,6 +64,11 @@ async def _call(client: RespClient, where: str, options: MembersOptions) -> dict
 
 
 _MAYBE: Final = "What was asked for may yet come about"
+
+
+def _open(options: MembersOptions) -> str:
+    """What is left open by an answer that did not come."""
+    return f". {_MAYBE}: see paxos members" if options.words else ""
 
 
 def _words(error: ReplyError) -> str:
@@ -107,7 +112,7 @@ def _advice(told: dict[str, Any], words: tuple[str, ...]) -> list[str]:
     new = int(words[2] if words[0] == "REPLACE" else words[1])
     if not any(member["node_id"] == new and not member["incarnation"] for member in told["members"]):
         return []
-    there = ",".join(f"{member['node_id']}={member['address']}" for member in told["members"])
+    there = ",".join(f"{member['node_id']}={member['address']}" for member in told["members"] if member["address"])
     return [
         f"now start node {new}, with an empty directory: paxos serve --id {new} --cluster {there} --data … --resp …"
     ]
