@@ -299,7 +299,7 @@ def test_other_members_are_named_in_a_warning(tmp_path: Path) -> None:
         c.stop()
         c.addresses[4] = ("127.0.0.1", 1)
         c.start(1, 2, 3)
-        c.until(lambda: "formed by the nodes [1, 2, 3]" in c.logs(1))
+        c.until(lambda: "the members are the nodes [1, 2, 3]" in c.logs(1))
         c.propose(c.wait_master(), b"v")
     finally:
         c.stop()
