@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -474,3 +475,34 @@ def test_only_a_master_of_this_process_s_time_proves_a_state_machine_ahead() -> 
         "what it has handed in stands where its state machine had something else"
     )
     assert "133" in str(g.error)
+
+
+def test_a_chain_checksum_that_the_log_does_not_know_is_unknown_until_the_next_instance() -> None:
+    """A durable state machine may be ahead of what its log has chosen. A checkpoint of it made then, with nought for its chain
+    checksum, would be of no series that any log continues."""
+
+    class Durable(Journal):
+        def last_applied(self) -> int:
+            return 4
+
+    class Formed(Script):
+        def found(self) -> tuple[bool, int, int, int]:
+            return True, 0, 0, 3
+
+        def status(self) -> dict[str, Any]:
+            return {**super().status(), "quarantined": None}
+
+    def started(known: int) -> tuple[Group, Mock, Formed]:
+        script, keeper = Formed(), Mock()
+        keeper.open.return_value = None
+        g = group(script, Durable, sessions=False)
+        g.start(keeper, Mock(), Mock(), Mock(), lambda applied: known)
+        return g, keeper, script
+
+    _, keeper, _ = started(99)
+    assert keeper.applied() == (4, 99)
+    g, keeper, script = started(0)
+    assert keeper.applied() == (4, None)
+    script.events = [[chosen(5, b"v")]]
+    g.drain()
+    assert keeper.applied() == (5, 35)

@@ -623,6 +623,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         "group.py",
         "self.checksum if self._chained else None)",
         "self.checksum)",
+        hunt="test test_host_regressions.py::test_a_chain_checksum_that_the_log_does_not_know_is_unknown_until_the_next_instance",
     ),
     # -- who votes
     *MEMBERS,
