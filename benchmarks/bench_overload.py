@@ -70,6 +70,7 @@ async def offer(node: paxos.Node, values: list[bytes], rate: float, seconds: flo
     clock = time.perf_counter
     waits: list[float] = []
     expected: list[float] = []
+    full = 0  # refused as too much was under way, whatever the wait
     ended: Counter[str] = Counter()
     done = under_way = most = offered = ticks = 0
     nothing = asyncio.Event()
@@ -97,7 +98,10 @@ async def offer(node: paxos.Node, values: list[bytes], rate: float, seconds: flo
             try:
                 future = call(node, values)
             except paxos.Overloaded as error:
-                expected.append(error.expected_wait or 0.0)
+                if error.expected_wait is None:
+                    full += 1
+                else:
+                    expected.append(error.expected_wait)
             else:
                 under_way += 1
                 future.add_done_callback(functools.partial(settled, at))
@@ -110,7 +114,7 @@ async def offer(node: paxos.Node, values: list[bytes], rate: float, seconds: flo
         async with asyncio.timeout(STEP):
             await nothing.wait()
     return {
-        "offered": offered, "seconds": spent, "done": done, "refused": len(expected), "ended": ended, "most": most,
+        "offered": offered, "seconds": spent, "done": done, "refused": len(expected) + full, "ended": ended, "most": most,
         "least_expected": min(expected, default=None), "waits": [round(wait, 6) for wait in waits],
         "pending": node.status().pending,
     }  # fmt: skip

@@ -99,8 +99,8 @@ class Turns:
             rate = max(load["offered"] / load["seconds"], peak / case.batch / len(loads))
             bound = 2 * case.max_wait * rate
             assert load["most"] <= bound, f"{load['most']} calls under way; more than in 2 max_wait: {bound:.0f}"
-            if load["refused"]:
-                least = load["least_expected"]
+            least = load["least_expected"]
+            if least is not None:
                 assert least > case.max_wait, f"refused for {least} s, with {load['most']} under way at most"
         offered = sum(load["offered"] for load in loads)
         waits = sorted(wait for load in loads for wait in load["waits"])
