@@ -34,6 +34,7 @@ from paxos.errors import (
 )
 from paxos.mastership import Master, Mastership
 from paxos.membership import Do, Member, Members, Operation, Situation, Table, called, judge, member_address, member_id
+from paxos.watches import Watches
 
 __all__ = ["MESSAGES", "Changes"]
 
@@ -116,7 +117,7 @@ class Changes:
         self._number = status["boot"] << 32
         self._lock = threading.Lock()  # over what comes from other threads: wishes and watches
         self._new: list[_Wish] = []
-        self._watches: list[Callable[[Members], object]] = []
+        self._watches: Watches[Members] = Watches("members")
         self._closed = False
         self._changed = False  # the engine says so
         self._come = False  # a wish of another node has, or an answer
@@ -160,15 +161,7 @@ class Changes:
 
     def watch(self, call: Callable[[Members], object]) -> Callable[[], None]:
         """``call`` hears of every change, until what is returned is called."""
-        with self._lock:
-            self._watches.append(call)
-
-        def stop() -> None:
-            with self._lock:
-                if call in self._watches:
-                    self._watches.remove(call)
-
-        return stop
+        return self._watches.add(call)
 
     def when_removed(self, call: Callable[[], object]) -> None:
         """``call`` is called, once, when this node is to end because it is no member any more."""
@@ -227,13 +220,7 @@ class Changes:
                 self._tell_log(before, now)
         self._where_am_i()
         if now != before:
-            with self._lock:
-                watches = list(self._watches)
-            for call in watches:
-                try:
-                    call(now)
-                except Exception:
-                    logger.exception("what was to hear of a change of the members has failed")
+            self._watches.tell(now)
 
     def _tell_log(self, before: Members, now: Members) -> None:
         for id_ in sorted({*before.ids, *now.ids}):
@@ -497,7 +484,7 @@ class Changes:
     def let_go(self) -> None:
         """Lets go of what would hold the group in a circle."""
         self._on_removed = self.later = None
-        self._watches = []
+        self._watches.clear()
 
     def close(self) -> None:
         """Who waits is told that nobody here will know what becomes of it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from typing import Any, Final
 
 from paxos.completion import Completion, complete, complete_with
 from paxos.errors import NotAvailable, OutcomeUnknown
+from paxos.watches import Watches
 
 __all__ = ["LEASE_MAX", "Master", "Mastership", "lease_not_chosen", "not_taken_over"]
-
-logger = logging.getLogger("paxos")
 
 LEASE_MAX: Final = 60.0  # seconds; the core refuses more
 
@@ -39,7 +37,7 @@ class Mastership:
         self._chosen: Master | None = None
         self._heard = 0
         self._lock = threading.Lock()
-        self._watches: list[Callable[[Master | None], object]] = []
+        self._watches: Watches[Master | None] = Watches("master")
         self._waits: list[tuple[Completion, Callable[[Mastership], Any]]] = []
 
     def chosen(self, master: Master, lease_ns: int) -> None:
@@ -60,7 +58,6 @@ class Mastership:
         self.now = now
         with self._lock:
             waits, self._waits = self._waits, []
-            watches = list(self._watches) if changed else []
         left = []
         for completion, wanted in waits:
             found = wanted(self)
@@ -70,23 +67,12 @@ class Mastership:
                 left.append((completion, wanted))
         with self._lock:
             self._waits += left
-        for call in watches:
-            try:
-                call(now)
-            except Exception:
-                logger.exception("what was to hear of a change of the master has failed")
+        if changed:
+            self._watches.tell(now)
 
     def watch(self, call: Callable[[Master | None], object]) -> Callable[[], None]:
         """``call`` hears of every change, until what is returned is called."""
-        with self._lock:
-            self._watches.append(call)
-
-        def stop() -> None:
-            with self._lock:
-                if call in self._watches:
-                    self._watches.remove(call)
-
-        return stop
+        return self._watches.add(call)
 
     def wait(self, completion: Completion, wanted: Callable[[Mastership], Any]) -> None:
         """Settles ``completion`` with what ``wanted`` says of a later state, when it is not None; () stands for None."""

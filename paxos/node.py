@@ -340,26 +340,12 @@ class Node:
         """
         return self._group.mastership.watch(call)
 
-    async def masters(self) -> AsyncIterator[Master | None]:
+    def masters(self) -> AsyncIterator[Master | None]:
         """The master now, and each later one, as this node gets to know it. Ends when the node is closed.
 
         Where they change faster than they are taken, some are left out, never the last one.
         """
-        changed = asyncio.Event()
-        stop = self._group.mastership.watch(lambda _: changed.set())
-        self._iterating.add(changed)
-        try:
-            last: Master | type[Master] | None = Master
-            while not self._group.closed:
-                changed.clear()
-                if self._group.mastership.now != last:
-                    last = self._group.mastership.now
-                    yield last
-                else:
-                    await changed.wait()
-        finally:
-            stop()
-            self._iterating.discard(changed)
+        return self._each(self._group.mastership.watch, lambda: self._group.mastership.now)
 
     async def transfer(self, node_id: int, timeout: float = 5.0) -> Master:
         """Hands the mastership over to another node, and returns when that has taken over.
@@ -415,21 +401,26 @@ class Node:
         """
         return self._group.changes.watch(call)
 
-    async def memberships(self) -> AsyncIterator[Members]:
+    def memberships(self) -> AsyncIterator[Members]:
         """The members now, and whenever they have changed, as this node gets to know it. Ends when the node is closed.
 
         Where they change faster than they are taken, some are left out, never the last one.
         """
+        return self._each(self._group.changes.watch, lambda: self._group.changes.members)
+
+    async def _each(
+        self, watch: Callable[[Callable[[T], object]], Callable[[], None]], now: Callable[[], T]
+    ) -> AsyncIterator[T]:
         changed = asyncio.Event()
-        stop = self._group.changes.watch(lambda _: changed.set())
+        stop = watch(lambda _: changed.set())
         self._iterating.add(changed)
         try:
-            last: Members | None = None
+            last: object = changed  # nothing that it could be
             while not self._group.closed:
                 changed.clear()
-                if self._group.changes.members != last:
-                    last = self._group.changes.members
-                    yield last
+                if (newest := now()) != last:
+                    last = newest
+                    yield newest
                 else:
                     await changed.wait()
         finally:

@@ -10,25 +10,8 @@ import pytest
 
 import paxos
 from cluster import wait_until
+from fleets import SMALL, Kept
 from nodes import DEADLINE, Journal, book, cluster, master_of, until
-
-SMALL = {"segment_bytes": 4 << 20, "max_value": 1 << 20}
-
-
-class Kept(Journal):
-    """... that a checkpoint brings back, and that tells how many values it has."""
-
-    def read(self, query: object) -> int:
-        return len(self.values)
-
-    def snapshot(self, writer: paxos.SnapshotWriter) -> None:
-        writer.write(b"\n".join(self.values))
-
-    def restore(self, reader: paxos.SnapshotReader) -> None:
-        data = b""
-        while part := reader.read(1 << 16):
-            data += part
-        self.values = data.split(b"\n") if data else []
 
 
 async def known(nodes: dict[int, paxos.Node], version: int) -> paxos.Master:
