@@ -290,11 +290,12 @@ cdef int _check_body(uint8_t type, const uint8_t *body, size_t size) noexcept no
 
 
 cdef int frame_check(const uint8_t *data, size_t size, uint32_t max_frame, size_t *need) noexcept nogil:
-    cdef const Frame *frame = <const Frame *>data
+    cdef Frame frame                # a copy: the bytes may lie anywhere
     cdef size_t minimum
     need[0] = sizeof(Frame)
     if size < sizeof(Frame):
         return FRAME_SHORT
+    memcpy(&frame, data, sizeof(Frame))
     if frame.magic != FRAME_MAGIC:
         return FRAME_BAD_MAGIC
     if frame.version != FORMAT_VERSION:

@@ -180,6 +180,7 @@ cdef struct Delivery:
     uint64_t oldest                 # every token below it is settled
     uint64_t pending_chunks
     uint64_t pending_bytes
+    uint64_t wanted_bytes           # what must be free before more is taken; 0: room has not run out
     Admission admission
     uint64_t max_pending
     uint64_t max_pending_bytes

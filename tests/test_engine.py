@@ -201,7 +201,7 @@ def test_a_node_that_missed_much_is_served_in_large_frames(make: MakeEngines) ->
 
 
 def test_bounds_are_refused_at_once(make: MakeEngines) -> None:
-    c = make(max_pending=4, max_pending_bytes=2000, max_value=1000, batch_bytes=1000)
+    c = make(max_pending=4, max_value=1000, batch_bytes=1000)
     engine = c.open(1)  # not started: nothing can be settled
     late = engine.now() + HOUR
     with pytest.raises(ValueTooLarge, match="1001 bytes"):
@@ -213,16 +213,33 @@ def test_bounds_are_refused_at_once(make: MakeEngines) -> None:
     with pytest.raises(TypeError):
         engine.submit(0, ["text"], late)  # type: ignore[list-item]
     assert engine.status()["pending_chunks"] == 0
-    engine.submit(0, [b"x" * 996], late)
-    engine.submit(0, [b"x" * 900], late)
-    with pytest.raises(Overloaded, match="1904 bytes"):
-        engine.submit(0, [b"x" * 100], late)
-    engine.submit(0, [b""], late)
-    engine.submit(0, [b""], late)
-    with pytest.raises(Overloaded, match="4 proposals"):
-        engine.submit(0, [b""], late)
+    for _ in range(4):
+        engine.submit(0, [b"x" * 6], late)
+    for refused in (lambda: engine.submit(0, [b""], late), engine.admit):
+        with pytest.raises(Overloaded, match="4 proposals"):
+            refused()
     assert engine.status()["pending_chunks"] == 4
-    assert engine.status()["pending_bytes"] == 1912
+    assert engine.status()["pending_bytes"] == 40
+
+
+def test_behind_one_that_is_too_large_none_is_looked_at_until_there_is_room(make: MakeEngines) -> None:
+    c = make(1, max_pending_bytes=2000, max_value=1000, batch_bytes=1000)
+    engine = c.open(1)  # not started: nothing can be settled
+    late = engine.now() + HOUR
+    taken = [engine.submit(0, [b"x" * 996], late), engine.submit(0, [b"x" * 396], late)]
+    with pytest.raises(Overloaded, match="1400 bytes"):
+        engine.submit(0, [b"x" * 996], late)
+    engine.admit()  # an eighth of the bound is free
+    taken += [engine.submit(0, [b"x" * 346], late), engine.submit(0, [b""], late)]
+    with pytest.raises(Overloaded, match="1754 bytes"):
+        engine.submit(0, [b"x" * 996], late)
+    for refused in (engine.admit, lambda: engine.submit(0, [b""], late)):
+        with pytest.raises(Overloaded, match="1754 bytes"):
+            refused()
+    engine.start(-1)
+    c.until(lambda: set(taken) <= set(c.settled(1)))
+    engine.admit()
+    engine.submit(0, [b"x" * 996], late)
 
 
 def test_what_is_settled_makes_room_again(make: MakeEngines) -> None:
