@@ -38,7 +38,18 @@ _Readable: TypeAlias = tuple[Literal[11], int, int, int]
 # (12, group, node, version, lease in ns): by what is chosen that node is the master
 _Mastership: TypeAlias = tuple[Literal[12], int, int, int, int]
 _Event: TypeAlias = (
-    _Chosen | _Settled | _Master | _Log | _Formed | _Diverged | _Ahead | _Behind | _Carry | _Membership | _Chain | _Readable
+    _Chosen
+    | _Settled
+    | _Master
+    | _Log
+    | _Formed
+    | _Diverged
+    | _Ahead
+    | _Behind
+    | _Carry
+    | _Membership
+    | _Chain
+    | _Readable
     | _Mastership
 )
 

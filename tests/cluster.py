@@ -15,7 +15,6 @@ import contextlib
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,28 +29,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import shim
+from ports import free_port
 
 DEADLINE = 60.0  # seconds; generous, since a machine that is busy with something else is not a failure
 TOP = Path(__file__).resolve().parent.parent
-# Ports below the range that the kernel hands out to outgoing connections: a node that restarts wants its own again.
-PORTS = range(12_000, 30_000)
-_taken: set[int] = set()
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on, not handed out before by this process."""
-    for _ in range(1000):
-        port = random.choice(PORTS)
-        if port in _taken:
-            continue
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        _taken.add(port)
-        return port
-    raise AssertionError("no free port found")
 
 
 def wait_until(check: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import select
-import socket
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paxos._engine import Engine
+from ports import free_ports
 
 if TYPE_CHECKING:
     from paxos._engine import _Event
@@ -17,17 +17,6 @@ if TYPE_CHECKING:
 # Nothing is decided by time: this is when a test that waits for something gives up.
 PATIENCE = 30.0
 HOUR = 3600 * 10**9
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for s in sockets:
-            s.bind(("127.0.0.1", 0))
-        return [s.getsockname()[1] for s in sockets]
-    finally:
-        for s in sockets:
-            s.close()
 
 
 class Engines:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import paxos
-from cluster import free_port
 from nodes import DEADLINE, Journal, book, cluster, until
+from ports import free_port
 
 SMALL: dict[str, Any] = {"segment_bytes": 4 << 20, "max_value": 1 << 20}
 

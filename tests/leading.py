@@ -89,7 +89,9 @@ def heart(
 ) -> Effects:
     return core.receive(
         now,
-        frame(HEARTBEAT, of, chosen=len(values), chain=chain(values), ballot=ballot(round_, of), settled=1, sent_at=asked),
+        frame(
+            HEARTBEAT, of, chosen=len(values), chain=chain(values), ballot=ballot(round_, of), settled=1, sent_at=asked
+        ),
     )
 
 

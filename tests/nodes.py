@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import paxos
-from cluster import free_port
+from ports import free_port
 
 DEADLINE = 30.0
 

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 import paxos
-from engines import PATIENCE, Engines, free_ports
+from engines import PATIENCE, Engines
 from nodes import Journal
 from paxos._engine import Engine
 from paxos.errors import ConfigError
+from ports import free_ports
 from test_engine_network import REFUSE, frame
 
 LEARNER, FOLLOWER, LEAVING = 1, 2, 3

@@ -35,7 +35,9 @@ def test_a_checkpoint_waits_until_its_table_of_members_is_true() -> None:
         rows = [replace(row, address=b"elsewhere:%d" % row.node) for row in table.rows]
         master.handle.change(table.change(rows))
         assert other.handle is not None
-        assert cluster.run_until(lambda: other.handle is not None and table_of(other.handle.membership()).version == 1, 5)
+        assert cluster.run_until(
+            lambda: other.handle is not None and table_of(other.handle.membership()).version == 1, 5
+        )
         made: list[Manifest | None] = []
         assert other.group is not None
         keeper = other.group.keeper

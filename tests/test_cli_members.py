@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 import paxos
-from cluster import Cluster, MakeCluster, Node, free_port, wait_until
+from cluster import Cluster, MakeCluster, Node, wait_until
 from kv_fakes import FakeNode
 from paxos.cli import main
 from paxos.kv import KvServer
+from ports import free_port
 from test_cli_processes import DEADLINE, one_line, run
 from test_kv_server import Wire, with_server
 

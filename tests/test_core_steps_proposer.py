@@ -415,7 +415,14 @@ def test_a_refusal_of_the_old_master_counts_when_the_new_one_has_settled_already
     core.receive(T, frame(HEARTBEAT, 3, ballot=ballot(2, 3), settled=1))
     core.receive(T, frame(LEARNED, 3, chosen=1, chain=chain([(0, b"")]), count=1, data=VALUE.pack(0, 0, 0, 0)))
     refusal = frame(
-        FORWARD_REFUSED, 2, ballot=ballot(1, 2), boot=1, reason=NOT_AVAILABLE, count=1, life=11, data=struct.pack("<Q", 1)
+        FORWARD_REFUSED,
+        2,
+        ballot=ballot(1, 2),
+        boot=1,
+        reason=NOT_AVAILABLE,
+        count=1,
+        life=11,
+        data=struct.pack("<Q", 1),
     )
     assert core.receive(T + MS, refusal) == []
     assert short(core.pump(T + MS)) == [

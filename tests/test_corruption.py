@@ -19,7 +19,9 @@ def played(nodes: int) -> dict[str, Any]:
     """A sample of the campaign, in a process that nothing else runs in: it forks."""
     command = [sys.executable, "-m", "paxos.testing.corruption", "--nodes", str(nodes), "--json"]
     command += ["--every", "150", "--scan", "61", "--jobs", "2"]
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=LIMIT, check=False)
+    run = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=LIMIT, check=False
+    )
     report: dict[str, Any] = json.loads(run.stdout)
     assert report["wrong"] == []
     assert run.returncode == 0
@@ -37,7 +39,16 @@ def verdicts(report: dict[str, Any], file: str) -> Counter[str]:
 def test_with_others_it_gets_well() -> None:
     report = played(3)
     # All that can stand in a log did.
-    assert set(report["types"]) == {"identity", "formation", "formed", "promise", "accept", "learn", "watermark", "base"}
+    assert set(report["types"]) == {
+        "identity",
+        "formation",
+        "formed",
+        "promise",
+        "accept",
+        "learn",
+        "watermark",
+        "base",
+    }
     assert {row["file"] for row in report["counts"]} == {"segment", "spare", "manifest", "checkpoint data"}
     assert {row["what"] for row in report["counts"]} > set(report["types"])
     assert set(verdicts(report, "segment")) == {corruption.ASIDE, corruption.ANEW, corruption.CUT}

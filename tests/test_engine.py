@@ -373,6 +373,7 @@ def test_a_python_side_that_is_stuck_costs_the_mastership(make: MakeEngines) -> 
 def test_a_port_in_use_is_named(make: MakeEngines) -> None:
     c = make()
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(c.addresses[1])
         taken.listen()
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{c.addresses[1][1]}.*Stop the process"):

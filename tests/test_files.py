@@ -85,7 +85,8 @@ def test_a_listing_has_all_while_another_thread_is_at_one(tmp_path: Path) -> Non
         (held,) = [
             int(fd)
             for fd in os.listdir("/proc/self/fd")
-            if os.path.lexists(link := f"/proc/self/fd/{fd}") and os.readlink(link) == str(tmp_path / "data" / "checkpoints")
+            if os.path.lexists(link := f"/proc/self/fd/{fd}")
+            and os.readlink(link) == str(tmp_path / "data" / "checkpoints")
         ]
         with os.scandir(held) as other:
             first = [next(other).name for _ in range(1000)]

@@ -26,7 +26,9 @@ class Node:
     def start(self) -> None:
         self.boot += 1
         fresh = (self.world.random.getrandbits(63), self.world.random.getrandbits(63))
-        self.core = FormationCore(self.node, self.world.nodes, (self.incarnation, 1), fresh, boot=self.boot, lost=self.lost)
+        self.core = FormationCore(
+            self.node, self.world.nodes, (self.incarnation, 1), fresh, boot=self.boot, lost=self.lost
+        )
         for kind, body in self.disk:
             assert self.core.restore(kind, body)
         self.unsynced: list[tuple[int, int, bytes]] = []

@@ -12,7 +12,8 @@ import pytest
 
 import mounts
 import shim
-from cluster import free_port, wait_until
+from cluster import wait_until
+from ports import free_port
 from worker import Worker
 
 pytestmark = pytest.mark.processes

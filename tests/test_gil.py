@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cluster import free_port, wait_until
+from cluster import wait_until
+from ports import free_port
 from worker import Worker
 
 pytestmark = pytest.mark.processes

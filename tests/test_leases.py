@@ -28,7 +28,9 @@ def test_a_thousandth_of_a_million_idle_seconds() -> None:
     found = idle(1000)
     assert found["masters"] > 3, "leases have changed hands"
     assert found["events with a lease held"] > found["events"] // 2
-    assert all(found[kind] for kind in ("changes", "pauses", "cuts", "kills", "sieges", "late cuts", "transfers")), found
+    assert all(found[kind] for kind in ("changes", "pauses", "cuts", "kills", "sieges", "late cuts", "transfers")), (
+        found
+    )
     assert idle(50) == idle(50), "it follows from its seed"
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 import paxos
-from cluster import free_port
 from fleets import SMALL, Kept, fleet, run
 from nodes import DEADLINE, book, until
+from ports import free_port
 
 
 def test_from_three_to_five_and_back_while_clients_write(tmp_path: Path) -> None:

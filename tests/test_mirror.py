@@ -21,7 +21,6 @@ import pytest
 
 import mirror_machines as machines
 import paxos
-from cluster import free_port
 from nodes import cluster, until
 from paxos._folder import Folder
 from paxos._logreader import LogReader
@@ -30,6 +29,7 @@ from paxos.errors import CheckpointFailed, ConfigError, StorageError
 from paxos.mirror import Mirror, MirrorJob, obstacle
 from paxos.sessions import SESSIONS, SessionTable
 from paxos.snapshot import Cut, Writing, has_checkpoints, make_machines, restore_machines
+from ports import free_port
 
 DEADLINE = 60.0
 

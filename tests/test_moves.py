@@ -47,4 +47,6 @@ def test_changes_without_faults() -> None:
 
 
 def test_changes_and_partitions() -> None:
-    lives(Plan(nodes=0, spares=3, kinds=GROUPS["partition"] + GROUPS["election"], seconds=15), 300, 1 if CHECKED else 10)
+    lives(
+        Plan(nodes=0, spares=3, kinds=GROUPS["partition"] + GROUPS["election"], seconds=15), 300, 1 if CHECKED else 10
+    )

@@ -113,7 +113,16 @@ def one_link(cluster: Cluster, master: Replica, others: list[Replica]) -> None:
     cluster.cut([master], [others[0]])
 
 
-CUTS = [quorum_loss, constrained, chained, master_is_not_heard, master_does_not_hear, one_link_out, one_link_in, one_link]
+CUTS = [
+    quorum_loss,
+    constrained,
+    chained,
+    master_is_not_heard,
+    master_does_not_hear,
+    one_link_out,
+    one_link_in,
+    one_link,
+]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -20,12 +20,13 @@ from dataclasses import replace
 import pytest
 import redis
 
-from cluster import Cluster, MakeCluster, Node, connect, free_port
+from cluster import Cluster, MakeCluster, Node, connect
 from kv_fakes import FakeNode
 from netns import Network
 from paxos import NotAvailable, OutcomeUnknown
 from paxos.kv import KvServer
 from paxos.testing.linearizability import Register, check
+from ports import free_port
 from recorded import OPTIONS, Recorder, Workload
 
 ROUNDS = int(os.environ.get("PAXOS_FAULT_ROUNDS", "1"))

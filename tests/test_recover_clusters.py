@@ -19,13 +19,14 @@ import pytest
 import mounts
 import paxos
 import shim
-from cluster import DEADLINE, Load, MakeCluster, free_port
+from cluster import DEADLINE, Load, MakeCluster
 from leftovers import digest, flip
 from nodes import Journal, book, cluster, master_of, until
 from paxos.cli import main
 from paxos.kv import KvStateMachine
 from paxos.kv import values as v
 from paxos.offline import Recovery, StoppedNode, make_cluster
+from ports import free_port
 
 OPTIONS: dict[str, Any] = {"segment_bytes": 1 << 20, "max_value": 1 << 16, "batch_bytes": 1 << 16, "mirror": False}
 

@@ -101,7 +101,14 @@ class Log:
     def base(self, instance: int) -> int:
         rows = b"".join(row(node) for node, _, _ in members(3))
         body = record(
-            RECORD_BASE, promised=ballot(1, 1), chain=behind(instance), was_member=1, version=0, count=3, before=0b111, data=rows
+            RECORD_BASE,
+            promised=ballot(1, 1),
+            chain=behind(instance),
+            was_member=1,
+            version=0,
+            count=3,
+            before=0b111,
+            data=rows,
         )
         return self.write(RECORD_BASE, instance, body)
 

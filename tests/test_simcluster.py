@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import paxos
-from engines import free_ports
 from paxos.errors import ConfigError, DamagedLog, NodeClosed, NotAvailable, OutcomeUnknown
 from paxos.testing import NotEnded, NotSimulated, SimCluster
 from paxos.testing.simcluster import schedule_for
+from ports import free_ports
 from user_machines import Counter, Durable
 
 MakeSimCluster = Callable[..., SimCluster]
@@ -317,7 +317,9 @@ def test_the_real_world_is_refused(sim_cluster: MakeSimCluster, tmp_path: Path) 
     with pytest.raises(NotSimulated, match=r"cluster\.node\(1\)"):
         cluster.run(real_node())
     with socketlib.socket() as there:
-        there.bind(("127.0.0.1", port))  # nothing of that node was left behind
+        there.setsockopt(socketlib.SOL_SOCKET, socketlib.SO_REUSEADDR, 1)
+        there.bind(("127.0.0.1", port))
+        there.listen()  # nothing of that node was left behind
     with pytest.raises((NotSimulated, OSError)):
         cluster.run(socket())
 

@@ -103,7 +103,14 @@ class Net:
 
     def start(self, needed: int = 1, rate: float = 0) -> None:
         self.fetch = Fetch(
-            self, self.time, self.here, sorted(self.sources), lambda: self.time.now, lambda: needed, self.done.append, rate=rate
+            self,
+            self.time,
+            self.here,
+            sorted(self.sources),
+            lambda: self.time.now,
+            lambda: needed,
+            self.done.append,
+            rate=rate,
         )
 
     def end(self, seconds: float = 60) -> Manifest | None:
@@ -271,8 +278,14 @@ def test_a_closed_fetch_says_nothing_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x01", b"\x03abc", b"\x03" + bytes(8), b"\x03" + struct.pack("<QI", 70, 0xFFFFFFFF),
-        b"\x05", b"\x05" + bytes(16), b"\x05" + struct.pack("<QII", 70, 9, 9), b"\x09",
+        b"\x01",
+        b"\x03abc",
+        b"\x03" + bytes(8),
+        b"\x03" + struct.pack("<QI", 70, 0xFFFFFFFF),
+        b"\x05",
+        b"\x05" + bytes(16),
+        b"\x05" + struct.pack("<QII", 70, 9, 9),
+        b"\x09",
     ],
 )
 def test_questions_that_make_no_sense_harm_nobody(tmp_path: Path, data: bytes) -> None:

@@ -157,9 +157,11 @@ class Scene:
         """Until all that run have applied the same, and have votes."""
         up = [replica for replica in self.cluster.replicas if replica.up]
         self.wait(
-            lambda: self.cluster.master() is not None
-            and self.cluster.level(up)
-            and all(self.cluster.world.votes(replica.index) for replica in up),
+            lambda: (
+                self.cluster.master() is not None
+                and self.cluster.level(up)
+                and all(self.cluster.world.votes(replica.index) for replica in up)
+            ),
             "the nodes are level",
         )
 
@@ -358,7 +360,9 @@ def _changed(data: bytes, damage: Damage, files: dict[str, bytes]) -> bytes | No
     if damage.how == "zeros":
         return bytes(len(data))
     assert damage.how == "another file's bytes", damage.how
-    return next(other for name, other in sorted(files.items()) if kind_of(name) == kind_of(damage.file) and other != data)
+    return next(
+        other for name, other in sorted(files.items()) if kind_of(name) == kind_of(damage.file) and other != data
+    )
 
 
 WHOLE: Final = ("missing", "empty", "half of it", "a byte too short", "doubled", "zeros", "another file's bytes")
@@ -404,7 +408,9 @@ def scan(scene: Scene, every: int) -> Counter[str]:
         for at in range(0, len(data), every):
             mask = 1 << at % 8
             changed[at] ^= mask
-            found = recover([(numbers[other], changed if other == name else bytes_) for other, bytes_ in segments.items()])
+            found = recover(
+                [(numbers[other], changed if other == name else bytes_) for other, bytes_ in segments.items()]
+            )
             said[f"row {found.row}: {found.outcome}"] += 1
             if found.outcome in ("good", "torn"):
                 records = found.records
@@ -490,8 +496,12 @@ def table(outcome: Outcome) -> Iterator[str]:
 
 def main() -> int:
     """The campaign, from the command line. 0: nothing was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m paxos.testing.corruption", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--every", type=int, default=1, help="in whole clusters: every so manieth byte that carries something")
+    parser = argparse.ArgumentParser(
+        prog="python -m paxos.testing.corruption", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, help="in whole clusters: every so manieth byte that carries something"
+    )
     parser.add_argument("--scan", type=int, default=1, help="for recovery alone: every so manieth byte")
     parser.add_argument("--nodes", type=int, choices=(1, 3), default=3)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))

@@ -30,7 +30,9 @@ READING: Final[tuple[Mutant, ...]] = (
         "_reader.pyx",
         "    return is_quorum_of_all(&r.members, index, mask)\n",
         "    return True\n",
-        more=(("_reader.pyx", "        if is_quorum_of_all(&r.members, r.chosen, bit(r.self)):\n", "        if True:\n"),),
+        more=(
+            ("_reader.pyx", "        if is_quorum_of_all(&r.members, r.chosen, bit(r.self)):\n", "        if True:\n"),
+        ),
     ),
     Mutant(
         "read-confirmed-by-half",

@@ -468,9 +468,7 @@ class SimCluster:
         """Lets so many simulated seconds go by; ``asyncio.sleep`` does the same."""
         await asyncio.sleep(seconds)
 
-    async def propose(
-        self, value: bytes, *, timeout: float = 5.0, machine: int = 0, token: Token | None = None
-    ) -> Any:
+    async def propose(self, value: bytes, *, timeout: float = 5.0, machine: int = 0, token: Token | None = None) -> Any:
         """Proposes at a running node drawn by the seed, and again at another one after a certain refusal.
 
         With a token also where nobody can tell, as long as there is time. Raises OutcomeUnknown where nobody can tell whether
