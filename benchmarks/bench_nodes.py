@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from bench_running import Running
 
 from paxos.cli.bench import BenchFailed, BenchOptions, Worker, summarise
 from paxos.cli.bench_load import LoadOptions
@@ -42,7 +43,7 @@ def _environment(added: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-class Nodes:
+class Nodes(Running):
     """Three nodes, a process each, on free loopback ports. Not thread-safe; use as a context manager.
 
     ``environments``: what is added to the environment of a node's process, by node. Raises BenchFailed where the nodes do
@@ -50,27 +51,11 @@ class Nodes:
     """
 
     def __init__(self, directory: Path, environments: Mapping[int, Mapping[str, str]] | None = None) -> None:
+        super().__init__()
         self.directory = directory
         self._environments = environments or {}
-        self._runner = asyncio.Runner()
         self._workers: dict[int, Worker] = {}
         self.cluster: dict[int, str] = {}
-
-    def __enter__(self) -> Self:
-        try:
-            self._runner.run(self._start())
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._runner.run(self._stop())
-        finally:
-            self._runner.close()
 
     def _options(self, load: LoadOptions) -> BenchOptions:
         return BenchOptions(

@@ -17,8 +17,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from bench_running import Running
 
 import paxos
 from paxos.cli.processes import free_ports
@@ -139,33 +140,17 @@ async def serve(told: dict[str, Any]) -> None:
             print(json.dumps(answer), flush=True)
 
 
-class Overloaded:
+class Overloaded(Running):
     """The nodes, on free loopback ports. Use as a context manager."""
 
     def __init__(
         self, directory: Path, options: Mapping[str, Any], environments: Mapping[int, Mapping[str, str]]
     ) -> None:
+        super().__init__()
         self.directory = directory
         self.options = dict(options)
         self.environments = environments
         self.processes: dict[int, asyncio.subprocess.Process] = {}
-        self.runner = asyncio.Runner()
-
-    def __enter__(self) -> Self:
-        try:
-            self.runner.run(self._start())
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.runner.run(self._stop())
-        finally:
-            self.runner.close()
 
     async def _start(self) -> None:
         cluster = {number: f"127.0.0.1:{port}" for number, port in enumerate(free_ports(NODES), 1)}
@@ -195,7 +180,7 @@ class Overloaded:
 
     def tell(self, nodes: Sequence[int], **command: Any) -> list[dict[str, Any]]:
         """The same to each of these nodes at once; their answers."""
-        return self.runner.run(self._tell(nodes, command))
+        return self._runner.run(self._tell(nodes, command))
 
     async def _tell(self, nodes: Sequence[int], command: dict[str, Any]) -> list[dict[str, Any]]:
         return list(await asyncio.gather(*(self._ask(self.processes[node], command) for node in nodes)))

@@ -15,6 +15,7 @@ from typing import Any
 import hiredis
 import pytest
 from bench_nodes import Nodes
+from bench_running import Running
 from pytest_benchmark.fixture import BenchmarkFixture
 
 import paxos
@@ -55,29 +56,18 @@ class Client(asyncio.Protocol):
             self.transport.write(self.command)
 
 
-class Service:
+class Service(Running):
     """Three ``paxos serve`` processes. Use as a context manager."""
 
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         ports = free_ports(6)
         cluster = {number: f"127.0.0.1:{port}" for number, port in enumerate(ports[:3], 1)}
         self.nodes = {number: NodeProcess(number, cluster, ports[2 + number], directory) for number in cluster}
-        self.runner = asyncio.Runner()
         self.master = 0
 
-    def __enter__(self) -> Service:
-        try:
-            self.runner.run(self._start())
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            self.runner.run(stop_all(self.nodes.values()))
-        finally:
-            self.runner.close()
+    async def _stop(self) -> None:
+        await stop_all(self.nodes.values())
 
     async def _start(self) -> None:
         for node in self.nodes.values():
@@ -107,7 +97,7 @@ class Service:
 
     def window(self, at: int, command: bytes, seconds: float, warmup: float) -> dict[str, float]:
         """CONNECTIONS clients at a node: replies a second, and how much the counters of all nodes grew meanwhile."""
-        return self.runner.run(self._window(at, command, seconds, warmup))
+        return self._runner.run(self._window(at, command, seconds, warmup))
 
     async def _window(self, at: int, command: bytes, seconds: float, warmup: float) -> dict[str, float]:
         loop = asyncio.get_running_loop()

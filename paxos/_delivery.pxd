@@ -225,10 +225,9 @@ cdef uint64_t delivery_token(Delivery *d, uint64_t seq) noexcept nogil      # 0:
 cdef bint delivery_wanted(const Delivery *d) noexcept nogil
 
 # -- Python's threads
-# Raises Overloaded where a proposal is not to be taken now, whatever is in it.
-cdef int delivery_admit(Delivery *d, int64_t now) except -1
-cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_t deadline)
-cdef list delivery_drain(Delivery *d, Py_ssize_t max_values)
+cdef void delivery_put(Delivery *d, uint64_t token, int64_t deadline, Value *chunk) noexcept nogil     # takes the reference
+# Takes about so many values' events, at least one if there is any: the caller frees them, and lets go of what they hold.
+cdef size_t delivery_pop(Delivery *d, int64_t now, size_t most, Event **events) noexcept nogil
 cdef bint delivery_disk_full(Delivery *d) noexcept nogil
 # False: so much is waiting already that it was dropped. Takes over the value.
 cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance, uint32_t chain, Value *value) noexcept nogil

@@ -5,21 +5,13 @@ To the engine: chunks and commands, taken all at once at the start of a round. W
 engine's eventfd only if the engine said that it is going to sleep; so a burst costs one system call, and a busy engine
 none. To Python: events, handed over in bulk at the end of a round, or just before the thread goes into a log write; the
 eventfd is written only when it is not readable yet, and drain() reads it only when it has emptied the queue.
-
-A chunk has two numbers. The token is what submit() returns. The sequence number is what the chunk travels under; the
-replica wants these without a gap, and chunks whose deadline passes before the cluster is formed never get one.
 """
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdio cimport fprintf, stderr
 from libc.stdlib cimport abort, free, malloc
 from libc.string cimport memcpy, memset, strlen
-from paxos._admission cimport admission_begin, admission_done, admission_refuses, admission_settled, admission_take
-from paxos._values cimport chunk_head, chunk_values
-from paxos._types cimport CHUNK_WINDOW, VALUE_BATCH, ChunkHead, Value, life_of, value_new, value_ref, value_unref, xalloc, xrealloc, xzalloc
-
-from paxos.errors import Overloaded, ValueTooLarge
+from paxos._types cimport CHUNK_WINDOW, Value, value_ref, value_unref, xalloc, xrealloc, xzalloc
 
 cdef extern from "<pthread.h>" nogil:
     int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
@@ -51,8 +43,6 @@ cdef enum:
     MAX_CONTROL = 65536             # log lines are dropped, and counted, beyond so many queued events
     ORDER_BYTES = 16777216          # for other nodes' Python sides that may wait for the engine
     COALESCE = 4096                 # beyond so many queued events a new master replaces the one that is queued
-
-cdef tuple ALARMS = (None, "disk-full", "log-lost")     # by AlarmKind, as paxos.alarm names them
 
 
 cdef int64_t boottime() noexcept nogil:
@@ -380,95 +370,8 @@ cdef bint delivery_wanted(const Delivery *d) noexcept nogil:
 
 # ---- Python's threads ----
 
-cdef bint settle(Delivery *d, uint64_t token) noexcept:
-    """Takes a token off the books. False: it was not on them (told already, or of nobody here)."""
-    cdef Ticket *t = &d.tickets[token % CHUNK_WINDOW]
-    if token == 0 or t.token != token:
-        return False
-    t.token = 0
-    d.pending_chunks -= 1
-    d.pending_bytes -= t.bytes
-    admission_settled(&d.admission, t.values, t.bytes)
-    while d.oldest < d.next_token and d.tickets[d.oldest % CHUNK_WINDOW].token != d.oldest:
-        d.oldest += 1
-    return True
-
-
-cdef int delivery_admit(Delivery *d, int64_t now) except -1:
-    cdef int64_t wait
-    if d.pending_chunks >= d.max_pending or d.next_token - d.oldest >= CHUNK_WINDOW - 1:
-        raise Overloaded(f"{d.pending_chunks} proposals are waiting already: try again later, or propose less at once")
-    # Where the last one was kept out for its size, so is the next, before anybody looks at what is in it.
-    if d.wanted_bytes:
-        if d.pending_bytes + d.wanted_bytes > d.max_pending_bytes:
-            raise Overloaded(f"proposals of {d.pending_bytes} bytes are waiting already: try again later")
-        d.wanted_bytes = 0
-    if d.pending_chunks:
-        wait = admission_refuses(&d.admission, now, now - d.tickets[d.oldest % CHUNK_WINDOW].at)
-        if wait:
-            raise Overloaded(f"a proposal made now would wait for about {wait / 1e9:.1f} s, which is longer than max_wait="
-                             f"{d.admission.max_wait / 1e9:g} s: try again later, or propose less", wait / 1e9)
-    return 0
-
-
-cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_t deadline):
-    cdef Py_buffer view
-    cdef uint64_t size = 0
-    cdef uint64_t n
-    cdef uint32_t length
-    cdef uint8_t *p
-    cdef uint8_t *end
-    cdef Value *chunk
-    cdef ChunkHead *head
+cdef void delivery_put(Delivery *d, uint64_t token, int64_t deadline, Value *chunk) noexcept nogil:
     cdef Submission *s
-    cdef uint64_t token
-    cdef int64_t now
-    # A private list: the caller's may change in another thread, and lengths are summed before bytes are copied.
-    cdef list items = list(values)
-    now = clock_now(&d.clock)
-    delivery_admit(d, now)
-    if not items:
-        raise ValueError("a chunk holds at least one value")
-    for i in range(len(items)):
-        value = items[i]
-        if not PyBytes_CheckExact(value):
-            value = items[i] = memoryview(value).tobytes()
-        n = <uint64_t>PyBytes_GET_SIZE(value)
-        if n > d.max_value:
-            raise ValueTooLarge(f"a value of {n} bytes is above the limit of {d.max_value} bytes")
-        size += 4 + n
-    if size > d.max_chunk:
-        raise ValueTooLarge(f"values of {size} bytes together are above the limit of {d.max_chunk} bytes for one "
-                            "submission: hand them in in several")
-    if d.pending_bytes + size > d.max_pending_bytes:
-        d.wanted_bytes = min(size, d.max_pending_bytes // 8)
-        raise Overloaded(f"proposals of {d.pending_bytes} bytes are waiting already: try again later")
-    chunk = value_new(VALUE_BATCH, <uint32_t>len(items), <uint32_t>(sizeof(ChunkHead) + size))
-    head = <ChunkHead *>chunk.data
-    p = chunk.data + sizeof(ChunkHead)
-    for value in items:
-        length = <uint32_t>PyBytes_GET_SIZE(value)
-        memcpy(p, &length, 4)
-        memcpy(p + 4, PyBytes_AS_STRING(value), length)
-        p += 4 + length
-    token = d.next_token
-    d.next_token += 1
-    head.size = <uint32_t>size
-    head.count = <uint32_t>len(items)
-    head.origin = d.node
-    head.boot = d.boot
-    head.seq = 0                    # the engine fills it in when the chunk goes to the replica
-    head.machine = machine
-    head.life = life_of(d.inc_lo)
-    d.tickets[token % CHUNK_WINDOW].token = token
-    d.tickets[token % CHUNK_WINDOW].bytes = size
-    d.tickets[token % CHUNK_WINDOW].values = <uint64_t>len(items)
-    d.tickets[token % CHUNK_WINDOW].at = now
-    if d.pending_chunks == 0:
-        admission_begin(&d.admission, now)
-    admission_take(&d.admission, <uint64_t>len(items), size)
-    d.pending_chunks += 1
-    d.pending_bytes += size
     lock(d)
     if d.inbox_count == d.inbox_size:
         d.inbox_size = d.inbox_size * 2 if d.inbox_size else 64
@@ -479,7 +382,6 @@ cdef object delivery_submit(Delivery *d, uint32_t machine, object values, int64_
     s.deadline = deadline
     s.chunk = chunk
     handed_over(d)
-    return token
 
 
 cdef bint delivery_order(Delivery *d, int type, uint32_t node, uint64_t instance, uint32_t chain, Value *value) noexcept nogil:
@@ -569,89 +471,19 @@ cdef void delivery_status(Delivery *d, Status *status) noexcept nogil:
     unlock(d)
 
 
-cdef tuple decode(Delivery *d, const Event *e):
-    """An instance as runs of values per state machine, and what of it this process had handed in."""
-    cdef list runs = []
-    cdef list settled = []
-    cdef list values = None
-    cdef const uint8_t *p
-    cdef const uint8_t *end
-    cdef ChunkHead head
-    cdef uint32_t machine = 0
-    cdef Py_ssize_t start
-    cdef uint64_t token
-    if e.value == NULL or e.value.kind != VALUE_BATCH:
-        return (EVENT_CHOSEN, e.group, e.instance, e.a, runs, settled)
-    p = e.value.data
-    end = p + e.value.size
-    while p < end:
-        p = chunk_head(&head, p, end, e.instance)
-        if values is None or machine != head.machine:
-            machine = head.machine
-            values = []
-            runs.append((machine, values))
-        start = len(values)
-        p = chunk_values(&head, p, e.instance, values)
-        if head.origin == d.node and head.boot == d.boot and head.life == life_of(d.inc_lo):
-            token = delivery_token(d, head.seq)
-            if settle(d, token):
-                admission_done(&d.admission, d.last_drain, d.tickets[token % CHUNK_WINDOW].values,
-                               d.tickets[token % CHUNK_WINDOW].bytes)
-                settled.append((token, len(runs) - 1, start, head.count))
-    return (EVENT_CHOSEN, e.group, e.instance, e.a, runs, settled)
-
-
-cdef object to_python(Delivery *d, const Event *e):
-    if e.type == EVENT_CHOSEN:
-        return decode(d, e)
-    if e.type == EVENT_SETTLED:
-        # None: the chunk was told to be chosen already. A token is settled once.
-        return (EVENT_SETTLED, e.instance, e.a) if settle(d, e.instance) else None
-    if e.type == EVENT_MASTER:
-        return (EVENT_MASTER, e.group, e.a, e.instance, e.b != 0)
-    if e.type == EVENT_LOG:
-        return (EVENT_LOG, <int>e.a, e.text.decode("utf-8", "replace"), ALARMS[<int>e.b])
-    if e.type == EVENT_FORMED:
-        return (EVENT_FORMED,)
-    if e.type == EVENT_AHEAD:
-        return (EVENT_AHEAD, e.group, e.instance)
-    if e.type == EVENT_BEHIND:
-        return (EVENT_BEHIND, e.group, e.instance, e.a)
-    if e.type == EVENT_CARRY:
-        return (EVENT_CARRY, e.group, e.a, PyBytes_FromStringAndSize(<const char *>e.value.data, e.value.size))
-    if e.type == EVENT_MEMBERSHIP:
-        return (EVENT_MEMBERSHIP, e.group, e.a)
-    if e.type == EVENT_CHAIN:
-        return (EVENT_CHAIN, e.group, e.instance, e.a)
-    if e.type == EVENT_MASTERSHIP:
-        return (EVENT_MASTERSHIP, e.group, e.a, e.b, e.instance)
-    if e.type == EVENT_READABLE:
-        return (EVENT_READABLE, e.group, e.instance, e.a)
-    return (EVENT_DIVERGED, e.group, e.instance, e.a)
-
-
-cdef list delivery_drain(Delivery *d, Py_ssize_t max_values):
-    cdef list result = []
-    cdef Event *batch
+cdef size_t delivery_pop(Delivery *d, int64_t now, size_t most, Event **events) noexcept nogil:
     cdef Event *e
-    cdef size_t count = 0
-    cdef size_t i
+    cdef size_t count = 0, values = 0
     cdef size_t capacity
-    cdef Py_ssize_t values = 0
     cdef bint wake = False
-    cdef int64_t now = clock_now(&d.clock)
-    if max_values < 1:
-        raise ValueError("drain() takes at least one value")
     lock(d)
     d.last_drain = now
-    capacity = d.tail - d.head
-    if capacity > <size_t>max_values:
-        capacity = <size_t>max_values
-    batch = <Event *>xalloc(capacity * sizeof(Event))
-    while count < capacity and values < max_values:
+    capacity = min(d.tail - d.head, most)
+    events[0] = <Event *>xalloc(capacity * sizeof(Event))
+    while count < capacity and values < most:
         e = &d.ring[d.head & (d.ring_size - 1)]
         d.head += 1
-        batch[count] = e[0]
+        events[0][count] = e[0]
         count += 1
         if e.type == EVENT_CHOSEN:
             d.bytes -= EVENT_WEIGHT + (e.value.size if e.value != NULL else 0)
@@ -671,14 +503,4 @@ cdef list delivery_drain(Delivery *d, Py_ssize_t max_values):
     unlock(d)
     if wake:
         signal(d.wake_engine)
-    try:
-        for i in range(count):
-            item = to_python(d, &batch[i])
-            if item is not None:
-                result.append(item)
-    finally:
-        for i in range(count):
-            value_unref(batch[i].value)
-            free(batch[i].text)
-        free(batch)
-    return result
+    return count

@@ -4,13 +4,12 @@ only touch the queues between a node and Python."""
 import logging
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 from paxos._delivery cimport (
     ORDER_BASE, ORDER_CARRY, ORDER_CHAIN, ORDER_CHANGE, ORDER_DROP, ORDER_INSTALL, ORDER_LEASE, ORDER_LEAVE, ORDER_MAKING, ORDER_READ,
-    ORDER_TRANSFER, REASONS, Status, clock_now, delivery_admit, delivery_command, delivery_disk_full, delivery_drain, delivery_leased, delivery_members, delivery_membership, delivery_order,
-    delivery_poke, delivery_status, delivery_submit,
+    ORDER_TRANSFER, REASONS, Status, clock_now, delivery_command, delivery_disk_full, delivery_leased, delivery_members,
+    delivery_membership, delivery_order, delivery_poke, delivery_status,
 )
-from libc.string cimport memcpy
 from paxos._formation cimport STATE_FORMED, formation_init
 from paxos._log cimport RecordRef
 from paxos._membership cimport MEMBERSHIP_MAX, membership_read, membership_rows, membership_size, membership_write
@@ -20,6 +19,7 @@ from paxos._salvage cimport Salvage
 from paxos._segments cimport LogStore
 from paxos._state cimport TAIL, Group, Host
 from paxos._store cimport index_chain
+from paxos._tickets cimport tickets_admit, tickets_drain, tickets_submit
 from paxos._types cimport ALPHA, CHUNK_WINDOW, MAX_MEMBERS, ChunkHead, Membership, Value, popcount, value_new, xzalloc
 
 from paxos._distrust import distrusted, mark, set_aside
@@ -247,14 +247,14 @@ cdef class Handle:
         if delivery_disk_full(&self.host.delivery):
             raise DiskFull(f"the disk of {self.directory} is full: this node takes no proposals until there is room. Make some, or "
                            "propose at another node")
-        return delivery_submit(&self.host.delivery, machine, values, deadline_ns)
+        return tickets_submit(&self.host.delivery, machine, values, deadline_ns)
 
     def admit(self):
         """Raises Overloaded where a proposal would be refused now, whatever is in it: before it is looked at, which is work."""
-        delivery_admit(&self.host.delivery, clock_now(&self.host.delivery.clock))
+        tickets_admit(&self.host.delivery, clock_now(&self.host.delivery.clock))
 
     def drain(self, Py_ssize_t max_values):
-        return delivery_drain(&self.host.delivery, max_values)
+        return tickets_drain(&self.host.delivery, max_values)
 
     # -- for catch-up and checkpoints
 

@@ -542,14 +542,14 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     Mutant(
         "settles-a-stranger-s-proposal",
         "S5: the result of one proposal is given to another",
-        "_delivery.pyx",
+        "_tickets.pyx",
         "            token = delivery_token(d, head.seq)\n",
         "            token = delivery_token(d, head.seq ^ 1)\n",
     ),
     Mutant(
         "takes-its-predecessor-s-proposal-for-its-own",
         "S5: a chunk that was handed in before the disk was lost settles one that was handed in since",
-        "_delivery.pyx",
+        "_tickets.pyx",
         "        if head.origin == d.node and head.boot == d.boot and head.life == life_of(d.inc_lo):\n",
         "        if head.origin == d.node and head.boot == d.boot:\n",
     ),

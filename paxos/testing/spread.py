@@ -6,11 +6,13 @@ order in which lots are done changes nothing in the result.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -67,6 +69,23 @@ def _quiet_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that hands the lots out
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C is put off: a worker that is just being made would be left half made, and say so on stderr."""
+    came: list[int] = []
+    here = threading.current_thread() is threading.main_thread()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started here has it from us
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number)) if here else None
+    try:
+        yield
+    finally:
+        if here:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if came:
+        signal.raise_signal(signal.SIGINT)
+
+
 def local(plan: Plan, first: int, end: int, jobs: int) -> Iterator[Lot]:
     """Lots as they are done, by ``jobs`` processes. To be closed early (``close()``), it waits for the lots under way."""
     todo = lots(first, end)
@@ -81,8 +100,9 @@ def local(plan: Plan, first: int, end: int, jobs: int) -> Iterator[Lot]:
         left = iter(todo)
         while True:
             # Few are handed in ahead, so that an end comes soon.
-            while len(waiting) < 2 * jobs and (some := next(left, None)) is not None:
-                waiting.add(pool.submit(play, plan, some))
+            with _undisturbed():
+                while len(waiting) < 2 * jobs and (some := next(left, None)) is not None:
+                    waiting.add(pool.submit(play, plan, some))
             if not waiting:
                 return
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
