@@ -178,6 +178,25 @@ def test_ctrl_c_stops_it_with_what_there_is() -> None:
         assert json.loads(out)["stopped"]
 
 
+def test_ctrl_c_waits_until_the_workers_are_made() -> None:
+    """And none of them ever sees it: a terminal sends it to all."""
+    command = "print(next(line for line in open('/proc/self/status') if line.startswith('SigBlk:')))"
+    made: list[str] = []
+
+    def make() -> None:
+        with spread._undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            run = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+            made.append(run.stdout)
+
+    with pytest.raises(KeyboardInterrupt):
+        make()
+    assert int(made[0].split()[1], 16) & 1 << (signal.SIGINT - 1)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
 def _children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
