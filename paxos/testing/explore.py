@@ -53,6 +53,7 @@ changes of membership, log files (records are whole or not there; the tests of t
 from __future__ import annotations
 
 import argparse
+import re
 import struct
 import sys
 import time
@@ -62,6 +63,7 @@ from dataclasses import dataclass
 from paxos.testing._explorer import Explorer
 
 PREVOTE = 16
+BATCH, CHANGE, MASTER = 1, 2, 3
 KINDS = {
     18: "Prepare", 19: "Report", 20: "Promise", 21: "Reject", 22: "Accept", 23: "Accepted", 24: "Heartbeat",
     27: "Learned", 28: "Forward", 29: "ForwardRefused",
@@ -89,6 +91,15 @@ class Scope:
     crashes: Numbers = (0, 0, 0)
     all_crashes: int = 0
     """Crashes of all nodes together."""
+    voters: str = "123"
+    """At first. The others are followers."""
+    changes: tuple[str, str, str] = ("", "", "")
+    """The voters that a node is asked for while it is the master, over all its lives: "13" are 1 and 3, "12 123" first the
+    ones and then the others, 3' is node 3 as the incarnation that it is when it has lost its disk."""
+    losses: Numbers = (0, 0, 0)
+    """How often a node loses its disk: once, or never."""
+    alpha: int = 64
+    """A change chosen at instance c is in force from c + alpha."""
     expiries: Numbers = (0, 0, 0)
     """How often the deadlines of all its values pass."""
     window: int = 2
@@ -190,6 +201,8 @@ class Result:
     """Ballots that a node was master under."""
     rivals: int
     """States in which two nodes take themselves for the master."""
+    moved: int
+    """States in which the voters of a change have chosen something."""
     frames: int
     """Different frames sent, counted for each receiver."""
     depth: int
@@ -205,9 +218,17 @@ class Result:
         return (
             f"{self.scope.name}: {state}, {self.states:,} states, {self.chosen:,} of them with something chosen and "
             f"{self.filled:,} with more than no-ops, {self.choices} values chosen in {self.outcomes} outcomes, "
-            f"{self.masters} ballots with a master, {self.rivals:,} states with two masters, "
+            f"{self.masters} ballots with a master, {self.rivals:,} states with two masters, {self.moved:,} behind a change of members, "
             f"{self.transitions:,} transitions, {self.steps:,} steps of the core, depth {self.depth}, {self.seconds:.1f} s"
         )
+
+
+def _voters(word: str) -> int:
+    """As a mask; bit 8 + i: node i as its second incarnation."""
+    mask = 0
+    for digit, mark in re.findall(r"([123])('?)", word):
+        mask |= (0x101 if mark else 1) << int(digit) - 1
+    return mask
 
 
 def explore(scope: Scope, max_states: int = 0, *, progress: bool = False) -> Result:
@@ -222,6 +243,10 @@ def explore(scope: Scope, max_states: int = 0, *, progress: bool = False) -> Res
         expiries=scope.expiries,
         crashes=scope.crashes,
         all_crashes=scope.all_crashes,
+        voters=_voters(scope.voters),
+        alpha=scope.alpha,
+        changes=[[_voters(word) for word in words.split()] for words in scope.changes],
+        losses=scope.losses,
         plain=scope.plain,
     )
     done = False
@@ -269,6 +294,8 @@ def _step(
         "stand": "stands for election",
         "submit": "is handed a value",
         "expire": "sees the deadlines of its values pass",
+        "change": "is asked to change the members",
+        "lose": "loses its disk, and starts as another incarnation",
     }[event]
     if frame is not None:
         text += f"{_frame(frame)} from {_sender(frame)}"
@@ -293,13 +320,35 @@ def _ballot(data: bytes, at: int) -> str:
 
 
 def _value(data: bytes) -> str:
+    """With the head before it."""
+    kind, data = data[8], data[16:]
+    if kind == BATCH:
+        return _chunks(data)
+    if kind == CHANGE:
+        return f"change {_table(data)}"
+    return f"node {data[0]} as master" if kind == MASTER else "a no-op"
+
+
+def _table(data: bytes) -> str:
+    version, count = struct.unpack_from("<II", data)
+    voters = ""
+    at = 8
+    for _ in range(count):
+        node, role, incarnation, _, _, _, address = struct.unpack_from("<IIQQQII", data, at)
+        at += 40 + address
+        if node and role == 0:
+            voters += f"{node}'" if incarnation > 100 else str(node)
+    return f"{version + 1} to voters {voters}"
+
+
+def _chunks(data: bytes) -> str:
     found = []
     at = 0
     while at < len(data):
         size, _, origin, boot, seq = struct.unpack_from("<IIIIQ", data, at)
         found.append(f"value {seq} of node {origin}" + (f" in life {boot}" if boot > 1 else ""))
         at += 32 + size
-    return " + ".join(found) or "a no-op"
+    return " + ".join(found)
 
 
 def _frame(frame: bytes) -> str:
@@ -308,22 +357,22 @@ def _frame(frame: bytes) -> str:
     body = frame[64:]
     known = f", {chosen} chosen" if chosen and name in ("Promise", "Accept", "Heartbeat") else ""
     if name == "Learned":
-        return f"Learned({struct.unpack_from('<Q', body)[0]}: {_value(body[32:])})"
+        return f"Learned({struct.unpack_from('<Q', body)[0]}: {_value(body[16:])})"
     text = f"{name}({_ballot(body, 0)}"
     if name == "Prepare":
         text += f" from {struct.unpack_from('<Q', body, 32)[0]}"
     elif name == "Report":
-        text += f", {struct.unpack_from('<Q', body, 64)[0]}: {_value(body[96:])} under {_ballot(body, 32)}"
+        text += f", {struct.unpack_from('<Q', body, 64)[0]}: {_value(body[80:])} under {_ballot(body, 32)}"
     elif name == "Promise":
         text += f", {struct.unpack_from('<I', body, 44)[0]} reports"
     elif name == "Reject":
         text += f", promised {_ballot(body, 32)}"
     elif name == "Accept":
-        text += f", {struct.unpack_from('<Q', body, 32)[0]}: {_value(body[64:])}"
+        text += f", {struct.unpack_from('<Q', body, 32)[0]}: {_value(body[48:])}"
     elif name == "Accepted":
         text += f", {struct.unpack_from('<Q', body, 32)[0]}"
     elif name == "Forward":
-        text += f", {_value(body[40:])}"
+        text += f", {_chunks(body[40:])}"
     return text + known + ")"
 
 
@@ -338,6 +387,10 @@ def _listing(scopes: Iterable[Scope]) -> str:
             bounds += f", crashes {scope.crashes}, at most {scope.all_crashes}"
         if any(scope.expiries):
             bounds += f", expiries {scope.expiries}"
+        if any(scope.changes):
+            bounds += f", voters {scope.voters}, changes {scope.changes}, alpha {scope.alpha}"
+        if any(scope.losses):
+            bounds += f", losses {scope.losses}"
         bounds += f", window {scope.window}, {scope.instances} instances"
         lines.append(f"  {scope.name:<12} {scope.about}\n{'':15}{bounds}; {', '.join(sorted(scope.carried))}")
     return "\n".join(lines)
