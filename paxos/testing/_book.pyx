@@ -80,8 +80,8 @@ cdef uint32_t table_number(Book *b, const Membership *m) noexcept nogil:
 
 
 cdef void table_read(Book *b, uint32_t number, Membership *m) noexcept nogil:
-    if table_number(b, m) != number:
-        membership_read(m, strings_data(&b.tables, number), strings_size(&b.tables, number))
+    if table_number(b, m) != number and membership_read(m, strings_data(&b.tables, number), strings_size(&b.tables, number)) != 0:
+        b.full = True
 
 
 cdef uint32_t vote_number(Book *b, uint32_t instance, uint32_t ballot, uint32_t value) noexcept nogil:

@@ -26,6 +26,7 @@ class Explorer:
         alpha: int,
         changes: Sequence[Sequence[int]],
         losses: Sequence[int],
+        tables: bool,
         plain: bool = False,
     ) -> Self: ...
     def run(self, states: int) -> bool:

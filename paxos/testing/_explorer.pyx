@@ -10,7 +10,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from paxos._replica cimport ROLE_MASTER
-from paxos._types cimport xrealloc, xzalloc
+from paxos._types cimport bit, popcount, xrealloc, xzalloc
 from paxos.testing._book cimport Book, Message, NODES, book_free, book_init, set_with
 from paxos.testing._electorate cimport Verdict, electorate_judge
 from paxos.testing._local cimport (
@@ -302,7 +302,7 @@ cdef void _reach(Search *s, uint32_t *nodes, uint32_t parent, uint32_t event) no
         crashes += s.about[_node(s, nodes[i]).local].crashes
     for i in range(NODES):
         more[i] = crashes < s.scope.all_crashes and s.about[_node(s, nodes[i]).local].may_crash
-        if not more[i] and not s.scope.plain:
+        if not more[i] and not s.scope.alone & bit(i) and not s.scope.plain:
             nodes[i] = _drained(s, nodes[i], &s.wrong)
     if s.wrong != RIGHT:
         s.wrong_state, s.wrong_event = parent, event
@@ -418,7 +418,7 @@ cdef class Explorer:
     cdef Search *search
 
     def __cinit__(self, *, uint32_t window, uint32_t instances, uint32_t carried, elections, values, expiries, crashes,
-                  uint32_t all_crashes, uint32_t voters, uint64_t alpha, changes, losses, bint plain=False):
+                  uint32_t all_crashes, uint32_t voters, uint64_t alpha, changes, losses, bint tables, bint plain=False):
         cdef Search *s = <Search *>xzalloc(sizeof(Search))
         cdef uint32_t nodes[3]
         cdef uint32_t i, k
@@ -426,8 +426,9 @@ cdef class Explorer:
         self.search = s
         s.scope.window, s.scope.instances, s.scope.carried = window, instances, carried
         s.scope.all_crashes, s.scope.plain = all_crashes, plain
-        s.scope.voters, s.scope.alpha = voters, alpha
+        s.scope.voters, s.scope.alpha, s.scope.tables = voters, alpha, tables
         s.scope.moves = any(changes) or voters != (1 << NODES) - 1
+        s.scope.alone = voters if popcount(voters) == 1 else 0
         for i in range(NODES):
             s.scope.elections[i], s.scope.values[i] = elections[i], values[i]
             s.scope.expiries[i], s.scope.crashes[i] = expiries[i], crashes[i]
@@ -435,6 +436,8 @@ cdef class Explorer:
             s.scope.changes[i] = min(len(changes[i]), CHANGES)
             for k in range(s.scope.changes[i]):
                 s.scope.wanted[i][k] = changes[i][k]
+                if popcount(s.scope.wanted[i][k] & 0xFF) == 1:
+                    s.scope.alone |= s.scope.wanted[i][k] & 0xFF
         book_init(&s.book)
         strings_init(&s.locals)
         strings_init(&s.nodes)
@@ -486,8 +489,8 @@ cdef class Explorer:
         cdef Search *s = self.search
         return {
             "states": s.count, "waiting": s.count - s.next, "transitions": s.transitions, "steps": s.outcome_count,
-            "chosen": s.chosen, "filled": s.filled, "outcomes": s.results.count, "rivals": s.rivals, "moved": s.moved, "masters": s.elected.count,
-            "choices": bin(s.facts).count("1"), "depth": s.depth, "frames": s.book.known,
+            "chosen": s.chosen, "filled": s.filled, "outcomes": s.results.count, "rivals": s.rivals, "moved": s.moved,
+            "masters": s.elected.count, "choices": bin(s.facts).count("1"), "depth": s.depth, "frames": s.book.known,
         }
 
     def wrong(self):
@@ -516,12 +519,14 @@ cdef class Explorer:
     def _known(self, uint32_t node):
         cdef Search *s = self.search
         cdef uint64_t facts = s.about[_node(s, node).local].facts
-        cdef uint32_t i, value
+        cdef uint32_t i, number
+        cdef const unsigned char *value
         result = {}
         for i in range(s.book.fact_count):
             if facts >> i & 1:
-                value = s.book.facts[i].value
-                result[s.book.facts[i].instance] = (<const char *>strings_data(&s.book.values, value))[:strings_size(&s.book.values, value)]
+                number = s.book.facts[i].value
+                value = strings_data(&s.book.values, number)
+                result[s.book.facts[i].instance] = (<const char *>value)[:strings_size(&s.book.values, number)]
         return result
 
     def schedule(self):
@@ -536,7 +541,7 @@ cdef class Explorer:
         if s.wrong_event != NOTHING:
             before = s.states[state].nodes[s.wrong_event >> 24]
             after = _after(s, before, s.wrong_event & 0xFFFFFF, &wrong)
-            if wrong == RIGHT:
+            if wrong == RIGHT and not s.scope.alone & bit(s.wrong_event >> 24):
                 after = _drained(s, after, &wrong)
             steps.append((s.wrong_event, before, after))
         while state != 0:
@@ -549,8 +554,9 @@ cdef class Explorer:
             known = self._known(before)
             told = {at: value for at, value in self._known(after).items() if known.get(at) != value}
             name, first = "receive", event
-            for name, first in (("lose", EVENT_LOSE), ("change", EVENT_CHANGE), ("expire", EVENT_EXPIRE), ("submit", EVENT_SUBMIT), ("stand", EVENT_STAND),
-                                ("crash", EVENT_CRASH), ("durable", EVENT_DURABLE), ("receive", 0)):
+            for name, first in (("lose", EVENT_LOSE), ("change", EVENT_CHANGE), ("expire", EVENT_EXPIRE),
+                                ("submit", EVENT_SUBMIT), ("stand", EVENT_STAND), ("crash", EVENT_CRASH),
+                                ("durable", EVENT_DURABLE), ("receive", 0)):
                 if event >= first:
                     break
             frame = self._frame(event) if event < FIRST_EVENT else None

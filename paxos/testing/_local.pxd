@@ -54,11 +54,13 @@ cdef struct Scope:
     uint32_t crashes[3]
     uint32_t all_crashes
     bint moves                      # not all three are the voters, for ever
+    uint32_t alone                  # the nodes that are a quorum by themselves, some time
     uint32_t voters                 # at first
     uint64_t alpha
     uint32_t changes[3]             # how many a node is asked for, over all its lives
     uint32_t wanted[3][4]           # ... to which voters; bit 8 + i: node i as its other incarnation
     uint32_t losses[3]              # 1: it may lose its disk, once
+    bint tables                     # nodes tell others who the members are
     bint plain                      # nothing is left out: see explore.py
 
 cdef struct Held:
@@ -111,6 +113,7 @@ cdef struct About:                  # what others want to know of a saved node
     uint32_t attempt
     bint collects                   # promises, of `ballot` and `attempt`
     uint32_t life                   # which incarnation it is, 0 or 1
+    uint32_t version[2]             # of its table of members, 0: as it knows it, 1: as a restart would
     uint32_t promised_by[2]         # by incarnation: the ballot promised on the disk
     uint32_t chosen[2]              # 0: as it knows it, 1: as a restart would
     uint32_t promised[2]

@@ -9,17 +9,20 @@ from libc.string cimport memcpy, memset
 
 from paxos._codec cimport chain_next, out_clear, value_head
 from paxos._core cimport (
-    replica_change, replica_durable, replica_free, replica_new, replica_pump, replica_receive, replica_resign,
-    replica_restore, replica_start, replica_submit, replica_tick,
+    replica_change, replica_durable, replica_free, replica_members, replica_new, replica_pump, replica_receive,
+    replica_resign, replica_restore, replica_start, replica_submit, replica_tick,
 )
-from paxos._membership cimport membership_derive, membership_remove, membership_self, votes
+from paxos._membership cimport (
+    membership_derive, membership_read, membership_remove, membership_size, membership_write, votes,
+)
 from paxos._replica cimport Options, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica
 from paxos._types cimport (
-    life_of, Accept, Accepted, Ballot, ChunkHead, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_READ, EFFECT_SEND,
-    EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_HEARTBEAT, FRAME_LEARNED, FRAME_PREPARE,
-    FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Learned,
-    MEMBER_FOLLOWER, MEMBER_VOTER, Member, Membership, PrevoteReply, Promise, PromiseValue, RECORD_ACCEPT, RecordAccept, Reject, SETTLE_UNKNOWN, VALUE_BATCH, Value,
-    ValueHead, ballot_compare, bit, value_new, value_unref,
+    life_of, Accept, Accepted, Ballot, ChunkHead, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_MEMBERSHIP,
+    EFFECT_READ, EFFECT_SEND, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_HEARTBEAT,
+    FRAME_LEARNED, FRAME_MEMBERS, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE, FRAME_PROMISE_VALUE,
+    FRAME_REJECT, Frame, Learned, MEMBER_FOLLOWER, MEMBER_VOTER, Member, Membership, MembershipHead, PrevoteReply, Promise,
+    PromiseValue, RECORD_ACCEPT, RecordAccept, Reject, SETTLE_UNKNOWN, VALUE_BATCH, Value, ValueHead, ballot_compare, bit,
+    value_new, value_unref,
 )
 from paxos.testing._book cimport (
     Book, DEEPEST, NODES, RecordStart, ballot_number, ballot_of, chunk_number, fact_number, message_number, record_number,
@@ -93,6 +96,7 @@ cdef uint32_t host_save(Host *h, Strings *saved, About *about) noexcept nogil:
     about.chosen[1], about.promised[1] = <uint32_t>h.disk.chosen, ballot_number(h.book, &h.disk.promised)
     about.promised_by[0] = h.promised_lost if h.losses else about.promised[1]
     about.promised_by[1] = about.promised[1] if h.losses else 0
+    about.version[0], about.version[1] = h.core.members.version, h.disk.members.version
     return strings_number(saved, t.cells, t.at * sizeof(uint16_t))
 
 
@@ -119,7 +123,7 @@ cdef void _sort_held(Host *h) noexcept nogil:
 
 
 cdef void _name(Host *h) noexcept nogil:
-    """Which incarnation it is, and the how manieth life. (The boots of one that has lost its disk would begin again.)"""
+    """Which incarnation it is, and which of its lives. (Where it has lost its disk the boots go on: so no two chunks are one.)"""
     h.core.inc_hi = h.disk.inc_hi = h.index + 11 + h.losses * 100
     h.core.inc_lo = h.disk.inc_lo = h.index + 21 + h.losses * 100
     h.core.boot = h.crashes + h.losses + 1
@@ -189,6 +193,8 @@ cdef bint host_is_deaf(Book *b, const Scope *scope, const About *about, uint32_t
         return low or (about.idle and frame.chosen <= chosen)
     if frame.type == FRAME_LEARNED:
         return (<const Learned *>body).first < chosen
+    if frame.type == FRAME_MEMBERS:
+        return (<const MembershipHead *>body).version <= about.version[crashes]
     return frame.type == FRAME_REJECT and about.idle
 
 
@@ -242,7 +248,7 @@ cdef void _leave(Host *h, uint32_t message) noexcept nogil:
 cdef void _send(Host *h, uint32_t peers, uint64_t after, const uint8_t *head, uint32_t size, const Value *value) noexcept nogil:
     cdef const Frame *frame = <const Frame *>head
     cdef uint32_t to, message
-    if not h.scope.carried & bit(frame.type - FRAME_PREVOTE):
+    if frame.type >= FRAME_PREVOTE and not h.scope.carried & bit(frame.type - FRAME_PREVOTE):
         return
     if frame.type == FRAME_ACCEPT and (<const Accept *>(head + sizeof(Frame))).instance >= h.scope.instances:
         return
@@ -274,6 +280,21 @@ cdef void _learned(Host *h, uint32_t instance, const Value *value, uint32_t chai
     _send(h, ~bit(h.index), 0, text, sizeof(Frame) + sizeof(Learned) + sizeof(ValueHead), value)
 
 
+cdef void _tell_members(Host *h) noexcept nogil:
+    """To whoever knows an older table, if this node knows what its own one is the outcome of."""
+    cdef uint8_t text[512]
+    cdef Frame *frame = <Frame *>text
+    cdef Membership m = h.core.members
+    if not h.scope.tables or m.version == 0 or h.core.chosen < m.as_of:
+        return
+    m.mastership, m.mastered, m.master = 0, 0, 0        # (nothing here reads them)
+    memset(text, 0, sizeof(Frame))
+    frame.type = FRAME_MEMBERS
+    frame.sender = h.core.options.node
+    membership_write(&m, text + sizeof(Frame))
+    _send(h, ~bit(h.index), 0, text, sizeof(Frame) + <uint32_t>membership_size(&m), NULL)
+
+
 cdef void _told(Host *h, const Effect *e, uint32_t chain) noexcept nogil:
     """`chain`: the checksum up to this instance."""
     cdef uint32_t number = value_number(h.book, e.value)
@@ -298,6 +319,7 @@ cdef void _take(Host *h) noexcept nogil:
     cdef Replica *r = h.core
     cdef size_t i
     cdef Effect *e
+    cdef bint moved = False
     for i in range(r.out.count):
         e = &r.out.effects[i]
         if e.type == EFFECT_SEND:
@@ -318,9 +340,13 @@ cdef void _take(Host *h) noexcept nogil:
         elif e.type == EFFECT_SETTLED:
             if e.code != SETTLE_UNKNOWN:
                 h.refused |= <uint64_t>1 << chunk_number(h.book, r.options.node, r.boot, e.instance)
+        elif e.type == EFFECT_MEMBERSHIP:
+            moved = True
         elif e.type == EFFECT_DIVERGED:
             h.wrong = WRONG_DIVERGED
     out_clear(&r.out)
+    if moved:
+        _tell_members(h)
 
 
 cdef void _restore(Host *h, Replica *r, uint32_t record) noexcept nogil:
@@ -484,9 +510,17 @@ cdef void host_event(Host *h, uint32_t event) noexcept nogil:
     cdef Replica *r = h.core
     cdef Ballot before = r.promised
     cdef uint8_t text[1024]
+    cdef size_t size
+    cdef Membership members
     if event < FIRST_EVENT:
-        memcpy(text, strings_data(&h.book.messages, event) + 8, strings_size(&h.book.messages, event) - 8)
-        replica_receive(r, NOW, <const Frame *>text)
+        size = strings_size(&h.book.messages, event) - 8
+        memcpy(text, strings_data(&h.book.messages, event) + 8, size)
+        if (<const Frame *>text).type == FRAME_MEMBERS:
+            members = r.members
+            membership_read(&members, text + sizeof(Frame), size - sizeof(Frame))
+            replica_members(r, NOW, &members)
+        else:
+            replica_receive(r, NOW, <const Frame *>text)
     elif event < EVENT_CRASH:
         _durable(h, event - EVENT_DURABLE)
     elif event < EVENT_STAND:
