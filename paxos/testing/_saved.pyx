@@ -2,8 +2,9 @@
 """A core as a row of small numbers, and back.
 
 What the row does not hold (times, the random generator, counters, what the learner asks for) is the same after every
-get_core: it cannot make two cores with one row behave differently. Of an Accept that came too early (Replica.late) the
-row has nothing: all that follows is that its master sends it again, and the set of messages has it. Numbers of records count from the last durable one.
+get_core: it cannot make two cores with one row behave differently. Of an Accept that came too early (Replica.late) the row
+has nothing: all that follows is that its master sends it again, and the set of messages has it. Numbers of records count
+from the last durable one.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free

@@ -198,6 +198,17 @@ CI = (
         alpha=1,
     ),
     Scope(
+        "busy",
+        "two voters; the one who leaves and the one who comes, the next master, are handed a value each; forwarded",
+        elections=(1, 0, 1),
+        values=(0, 1, 1),
+        carried=VOTING | LEARNING | FORWARDS,
+        instances=5,
+        voters="12",
+        changes=("13", "", ""),
+        alpha=2,
+    ),
+    Scope(
         "remove",
         "three voters, one of whom is removed: which one, two masters do not agree on",
         elections=(1, 1, 0),
