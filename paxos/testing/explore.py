@@ -507,7 +507,7 @@ def _frame(frame: bytes) -> str:
         return f"Learned({struct.unpack_from('<Q', body)[0]}: {_value(body[16:])})"
     text = f"{name}({_ballot(body, 0)}"
     if name == "Prepare":
-        text += f" from {struct.unpack_from('<Q', body, 32)[0]}"
+        text += f" from {struct.unpack_from('<Q', body, 64)[0]}"
     elif name == "Report":
         text += f", {struct.unpack_from('<Q', body, 64)[0]}: {_value(body[80:])} under {_ballot(body, 32)}"
     elif name == "Promise":
