@@ -52,7 +52,7 @@ cdef void book_free(Book *b) noexcept nogil
 cdef uint32_t value_number(Book *b, const Value *value) noexcept nogil
 cdef uint32_t ballot_number(Book *b, const Ballot *ballot) noexcept nogil
 cdef Ballot ballot_of(Book *b, uint32_t number) noexcept nogil
-# Of all that is in a table; and it taken for that of a core, of a node that is who it is.
+# Of a table of members with all that is in it; and what has that number, put over *m.
 cdef uint32_t table_number(Book *b, const Membership *m) noexcept nogil
 cdef void table_read(Book *b, uint32_t number, Membership *m) noexcept nogil
 cdef uint32_t vote_number(Book *b, uint32_t instance, uint32_t ballot, uint32_t value) noexcept nogil
