@@ -14,7 +14,7 @@ from paxos._replica cimport (
     Replica, Slot, accept_here, frame_begin, frame_end, in_ring, promise_here, send_reject, slot_of, slot_take,
 )
 from paxos._types cimport (
-    ALPHA, Accept, Accepted, EFFECT_READ, Effect, FRAME_ACCEPTED, FRAME_PROMISE, FRAME_PROMISE_VALUE, Prepare, Promise,
+    Accept, Accepted, EFFECT_READ, Effect, FRAME_ACCEPTED, FRAME_PROMISE, FRAME_PROMISE_VALUE, Prepare, Promise,
     PromiseValue, RING, Value, ballot_compare, bit,
 )
 
@@ -72,8 +72,8 @@ cdef bint acceptor_accept(Replica *r, uint32_t index, const Accept *a, Value *va
         e.instance = a.instance
         e.end = a.instance + 1
         return True
-    # (From chosen + ALPHA on it does not know who votes, perhaps since a change that it has not heard of yet.)
-    if r.chosen < r.members.in_force <= a.instance or a.instance >= r.chosen + ALPHA:
+    # (From chosen + alpha on it does not know who votes, perhaps since a change that it has not heard of yet.)
+    if r.chosen < r.members.in_force <= a.instance or a.instance >= r.chosen + r.alpha:
         r.late = bit(index)     # _membership: this node learns first, and then says so
         r.late_at = a.instance
         return True

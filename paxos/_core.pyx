@@ -65,6 +65,7 @@ cdef Replica *replica_new(const Options *options, const Membership *members, uin
     r.inc_lo = inc_lo
     r.boot = boot
     membership_self(r)
+    r.alpha = ALPHA
     r.may_lead = True
     r.random = seed if seed != 0 else 0x9E3779B97F4A7C15
     r.slots = <Slot *>xzalloc(RING * sizeof(Slot))
@@ -194,7 +195,7 @@ cdef void _finish(Replica *r) noexcept nogil:
         r.election_deadline = r.now + r.options.heartbeat
     if r.owed and votes(r):
         _prepare_owed(r)
-    if r.late and r.chosen >= r.members.in_force and r.late_at < r.chosen + ALPHA:
+    if r.late and r.chosen >= r.members.in_force and r.late_at < r.chosen + r.alpha:
         _answer_heartbeat(r, r.late, &r.master_ballot, 0)
         r.late = 0
     if r.role == ROLE_MASTER:
@@ -355,7 +356,7 @@ cdef void replica_receive(Replica *r, int64_t now, const Frame *frame) noexcept 
         _receive_reject(r, <const Reject *>data)
     level = (r.known[index] < r.members.in_force <= frame.chosen
              or (frame.type == FRAME_HEARTBEAT_REPLY and (<const HeartbeatReply *>data).sent_at == 0
-                 and r.known[index] + ALPHA < r.next_instance <= frame.chosen + ALPHA))
+                 and r.known[index] + r.alpha < r.next_instance <= frame.chosen + r.alpha))
     learner_heard(r, index, frame)
     _finish(r)
     if level and r.role == ROLE_MASTER:

@@ -2,7 +2,7 @@
 """Membership: who votes, who only learns, and the changes from one set to another (design rules 7, 8 and 10).
 
 The table is replicated state. Each member has a place in it, its index everywhere in the core, for as long as it is one. A change is a
-value like any other: the whole table as it is to be. Chosen at instance c it is in force from e = c + ALPHA. Below e the voters of
+value like any other: the whole table as it is to be. Chosen at instance c it is in force from e = c + alpha (64). Below e the voters of
 before count, from e on the new ones, whatever the two sets have in common. One change at a time: until e itself is chosen, another one
 is void. What asks for less than a vote (a learner, an address) counts at once.
 
@@ -28,7 +28,7 @@ from libc.string cimport memcpy, memset, strcmp, strlen
 from paxos._codec cimport members_check, out_effect, rows_check
 from paxos._replica cimport Replica
 from paxos._types cimport (
-    ALPHA, CHUNK_WINDOW, Change, EFFECT_MASTERSHIP, EFFECT_MEMBERSHIP, Effect, MEMBER_LEAVING, MEMBER_VOTER, Member,
+    CHUNK_WINDOW, Change, EFFECT_MASTERSHIP, EFFECT_MEMBERSHIP, Effect, MEMBER_LEAVING, MEMBER_VOTER, Member,
     Membership, MembershipHead, MembershipRow, NOWHERE, VALUE_CHANGE, Value, bit, is_majority, value_new, voters_at,
 )
 
@@ -216,15 +216,15 @@ cdef void membership_chosen(Replica *r, uint64_t instance, const Value *value) n
             next.since[i] = 0
         elif not next.voters & bit(i):
             # (Who leaves, or gives up its vote, still has it below e.)
-            next.since[i] = r.members.since[i] if _same(&next.members[i], &r.members.members[i]) else instance + ALPHA
+            next.since[i] = r.members.since[i] if _same(&next.members[i], &r.members.members[i]) else instance + r.alpha
         elif r.members.voters & bit(i) and _same(&next.members[i], &r.members.members[i]):
             next.since[i] = r.members.since[i]
         else:
-            next.since[i] = instance + ALPHA
+            next.since[i] = instance + r.alpha
             others = True
     if others or next.voters != r.members.voters:
         next.before = r.members.voters
-        next.in_force = instance + ALPHA
+        next.in_force = instance + r.alpha
     _take(r, &next)
 
 

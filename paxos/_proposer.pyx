@@ -26,7 +26,7 @@ from paxos._replica cimport (
     accept_here, frame_begin, frame_end, member_index, others, patience, pending_at, remote_master, set_master, slot_of, slot_take,
 )
 from paxos._types cimport (
-    ALPHA, Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
+    Accept, Accepted, Ballot, CHUNK_WINDOW, ChunkHead, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_FORWARD,
     FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT, Forward, ForwardRefused, Frame, Heartbeat, Membership, RING, SETTLE_NOT_AVAILABLE,
     SETTLE_OVERLOADED, SETTLE_UNKNOWN, VALUE_BATCH, VALUE_NOOP, Value, ballot_compare, bit, is_quorum, life_of, value_new, value_ref,
     value_unref, voters_at, xalloc, xzalloc,
@@ -229,9 +229,9 @@ cdef void _propose_change(Replica *r) noexcept nogil:
 
 
 cdef void _propose_waiting(Replica *r) noexcept nogil:
-    """Take-over values, then one that says who is master now, then batches; never at or above chosen + ALPHA (design rule 7)."""
+    """Take-over values, then one that says who is master now, then batches; never at or above chosen + alpha (design rule 7)."""
     cdef Value *value
-    cdef uint64_t end = min(r.chosen + ALPHA, membership_covers(r))
+    cdef uint64_t end = min(r.chosen + r.alpha, membership_covers(r))
     while r.next_instance <= r.takeover_end and r.next_instance < end:
         if r.next_instance < r.takeover_end:
             _propose_reported(r, r.next_instance)

@@ -85,6 +85,7 @@ cdef struct Counters:
 cdef struct Replica:
     Options options
     Membership members
+    uint64_t alpha                  # ALPHA; only the explorer makes it small
     uint32_t self                   # own place; NOWHERE: it has none
     uint32_t boot
     uint64_t signature

@@ -13,7 +13,20 @@ from dataclasses import replace
 import pytest
 
 from hunts import Hunts
-from paxos.testing.explore import CI, FORWARDS, LARGE, NEWS, REJECTS, SCOPES, VOTING, Scope, explore, main
+from paxos.testing.explore import (
+    CI,
+    FORWARDS,
+    LARGE,
+    LEARNING,
+    NEWS,
+    REJECTS,
+    SCOPES,
+    TABLES,
+    VOTING,
+    Scope,
+    explore,
+    main,
+)
 
 # States, outcomes, ballots with a master. A change of the core that changes what can happen changes these numbers: when it
 # was meant to, put the new ones here. One that makes them much smaller has lost something.
@@ -29,6 +42,15 @@ SEEN = {
     "late": (415_492, 6, 4),
     "refused": (771_680, 10, 4),
     "forward": (540_169, 11, 4),
+    "join": (61_374, 29, 4),
+    "shrink": (149_670, 24, 4),
+    "grow": (58_830, 5, 3),
+    "dispute": (144_947, 17, 6),
+    "busy": (50_908, 30, 3),
+    "remove": (1_237_129, 23, 4),
+    "resume": (411_807, 22, 4),
+    "replace": (795_407, 8, 4),
+    "catch-up": (355_777, 4, 1),
 }
 # The checked build takes several times as long.
 LONG = ("return", "three")
@@ -48,7 +70,9 @@ def test_scope_holds_to_its_end(scope: Scope, record_property: Callable[[str, ob
     # Did anything happen at all?
     assert result.states > result.chosen > result.states // 2
     assert (result.filled > result.chosen // 20) == any(scope.values)
-    assert (result.rivals > 0) == (sum(n > 0 for n in scope.elections) > 1)
+    assert (result.moved > result.states // 100) == any(scope.changes)
+    if not any(scope.changes):  # (of two voters both are needed for a ballot)
+        assert (result.rivals > 0) == (sum(n > 0 for n in scope.elections) > 1)
 
 
 SMALL = (
@@ -59,6 +83,31 @@ SMALL = (
     Scope("news", "", (1, 0, 0), (0, 0, 0), (0, 0, 1), 1, carried=VOTING | NEWS),
     Scope("refused", "", (1, 1, 0), instances=1, carried=VOTING | REJECTS),
     Scope("forward", "", (1, 0, 0), (0, 1, 0), expiries=(0, 1, 0), carried=VOTING | FORWARDS),
+    Scope("move", "", (1, 1, 0), carried=VOTING | LEARNING, instances=3, voters="12", changes=("13", "", ""), alpha=1),
+    Scope("told", "", (1, 0, 0), carried=VOTING | TABLES, instances=4, voters="12", changes=("13", "", ""), alpha=2),
+    Scope(
+        "alone",
+        "",
+        (1, 0, 1),
+        crashes=(0, 0, 1),
+        all_crashes=1,
+        carried=VOTING | LEARNING,
+        instances=5,
+        voters="1",
+        changes=("13 1", "", ""),
+        alpha=1,
+    ),
+    Scope(
+        "lost",
+        "",
+        (1, 0, 0),
+        carried=VOTING | LEARNING,
+        instances=3,
+        voters="12",
+        changes=("12'", "", ""),
+        losses=(0, 1, 0),
+        alpha=1,
+    ),
 )
 
 
@@ -90,6 +139,20 @@ CAUGHT = {
     "notice-without-ballot": ("news", 50_000, "not those of another"),
     "unknown-called-refused": ("forward", 2_000, "certainly not executed"),
     "vote-of-another-ballot": ("lives", 20_000, ""),
+    "change-in-force-at-once": ("shrink", 2_000, "no quorum has durably accepted"),
+    "old-voters-choose-above-a-change": ("grow", 1_000, "no quorum has durably accepted"),
+    "new-voters-choose-below-a-change": ("shrink", 10_000, "no quorum has durably accepted"),
+    "elected-by-the-new-voters": ("shrink", 2_000, "no majority of those who vote there"),
+    "ballot-not-promised-by-new-voters": ("join", 1_000, "no majority of those who vote there"),
+    "new-voters-reports-not-proposed-again": ("replace", 300_000, "two values are chosen"),
+    "accepts-above-a-change-without-knowing-all-below": ("join", 1_000, "no majority of them knows"),
+    "accepts-where-it-cannot-know-who-votes": ("catch-up", 2_000, "no majority of them knows"),
+    "takes-over-beyond-alpha": ("dispute", 1_000, "not settled yet who votes"),
+    "two-changes-at-a-time": ("join", 70_000, "no majority of those who vote there"),
+    "change-forgotten-on-restart": ("resume", 30_000, "no majority of them knows"),
+    "votes-while-catching-up": ("catch-up", 10_000, "no quorum has durably accepted"),
+    "stranger-has-a-say": ("catch-up", 100, "no majority of those who vote there"),
+    "promise-kept-for-who-is-given-the-place": ("replace", 2_000, "no majority of those who vote there"),
 }
 
 

@@ -1,13 +1,14 @@
 # cython: language_level=3
 """The explorer's book: everything that a state speaks of (values, ballots, records, messages ...) has a number there."""
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from paxos._types cimport Ballot, Value
+from paxos._types cimport Ballot, Membership, Value
 from paxos.testing._tables cimport Strings
 
 cdef enum:
     NODES = 3
     MOST = 64                       # votes, facts and chunks: each is a bit of a mask
-    LONGEST = 1024                  # bytes of a frame, record or value
+    LONGEST = 1024                  # bytes of a frame, record, value or table of members
+    DEEPEST = 16                    # instances, and chunks of one node, are below this
     MESSAGES = 512                  # from one node to another
 
 cdef struct Vote:                   # a node accepted `value` under `ballot`
@@ -30,6 +31,7 @@ cdef struct Book:
     Strings values
     Strings ballots                 # number 0: none
     Strings records
+    Strings tables                  # of members
     Strings messages
     Strings sets                    # of numbers of messages; number 0: the empty one
     Value **copies                  # of values, by number
@@ -38,6 +40,7 @@ cdef struct Book:
     uint32_t known
     Vote votes[64]
     uint32_t vote_count
+    uint64_t at[16]                 # by instance: mask of its votes
     Fact facts[64]
     uint32_t fact_count
     uint64_t chunks[64]
@@ -49,6 +52,9 @@ cdef void book_free(Book *b) noexcept nogil
 cdef uint32_t value_number(Book *b, const Value *value) noexcept nogil
 cdef uint32_t ballot_number(Book *b, const Ballot *ballot) noexcept nogil
 cdef Ballot ballot_of(Book *b, uint32_t number) noexcept nogil
+# Of a table of members with all that is in it; and what has that number, put over *m.
+cdef uint32_t table_number(Book *b, const Membership *m) noexcept nogil
+cdef void table_read(Book *b, uint32_t number, Membership *m) noexcept nogil
 cdef uint32_t vote_number(Book *b, uint32_t instance, uint32_t ballot, uint32_t value) noexcept nogil
 cdef uint32_t fact_number(Book *b, uint32_t instance, uint32_t value) noexcept nogil
 cdef uint32_t chunk_number(Book *b, uint32_t origin, uint32_t boot, uint64_t seq) noexcept nogil

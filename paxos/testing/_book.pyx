@@ -5,10 +5,11 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from paxos._codec cimport value_copy
+from paxos._membership cimport membership_read, membership_size, membership_write
 from paxos._types cimport (
     Accept, Ballot, ChunkHead, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_FORWARD_REFUSED, FRAME_HEARTBEAT,
-    FRAME_PREPARE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Heartbeat, VALUE_BATCH, Value, ValueHead, value_unref,
-    xrealloc,
+    FRAME_PREPARE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Heartbeat, Membership, VALUE_BATCH, Value, ValueHead,
+    value_unref, xrealloc,
 )
 from paxos.testing._tables cimport NOTHING, strings_data, strings_free, strings_init, strings_number, strings_size
 
@@ -19,6 +20,7 @@ cdef void book_init(Book *b) noexcept nogil:
     strings_init(&b.values)
     strings_init(&b.ballots)
     strings_init(&b.records)
+    strings_init(&b.tables)
     strings_init(&b.messages)
     strings_init(&b.sets)
     memset(&none, 0, sizeof(Ballot))
@@ -35,6 +37,7 @@ cdef void book_free(Book *b) noexcept nogil:
     strings_free(&b.values)
     strings_free(&b.ballots)
     strings_free(&b.records)
+    strings_free(&b.tables)
     strings_free(&b.messages)
     strings_free(&b.sets)
 
@@ -67,6 +70,20 @@ cdef Ballot ballot_of(Book *b, uint32_t number) noexcept nogil:
     return ballot
 
 
+cdef uint32_t table_number(Book *b, const Membership *m) noexcept nogil:
+    cdef uint8_t text[LONGEST]
+    if membership_size(m) > LONGEST:
+        b.full = True
+        return 0
+    membership_write(m, text)
+    return strings_number(&b.tables, text, membership_size(m))
+
+
+cdef void table_read(Book *b, uint32_t number, Membership *m) noexcept nogil:
+    if table_number(b, m) != number and membership_read(m, strings_data(&b.tables, number), strings_size(&b.tables, number)) != 0:
+        b.full = True
+
+
 cdef uint32_t vote_number(Book *b, uint32_t instance, uint32_t ballot, uint32_t value) noexcept nogil:
     cdef uint32_t i
     cdef Vote *v
@@ -74,12 +91,13 @@ cdef uint32_t vote_number(Book *b, uint32_t instance, uint32_t ballot, uint32_t 
         v = &b.votes[i]
         if v.instance == instance and v.ballot == ballot and v.value == value:
             return i
-    if b.vote_count == MOST:
+    if b.vote_count == MOST or instance >= DEEPEST:
         b.full = True
         return 0
     v = &b.votes[b.vote_count]
     v.instance, v.ballot, v.value = instance, ballot, value
     v.fact = fact_number(b, instance, value)
+    b.at[instance] |= <uint64_t>1 << b.vote_count
     b.vote_count += 1
     return b.vote_count - 1
 

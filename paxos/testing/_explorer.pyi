@@ -22,6 +22,11 @@ class Explorer:
         expiries: Sequence[int],
         crashes: Sequence[int],
         all_crashes: int,
+        voters: int,
+        alpha: int,
+        changes: Sequence[Sequence[int]],
+        losses: Sequence[int],
+        tables: bool,
         plain: bool = False,
     ) -> Self: ...
     def run(self, states: int) -> bool:

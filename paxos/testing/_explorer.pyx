@@ -10,14 +10,15 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
 from paxos._replica cimport ROLE_MASTER
-from paxos._types cimport Value, xrealloc, xzalloc
+from paxos._types cimport bit, popcount, xrealloc, xzalloc
 from paxos.testing._book cimport Book, Message, NODES, book_free, book_init, set_with
+from paxos.testing._electorate cimport Verdict, electorate_judge
 from paxos.testing._local cimport (
-    About, EVENT_CRASH, EVENT_DURABLE, EVENT_EXPIRE, EVENT_STAND, EVENT_SUBMIT, FIRST_EVENT, Host, RIGHT, Scope,
-    WRONG_ACCEPTED, WRONG_CHAIN, WRONG_DIVERGED, WRONG_LOWERED, WRONG_NOT_CHOSEN, WRONG_ORDER, WRONG_OWNER,
-    WRONG_PREPARE, WRONG_PROMISE, WRONG_READ, WRONG_REFUSED, WRONG_REJECT, WRONG_REPORT, WRONG_RESTART, WRONG_RESTORE,
-    WRONG_REUSE, WRONG_TWO_ACCEPTS, WRONG_TWO_VALUES, host_event, host_free, host_init, host_is_deaf, host_load,
-    host_save,
+    About, CHANGES, EVENT_CHANGE, EVENT_CRASH, EVENT_DURABLE, EVENT_EXPIRE, EVENT_LOSE, EVENT_STAND, EVENT_SUBMIT,
+    FIRST_EVENT, Host, RIGHT, Scope, WRONG_ACCEPTED, WRONG_AHEAD, WRONG_CHAIN, WRONG_DIVERGED, WRONG_LEFT, WRONG_LOWERED,
+    WRONG_NOT_CHOSEN, WRONG_ORDER, WRONG_OWNER, WRONG_PREPARE, WRONG_PROMISE, WRONG_READ, WRONG_REFUSED, WRONG_REJECT,
+    WRONG_REPORT, WRONG_RESTART, WRONG_RESTORE, WRONG_REUSE, WRONG_TWO_ACCEPTS, WRONG_TWO_VALUES, WRONG_UNPROMISED,
+    host_event, host_free, host_init, host_is_deaf, host_load, host_save,
 )
 from paxos.testing._tables cimport (
     Map, NOTHING, Strings, map_free, map_get, map_init, map_put, mixed, strings_data, strings_free, strings_init,
@@ -71,6 +72,7 @@ cdef struct Search:
     uint64_t facts                  # mask of what was chosen in some state
     uint64_t filled                 # states in which one has a value that a node was handed
     uint64_t rivals                 # states with two masters
+    uint64_t moved                  # states in which the voters of a change have chosen something
     Map results                     # sets of facts chosen
     Map elected                     # ballots that somebody was master under
 
@@ -209,6 +211,10 @@ cdef uint32_t _own_events(Search *s, uint32_t number, bint crashes) noexcept nog
         _add(s, number, EVENT_SUBMIT)
     if about.may_expire:
         _add(s, number, EVENT_EXPIRE)
+    if about.may_change:
+        _add(s, number, EVENT_CHANGE)
+    if about.may_lose:
+        _add(s, number, EVENT_LOSE)
     if crashes:
         for i in range(about.written + 1):
             _add(s, number, EVENT_CRASH + i)
@@ -229,24 +235,30 @@ cdef uint32_t _drained(Search *s, uint32_t number, int *wrong) noexcept nogil:
 
 cdef void _judge(Search *s, uint32_t number) noexcept nogil:
     """What must hold in every state, of all nodes together."""
-    cdef uint64_t v[3]
+    cdef const About *nodes[3]
+    cdef Verdict verdict
     cdef uint64_t quorum, facts = 0, chunks = 0, known = 0, refused = 0
-    cdef About *about
+    cdef const About *about
     cdef uint32_t i, masters = 0
     for i in range(NODES):
-        about = &s.about[_node(s, s.states[number].nodes[i]).local]
-        v[i] = about.votes
+        about = nodes[i] = &s.about[_node(s, s.states[number].nodes[i]).local]
         known |= about.facts
         refused |= about.refused
         masters += about.role == ROLE_MASTER
     if masters > 1:
         s.rivals += 1
-    quorum = v[0] & v[1] | v[0] & v[2] | v[1] & v[2]
-    if quorum == 0 and known == 0:
+    if s.scope.moves:
+        verdict = electorate_judge(&s.book, &s.scope, nodes)
+        facts, s.wrong = verdict.facts, verdict.wrong
+        s.moved += verdict.moved
+    else:
+        quorum = (nodes[0].votes[0] & nodes[1].votes[0] | nodes[0].votes[0] & nodes[2].votes[0]
+                  | nodes[1].votes[0] & nodes[2].votes[0])
+        for i in range(s.book.vote_count if quorum else 0):
+            if quorum >> i & 1:
+                facts |= <uint64_t>1 << s.book.votes[i].fact
+    if facts == 0 and known == 0 and s.wrong == RIGHT:
         return
-    for i in range(s.book.vote_count):
-        if quorum >> i & 1:
-            facts |= <uint64_t>1 << s.book.votes[i].fact
     for i in range(s.book.fact_count):
         if facts >> i & 1:
             chunks |= s.book.facts[i].chunks
@@ -290,7 +302,7 @@ cdef void _reach(Search *s, uint32_t *nodes, uint32_t parent, uint32_t event) no
         crashes += s.about[_node(s, nodes[i]).local].crashes
     for i in range(NODES):
         more[i] = crashes < s.scope.all_crashes and s.about[_node(s, nodes[i]).local].may_crash
-        if not more[i] and not s.scope.plain:
+        if not more[i] and not s.scope.alone & bit(i) and not s.scope.plain:
             nodes[i] = _drained(s, nodes[i], &s.wrong)
     if s.wrong != RIGHT:
         s.wrong_state, s.wrong_event = parent, event
@@ -395,6 +407,9 @@ WRONGS = {
     WRONG_TWO_VALUES: "two values are chosen for one instance, or one chunk for two instances",
     WRONG_NOT_CHOSEN: "a node takes a value for chosen that no quorum has durably accepted under one ballot",
     WRONG_REFUSED: "a chunk is chosen that was said to be certainly not executed",
+    WRONG_AHEAD: "a value is accepted where it is not settled yet who votes",
+    WRONG_UNPROMISED: "a value is accepted under a ballot that no majority of those who vote there has durably promised",
+    WRONG_LEFT: "the voters of a change have chosen something, and no majority of them knows all that was chosen before",
 }
 
 
@@ -403,17 +418,26 @@ cdef class Explorer:
     cdef Search *search
 
     def __cinit__(self, *, uint32_t window, uint32_t instances, uint32_t carried, elections, values, expiries, crashes,
-                  uint32_t all_crashes, bint plain=False):
+                  uint32_t all_crashes, uint32_t voters, uint64_t alpha, changes, losses, bint tables, bint plain=False):
         cdef Search *s = <Search *>xzalloc(sizeof(Search))
         cdef uint32_t nodes[3]
-        cdef uint32_t i
+        cdef uint32_t i, k
         cdef Node node
         self.search = s
         s.scope.window, s.scope.instances, s.scope.carried = window, instances, carried
         s.scope.all_crashes, s.scope.plain = all_crashes, plain
+        s.scope.voters, s.scope.alpha, s.scope.tables = voters, alpha, tables
+        s.scope.moves = any(changes) or voters != (1 << NODES) - 1
+        s.scope.alone = voters if popcount(voters) == 1 else 0
         for i in range(NODES):
             s.scope.elections[i], s.scope.values[i] = elections[i], values[i]
             s.scope.expiries[i], s.scope.crashes[i] = expiries[i], crashes[i]
+            s.scope.losses[i] = min(losses[i], 1)
+            s.scope.changes[i] = min(len(changes[i]), CHANGES)
+            for k in range(s.scope.changes[i]):
+                s.scope.wanted[i][k] = changes[i][k]
+                if popcount(s.scope.wanted[i][k] & 0xFF) == 1:
+                    s.scope.alone |= s.scope.wanted[i][k] & 0xFF
         book_init(&s.book)
         strings_init(&s.locals)
         strings_init(&s.nodes)
@@ -465,8 +489,8 @@ cdef class Explorer:
         cdef Search *s = self.search
         return {
             "states": s.count, "waiting": s.count - s.next, "transitions": s.transitions, "steps": s.outcome_count,
-            "chosen": s.chosen, "filled": s.filled, "outcomes": s.results.count, "rivals": s.rivals, "masters": s.elected.count,
-            "choices": bin(s.facts).count("1"), "depth": s.depth, "frames": s.book.known,
+            "chosen": s.chosen, "filled": s.filled, "outcomes": s.results.count, "rivals": s.rivals, "moved": s.moved,
+            "masters": s.elected.count, "choices": bin(s.facts).count("1"), "depth": s.depth, "frames": s.book.known,
         }
 
     def wrong(self):
@@ -495,18 +519,19 @@ cdef class Explorer:
     def _known(self, uint32_t node):
         cdef Search *s = self.search
         cdef uint64_t facts = s.about[_node(s, node).local].facts
-        cdef uint32_t i
-        cdef Value *value
+        cdef uint32_t i, number
+        cdef const unsigned char *value
         result = {}
         for i in range(s.book.fact_count):
             if facts >> i & 1:
-                value = s.book.copies[s.book.facts[i].value]
-                result[s.book.facts[i].instance] = (<const char *>value.data)[:value.size]
+                number = s.book.facts[i].value
+                value = strings_data(&s.book.values, number)
+                result[s.book.facts[i].instance] = (<const char *>value)[:strings_size(&s.book.values, number)]
         return result
 
     def schedule(self):
         """The shortest way to what is wrong: (node, event, number, frame received, [(receiver, frame)] sent,
-        {instance: value} newly known there to be chosen, whether it is master now) for each step."""
+        {instance: value, with its head} newly known there to be chosen, whether it is master now) for each step."""
         cdef Search *s = self.search
         cdef uint32_t state = s.wrong_state, event, who, before, after
         cdef int wrong = 0
@@ -516,7 +541,7 @@ cdef class Explorer:
         if s.wrong_event != NOTHING:
             before = s.states[state].nodes[s.wrong_event >> 24]
             after = _after(s, before, s.wrong_event & 0xFFFFFF, &wrong)
-            if wrong == RIGHT:
+            if wrong == RIGHT and not s.scope.alone & bit(s.wrong_event >> 24):
                 after = _drained(s, after, &wrong)
             steps.append((s.wrong_event, before, after))
         while state != 0:
@@ -529,8 +554,9 @@ cdef class Explorer:
             known = self._known(before)
             told = {at: value for at, value in self._known(after).items() if known.get(at) != value}
             name, first = "receive", event
-            for name, first in (("expire", EVENT_EXPIRE), ("submit", EVENT_SUBMIT), ("stand", EVENT_STAND),
-                                ("crash", EVENT_CRASH), ("durable", EVENT_DURABLE), ("receive", 0)):
+            for name, first in (("lose", EVENT_LOSE), ("change", EVENT_CHANGE), ("expire", EVENT_EXPIRE),
+                                ("submit", EVENT_SUBMIT), ("stand", EVENT_STAND), ("crash", EVENT_CRASH),
+                                ("durable", EVENT_DURABLE), ("receive", 0)):
                 if event >= first:
                     break
             frame = self._frame(event) if event < FIRST_EVENT else None

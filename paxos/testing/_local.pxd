@@ -3,10 +3,12 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from paxos._replica cimport Replica
 from paxos.testing._book cimport Book
+from paxos.testing._saved cimport Tape
 from paxos.testing._tables cimport Strings
 
 cdef enum:
     ROOM = 96                       # records, and frames held back, of one node
+    CHANGES = 4                     # that one node is asked for
 
 cdef enum Event:                    # what may happen to a node: below FIRST_EVENT, the number of the message it receives
     FIRST_EVENT = 0x10000
@@ -15,6 +17,8 @@ cdef enum Event:                    # what may happen to a node: below FIRST_EVE
     EVENT_STAND = 0x10200           # it stands for election
     EVENT_SUBMIT = 0x10300          # it is handed a value
     EVENT_EXPIRE = 0x10400          # the deadlines of all its values pass
+    EVENT_CHANGE = 0x10500          # it is the master, and asked for another set of voters
+    EVENT_LOSE = 0x10600            # it loses its disk, and starts as another incarnation
 
 cdef enum Wrong:                    # what an event must not do; see _explorer for the words
     RIGHT = 0
@@ -36,6 +40,9 @@ cdef enum Wrong:                    # what an event must not do; see _explorer f
     WRONG_TWO_VALUES = 16
     WRONG_NOT_CHOSEN = 17
     WRONG_REFUSED = 18
+    WRONG_AHEAD = 19
+    WRONG_UNPROMISED = 20
+    WRONG_LEFT = 21
 
 cdef struct Scope:
     uint32_t window
@@ -46,6 +53,14 @@ cdef struct Scope:
     uint32_t expiries[3]
     uint32_t crashes[3]
     uint32_t all_crashes
+    bint moves                      # not all three are the voters, for ever
+    uint32_t alone                  # the nodes that are a quorum by themselves, some time
+    uint32_t voters                 # at first
+    uint64_t alpha
+    uint32_t changes[3]             # how many a node is asked for, over all its lives
+    uint32_t wanted[3][4]           # ... to which voters; bit 8 + i: node i as its other incarnation
+    uint32_t losses[3]              # 1: it may lose its disk, once
+    bint tables                     # nodes tell others who the members are
     bint plain                      # nothing is left out: see explore.py
 
 cdef struct Held:
@@ -62,6 +77,8 @@ cdef struct Host:
     uint32_t values
     uint32_t expiries
     uint32_t crashes
+    uint32_t changes
+    uint32_t losses
     uint16_t written[96]            # records that are not durable, in order
     uint32_t written_count
     Held held[96]
@@ -69,6 +86,9 @@ cdef struct Host:
     uint16_t known[16]              # the values chosen, as far as told
     uint32_t known_count
     uint64_t votes                  # mask of the acceptances on the disk, over all time
+    uint64_t votes_lost             # ... and on the one that was lost
+    uint32_t promised_lost          # the ballot that was promised there
+    Tape fresh                      # a core that nothing has happened to
     uint64_t refused                # mask of the chunks that were said to be certainly not executed, over all time
     # of the last event
     uint16_t sent[96]               # messages
@@ -76,7 +96,7 @@ cdef struct Host:
     int wrong
 
 cdef struct About:                  # what others want to know of a saved node
-    uint64_t votes
+    uint64_t votes[2]               # by incarnation
     uint64_t facts                  # what it takes for chosen
     uint64_t refused
     uint32_t crashes
@@ -85,10 +105,16 @@ cdef struct About:                  # what others want to know of a saved node
     bint may_submit
     bint may_expire
     bint may_crash
+    bint may_change
+    bint may_lose
     int role
     bint idle                       # nothing but acceptor and learner, for ever
     uint32_t ballot                 # its own
     uint32_t attempt
+    bint collects                   # promises, of `ballot` and `attempt`
+    uint32_t life                   # which incarnation it is, 0 or 1
+    uint32_t version[2]             # of its table of members, 0: as it knows it, 1: as a restart would
+    uint32_t promised_by[2]         # by incarnation: the ballot promised on the disk
     uint32_t chosen[2]              # 0: as it knows it, 1: as a restart would
     uint32_t promised[2]
 

@@ -9,22 +9,26 @@ from libc.string cimport memcpy, memset
 
 from paxos._codec cimport chain_next, out_clear, value_head
 from paxos._core cimport (
-    replica_durable, replica_free, replica_new, replica_pump, replica_receive, replica_restore, replica_start,
-    replica_submit, replica_tick,
+    replica_change, replica_durable, replica_free, replica_members, replica_new, replica_pump, replica_receive,
+    replica_resign, replica_restore, replica_start, replica_submit, replica_tick,
+)
+from paxos._membership cimport (
+    membership_derive, membership_read, membership_remove, membership_size, membership_write, votes,
 )
 from paxos._replica cimport Options, ROLE_FOLLOWER, ROLE_MASTER, ROLE_PREPARING, Replica
 from paxos._types cimport (
-    life_of, Accept, Accepted, Ballot, ChunkHead, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_READ, EFFECT_SEND,
-    EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_HEARTBEAT, FRAME_LEARNED, FRAME_PREPARE,
-    FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE, FRAME_PROMISE_VALUE, FRAME_REJECT, Frame, Learned, Membership,
-    PrevoteReply, Promise, PromiseValue, RECORD_ACCEPT, RecordAccept, Reject, SETTLE_UNKNOWN, VALUE_BATCH, Value,
-    ValueHead, ballot_compare, bit, value_new, value_unref,
+    life_of, Accept, Accepted, Ballot, ChunkHead, EFFECT_CHOSEN, EFFECT_DIVERGED, EFFECT_LOG, EFFECT_MEMBERSHIP,
+    EFFECT_READ, EFFECT_SEND, EFFECT_SETTLED, Effect, FRAME_ACCEPT, FRAME_ACCEPTED, FRAME_FORWARD, FRAME_HEARTBEAT,
+    FRAME_LEARNED, FRAME_MEMBERS, FRAME_PREPARE, FRAME_PREVOTE, FRAME_PREVOTE_REPLY, FRAME_PROMISE, FRAME_PROMISE_VALUE,
+    FRAME_REJECT, Frame, Learned, MEMBER_FOLLOWER, MEMBER_VOTER, Member, Membership, MembershipHead, PrevoteReply, Promise,
+    PromiseValue, RECORD_ACCEPT, RecordAccept, Reject, SETTLE_UNKNOWN, VALUE_BATCH, Value, ValueHead, ballot_compare, bit,
+    value_new, value_unref,
 )
 from paxos.testing._book cimport (
-    Book, NODES, RecordStart, ballot_number, ballot_of, chunk_number, fact_number, message_number, record_number,
+    Book, DEEPEST, NODES, RecordStart, ballot_number, ballot_of, chunk_number, fact_number, message_number, record_number,
     value_number, vote_number,
 )
-from paxos.testing._saved cimport DEEPEST, FAR, NOW, Tape, forget_roles, get, get64, get_core, put, put64, put_core
+from paxos.testing._saved cimport FAR, NOW, Tape, forget_roles, get, get64, get_core, put, put64, put_core
 from paxos.testing._tables cimport Strings, strings_data, strings_number, strings_size
 
 
@@ -53,7 +57,11 @@ cdef uint32_t host_save(Host *h, Strings *saved, About *about) noexcept nogil:
     put(&t, h.values)
     put(&t, h.expiries)
     put(&t, h.crashes)
+    put(&t, h.changes)
+    put(&t, h.losses)
     put64(&t, h.votes)
+    put64(&t, h.votes_lost)
+    put(&t, h.promised_lost)
     put64(&t, h.refused)
     put(&t, h.known_count)
     for i in range(h.known_count):
@@ -69,17 +77,26 @@ cdef uint32_t host_save(Host *h, Strings *saved, About *about) noexcept nogil:
     put_core(&t, h.book, h.disk)
     if t.full:
         h.book.full = True
-    about.votes, about.refused, about.facts = h.votes, h.refused, 0
+    about.refused, about.facts, about.life = h.refused, 0, h.losses
+    about.votes[0], about.votes[1] = h.votes, 0
+    if h.losses:
+        about.votes[0], about.votes[1] = h.votes_lost, h.votes
     for i in range(h.known_count):
         about.facts |= <uint64_t>1 << fact_number(h.book, i, h.known[i])
     about.crashes, about.written = h.crashes, h.written_count
-    about.may_stand = h.elections < h.scope.elections[h.index]
+    about.may_stand = h.elections < h.scope.elections[h.index] and votes(h.core)
     about.may_submit = h.values < h.scope.values[h.index]
     about.may_expire = h.expiries < h.scope.expiries[h.index] and h.core.pending_first < h.core.pending_end
     about.may_crash = h.crashes < h.scope.crashes[h.index]
+    about.may_change = h.changes < h.scope.changes[h.index] and h.core.role == ROLE_MASTER
+    about.may_lose = h.losses < h.scope.losses[h.index]
     about.role, about.idle, about.attempt = h.core.role, idle, h.core.attempt
+    about.collects = h.core.role == ROLE_PREPARING or (h.core.role == ROLE_MASTER and h.core.extending)
     about.chosen[0], about.promised[0] = <uint32_t>h.core.chosen, ballot_number(h.book, &h.core.promised)
     about.chosen[1], about.promised[1] = <uint32_t>h.disk.chosen, ballot_number(h.book, &h.disk.promised)
+    about.promised_by[0] = h.promised_lost if h.losses else about.promised[1]
+    about.promised_by[1] = about.promised[1] if h.losses else 0
+    about.version[0], about.version[1] = h.core.members.version, h.disk.members.version
     return strings_number(saved, t.cells, t.at * sizeof(uint16_t))
 
 
@@ -105,6 +122,13 @@ cdef void _sort_held(Host *h) noexcept nogil:
     h.held_count = count
 
 
+cdef void _name(Host *h) noexcept nogil:
+    """Which incarnation it is, and which of its lives. (Where it has lost its disk the boots go on: so no two chunks are one.)"""
+    h.core.inc_hi = h.disk.inc_hi = h.index + 11 + h.losses * 100
+    h.core.inc_lo = h.disk.inc_lo = h.index + 21 + h.losses * 100
+    h.core.boot = h.crashes + h.losses + 1
+
+
 cdef void host_load(Host *h, const Strings *saved, uint32_t number) noexcept nogil:
     cdef Tape t
     cdef uint32_t i
@@ -115,7 +139,11 @@ cdef void host_load(Host *h, const Strings *saved, uint32_t number) noexcept nog
     h.values = get(&t)
     h.expiries = get(&t)
     h.crashes = get(&t)
+    h.changes = get(&t)
+    h.losses = get(&t)
     h.votes = get64(&t)
+    h.votes_lost = get64(&t)
+    h.promised_lost = get(&t)
     h.refused = get64(&t)
     h.known_count = get(&t)
     for i in range(h.known_count):
@@ -127,10 +155,10 @@ cdef void host_load(Host *h, const Strings *saved, uint32_t number) noexcept nog
     for i in range(h.held_count):
         h.held[i].after = <uint16_t>get(&t)
         h.held[i].message = <uint16_t>get(&t)
+    _name(h)
     get_core(&t, h.book, h.core)
     get_core(&t, h.book, h.disk)
     h.core.logged = h.written_count
-    h.core.boot = h.crashes + 1
     h.sent_count = 0
     h.wrong = RIGHT
 
@@ -146,10 +174,13 @@ cdef bint host_is_deaf(Book *b, const Scope *scope, const About *about, uint32_t
     cdef Ballot own = ballot_of(b, about.ballot)
     # What is refused has one effect more: the refusal names the promise, and that may be a higher one next time.
     cdef bint low = ballot_compare(ballot, &promised) < 0 and not scope.carried & bit(FRAME_REJECT - FRAME_PREVOTE)
+    if about.may_lose:
+        return False
     if frame.type == FRAME_PROMISE or frame.type == FRAME_PROMISE_VALUE:
-        if about.idle or about.role == ROLE_MASTER:
+        if about.idle:
             return True
-        return about.role == ROLE_PREPARING and (ballot_compare(ballot, &own) != 0 or about.attempt != (
+        # (Each attempt has a number of its own. Who collects for none now waits for no more promises of this one.)
+        return about.role >= ROLE_PREPARING and (not about.collects or ballot_compare(ballot, &own) != 0 or about.attempt != (
             (<const Promise *>body).attempt if frame.type == FRAME_PROMISE else (<const PromiseValue *>body).attempt))
     if frame.type == FRAME_ACCEPTED:
         return about.idle or (<const Accepted *>body).last < chosen or (
@@ -162,6 +193,8 @@ cdef bint host_is_deaf(Book *b, const Scope *scope, const About *about, uint32_t
         return low or (about.idle and frame.chosen <= chosen)
     if frame.type == FRAME_LEARNED:
         return (<const Learned *>body).first < chosen
+    if frame.type == FRAME_MEMBERS:
+        return (<const MembershipHead *>body).version <= about.version[crashes]
     return frame.type == FRAME_REJECT and about.idle
 
 
@@ -215,7 +248,7 @@ cdef void _leave(Host *h, uint32_t message) noexcept nogil:
 cdef void _send(Host *h, uint32_t peers, uint64_t after, const uint8_t *head, uint32_t size, const Value *value) noexcept nogil:
     cdef const Frame *frame = <const Frame *>head
     cdef uint32_t to, message
-    if not h.scope.carried & bit(frame.type - FRAME_PREVOTE):
+    if frame.type >= FRAME_PREVOTE and not h.scope.carried & bit(frame.type - FRAME_PREVOTE):
         return
     if frame.type == FRAME_ACCEPT and (<const Accept *>(head + sizeof(Frame))).instance >= h.scope.instances:
         return
@@ -247,6 +280,21 @@ cdef void _learned(Host *h, uint32_t instance, const Value *value, uint32_t chai
     _send(h, ~bit(h.index), 0, text, sizeof(Frame) + sizeof(Learned) + sizeof(ValueHead), value)
 
 
+cdef void _tell_members(Host *h) noexcept nogil:
+    """To whoever knows an older table, if this node knows what its own one is the outcome of."""
+    cdef uint8_t text[512]
+    cdef Frame *frame = <Frame *>text
+    cdef Membership m = h.core.members
+    if not h.scope.tables or m.version == 0 or h.core.chosen < m.as_of:
+        return
+    m.mastership, m.mastered, m.master = 0, 0, 0        # (nothing here reads them)
+    memset(text, 0, sizeof(Frame))
+    frame.type = FRAME_MEMBERS
+    frame.sender = h.core.options.node
+    membership_write(&m, text + sizeof(Frame))
+    _send(h, ~bit(h.index), 0, text, sizeof(Frame) + <uint32_t>membership_size(&m), NULL)
+
+
 cdef void _told(Host *h, const Effect *e, uint32_t chain) noexcept nogil:
     """`chain`: the checksum up to this instance."""
     cdef uint32_t number = value_number(h.book, e.value)
@@ -271,6 +319,7 @@ cdef void _take(Host *h) noexcept nogil:
     cdef Replica *r = h.core
     cdef size_t i
     cdef Effect *e
+    cdef bint moved = False
     for i in range(r.out.count):
         e = &r.out.effects[i]
         if e.type == EFFECT_SEND:
@@ -291,9 +340,13 @@ cdef void _take(Host *h) noexcept nogil:
         elif e.type == EFFECT_SETTLED:
             if e.code != SETTLE_UNKNOWN:
                 h.refused |= <uint64_t>1 << chunk_number(h.book, r.options.node, r.boot, e.instance)
+        elif e.type == EFFECT_MEMBERSHIP:
+            moved = True
         elif e.type == EFFECT_DIVERGED:
             h.wrong = WRONG_DIVERGED
     out_clear(&r.out)
+    if moved:
+        _tell_members(h)
 
 
 cdef void _restore(Host *h, Replica *r, uint32_t record) noexcept nogil:
@@ -363,9 +416,23 @@ cdef void _crash(Host *h, uint32_t count) noexcept nogil:
     t.at = 0
     get_core(&t, h.book, h.core)
     h.crashes += 1
-    h.core.boot = h.crashes + 1
+    _name(h)
     h.core.logged = 0
     h.known_count = <uint32_t>h.core.chosen
+    replica_start(h.core, NOW)
+
+
+cdef void _lose(Host *h) noexcept nogil:
+    """It begins anew, with an empty log. The members it is told are those of the beginning: it is none of them yet."""
+    h.votes_lost, h.votes = h.votes, 0
+    h.promised_lost = ballot_number(h.book, &h.disk.promised)
+    h.losses += 1
+    _name(h)
+    h.fresh.at = 0
+    get_core(&h.fresh, h.book, h.core)
+    h.fresh.at = 0
+    get_core(&h.fresh, h.book, h.disk)
+    h.written_count, h.held_count, h.known_count, h.core.logged = 0, 0, 0, 0
     replica_start(h.core, NOW)
 
 
@@ -375,22 +442,24 @@ cdef void _stand(Host *h) noexcept nogil:
     cdef Frame *frame = <Frame *>text
     cdef PrevoteReply *reply = <PrevoteReply *>(text + sizeof(Frame))
     cdef Replica *r = h.core
+    cdef uint32_t i
     h.elections += 1
-    if r.role == ROLE_MASTER:
-        r.heartbeat_due = NOW           # it has heard of nobody for long: it steps down
-        replica_tick(r, NOW)
+    if r.role == ROLE_MASTER:           # something is wrong with it for a moment
+        replica_resign(r, NOW, False)
         _take(h)
+        replica_resign(r, NOW, True)
     r.election_deadline = NOW
     replica_tick(r, NOW)
     _take(h)
     memset(text, 0, sizeof(Frame) + sizeof(PrevoteReply))
     frame.type = FRAME_PREVOTE_REPLY
-    frame.sender = r.members.members[(h.index + 1) % NODES].node
-    frame.inc_hi = r.members.members[(h.index + 1) % NODES].inc_hi
-    frame.inc_lo = r.members.members[(h.index + 1) % NODES].inc_lo
     reply.ballot = r.asked
     reply.granted = True
-    replica_receive(r, NOW, frame)
+    for i in range(1, NODES):
+        frame.sender = r.members.members[(h.index + i) % NODES].node
+        frame.inc_hi = r.members.members[(h.index + i) % NODES].inc_hi
+        frame.inc_lo = r.members.members[(h.index + i) % NODES].inc_lo
+        replica_receive(r, NOW, frame)
     if ballot_compare(&r.ballot, &h.disk.promised) <= 0:
         h.wrong = WRONG_REUSE           # it may have been used in an earlier life, or promised to another
 
@@ -418,14 +487,40 @@ cdef void _expire(Host *h) noexcept nogil:
     replica_tick(r, NOW)
 
 
+cdef void _change(Host *h) noexcept nogil:
+    """Who is to vote no more is removed, who votes newly was a follower, or another incarnation."""
+    cdef Replica *r = h.core
+    cdef uint32_t wanted = h.scope.wanted[h.index][h.changes]
+    cdef Membership next = r.members
+    cdef Member *m
+    cdef uint32_t i, life
+    for i in range(NODES):
+        m = &next.members[i]
+        life = 1 if wanted & bit(8 + i) else 0
+        if wanted & bit(i):
+            m.node, m.role, m.inc_hi, m.inc_lo = i + 1, MEMBER_VOTER, i + 11 + life * 100, i + 21 + life * 100
+        elif m.role == MEMBER_VOTER and m.node != 0:
+            membership_remove(&next, i)
+    membership_derive(&next)
+    h.changes += replica_change(r, NOW, &next)
+
+
 cdef void host_event(Host *h, uint32_t event) noexcept nogil:
     """What happened is in h.sent and h.wrong, and the node is to be saved."""
     cdef Replica *r = h.core
     cdef Ballot before = r.promised
     cdef uint8_t text[1024]
+    cdef size_t size
+    cdef Membership members
     if event < FIRST_EVENT:
-        memcpy(text, strings_data(&h.book.messages, event) + 8, strings_size(&h.book.messages, event) - 8)
-        replica_receive(r, NOW, <const Frame *>text)
+        size = strings_size(&h.book.messages, event) - 8
+        memcpy(text, strings_data(&h.book.messages, event) + 8, size)
+        if (<const Frame *>text).type == FRAME_MEMBERS:
+            members = r.members
+            membership_read(&members, text + sizeof(Frame), size - sizeof(Frame))
+            replica_members(r, NOW, &members)
+        else:
+            replica_receive(r, NOW, <const Frame *>text)
     elif event < EVENT_CRASH:
         _durable(h, event - EVENT_DURABLE)
     elif event < EVENT_STAND:
@@ -435,8 +530,13 @@ cdef void host_event(Host *h, uint32_t event) noexcept nogil:
         _stand(h)
     elif event < EVENT_EXPIRE:
         _submit(h)
-    else:
+    elif event < EVENT_CHANGE:
         _expire(h)
+    elif event < EVENT_LOSE:
+        _change(h)
+    else:
+        _lose(h)
+        before = h.disk.promised
     _take(h)
     replica_pump(r, NOW)
     _take(h)
@@ -459,6 +559,7 @@ cdef void host_init(Host *h, Book *book, const Scope *scope, uint32_t index) noe
     members.count = NODES
     for i in range(NODES):
         members.members[i].node, members.members[i].inc_hi, members.members[i].inc_lo = i + 1, i + 11, i + 21
+        members.members[i].role = MEMBER_VOTER if scope.voters & bit(i) else MEMBER_FOLLOWER
     options.node, options.window, options.batch_bytes, options.batch_values = index + 1, scope.window, 1 << 20, 4096
     options.queue_bytes = 1 << 20
     options.priority = 1
@@ -466,6 +567,8 @@ cdef void host_init(Host *h, Book *book, const Scope *scope, uint32_t index) noe
     h.book, h.scope, h.index = book, scope, index
     h.core = replica_new(&options, &members, 1, index + 11, index + 21, 1, 1)
     h.disk = replica_new(&options, &members, 1, index + 11, index + 21, 1, 1)
+    h.core.alpha = h.disk.alpha = scope.alpha
+    put_core(&h.fresh, book, h.core)
     replica_start(h.core, NOW)
     out_clear(&h.core.out)
 

@@ -6,7 +6,6 @@ from paxos.testing._book cimport Book
 
 cdef enum:
     TAPE = 1024                     # numbers in a row
-    DEEPEST = 16                    # instances, and chunks of one node, are below this
     NOW = 1000000000                # ns; time stands still
     FAR = 2000000000                # ns
 

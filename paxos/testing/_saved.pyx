@@ -2,15 +2,20 @@
 """A core as a row of small numbers, and back.
 
 What the row does not hold (times, the random generator, counters, what the learner asks for) is the same after every
-get_core: it cannot make two cores with one row behave differently. Numbers of records count from the last durable one.
+get_core: it cannot make two cores with one row behave differently. Of an Accept that came too early (Replica.late) the row
+has nothing: all that follows is that its master sends it again, and the set of messages has it. Numbers of records count
+from the last durable one.
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
+from paxos._membership cimport membership_rows, membership_self, membership_value
 from paxos._replica cimport Chunk, Pending, Replica, Slot, slot_free
-from paxos._types cimport Ballot, CHUNK_WINDOW, ChunkHead, Value, value_ref, value_unref, xalloc, xzalloc
-from paxos.testing._book cimport Book, NODES, ballot_number, ballot_of, value_number
+from paxos._types cimport (
+    Ballot, CHUNK_WINDOW, Change, ChunkHead, Membership, Prepare, Value, value_ref, value_unref, xalloc, xzalloc,
+)
+from paxos.testing._book cimport Book, DEEPEST, NODES, ballot_number, ballot_of, table_number, table_read, value_number
 
 
 cdef void put64(Tape *t, uint64_t number) noexcept nogil:
@@ -41,11 +46,51 @@ cdef Value *_get_value(Tape *t, Book *b) noexcept nogil:
     return value_ref(b.copies[number - 1]) if number else NULL
 
 
+cdef void _put_members(Tape *t, Book *b, const Replica *r) noexcept nogil:
+    """The table, what waits for it to change, and the change that waits to be proposed."""
+    cdef Value *wanted
+    put(t, table_number(b, &r.members))
+    put(t, r.owed)
+    if r.owed:
+        put(t, ballot_number(b, &r.owed_prepare.ballot))
+        put(t, r.owed_prepare.first)
+        put(t, r.owed_prepare.attempt)
+    put(t, r.change_at)
+    put(t, r.extending)
+    wanted = membership_value(r.wanted) if r.wanted != NULL else NULL
+    _put_value(t, b, wanted)
+    value_unref(wanted)
+
+
+cdef void _get_members(Tape *t, Book *b, Replica *r) noexcept nogil:
+    cdef Value *wanted
+    table_read(b, get(t), &r.members)
+    membership_self(r)
+    r.owed = get(t)
+    memset(&r.owed_prepare, 0, sizeof(Prepare))
+    if r.owed:
+        r.owed_prepare.ballot = ballot_of(b, get(t))
+        r.owed_prepare.first = get(t)
+        r.owed_prepare.attempt = get(t)
+    r.change_at = get(t)
+    r.extending = get(t) != 0
+    wanted = _get_value(t, b)
+    free(r.wanted)
+    r.wanted = NULL
+    if wanted != NULL:
+        r.wanted = <Membership *>xalloc(sizeof(Membership))
+        r.wanted[0] = r.members
+        membership_rows(r.wanted, wanted.data, wanted.size)
+        r.wanted.version = (<const Change *>wanted.data).version
+    value_unref(wanted)
+
+
 cdef void put_core(Tape *t, Book *b, const Replica *r) noexcept nogil:
     cdef uint32_t i, used = 0
     cdef const Slot *s
     cdef const Pending *p
     cdef const Chunk *c
+    _put_members(t, b, r)
     put(t, r.role)
     put(t, ballot_number(b, &r.promised))
     put(t, _pending_number(r, r.promise_record))
@@ -135,6 +180,8 @@ cdef void get_core(Tape *t, Book *b, Replica *r) noexcept nogil:
     r.heard_chosen, r.heard_from, r.learning, r.learn_deadline, r.learn_peer, r.diverged = 0, 0, False, 0, 0, False
     r.election_deadline, r.heard_master, r.prepare_sent, r.heartbeat_due = FAR, NOW, NOW, FAR
     r.notice_due, r.expire_due, r.forward_due, r.settle_due, r.down = 0, FAR, FAR, FAR, 0
+    r.late, r.late_at = 0, 0
+    _get_members(t, b, r)
     r.role = <int>get(t)
     r.promised = ballot_of(b, get(t))
     r.promise_record = get(t)
@@ -150,7 +197,8 @@ cdef void get_core(Tape *t, Book *b, Replica *r) noexcept nogil:
     r.prepare_from = get(t)
     r.highest_round = get(t)
     for i in range(NODES):
-        r.heard[i], r.known[i], r.kept[i] = 0, 0, 0
+        # (As if everybody were level: nothing is sent again to who was not, for the set of messages has it.)
+        r.heard[i], r.known[i], r.kept[i] = 0, DEEPEST, 0
         r.promise_wanted[i] = get(t)
         r.promise_got[i] = get(t)
         r.origins[i].boot = get(t)
@@ -215,6 +263,7 @@ cdef void forget_roles(Replica *r) noexcept nogil:
     r.promises, r.attempt, r.prepare_from, r.highest_round = 0, 0, 0, 0
     r.own_from, r.takeover_end, r.next_instance, r.noticed = 0, 0, 0, 0
     r.settle_old, r.pending_first, r.pending_end, r.pending_scan = False, 1, 1, 1
+    r.change_at = 0
     for i in range(NODES):
         r.promise_wanted[i], r.promise_got[i] = 0, 0
     for i in range(DEEPEST):
