@@ -109,7 +109,12 @@ class Cluster:
         under_way: set[asyncio.Future[Any]] = set()
         while values > 0 or under_way:
             while values > 0 and len(under_way) < 8:
-                under_way.add(self.nodes[self.master() or min(self.nodes)].propose_many(batch[:values], timeout=60))
+                node = self.nodes[self.master() or min(self.nodes)]
+                try:
+                    under_way.add(node.propose_many(batch[:values], timeout=60))
+                except paxos.Overloaded as error:
+                    await asyncio.sleep(error.expected_wait or 0.01)
+                    continue
                 values -= len(batch)
             done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
             for future in done:

@@ -4,9 +4,9 @@
 By Little's law what is under way here, over the rate at which it is done, is how long one more has to wait. That is reckoned by values
 and by bytes, and the shorter one counts: a single large value, behind many small ones, says nothing of either. A rate is known
 from windows behind which as much was left as was done in them, for a node that has little to do shows nothing of what it could
-do; it is the highest of late, and forgotten by a tenth with each such window. Where it is of other times, as the last window
-showed nothing, nobody is refused before the oldest has waited for a quarter of the bound. While nothing is done at all (no master,
-say) the rates stay as they were, so what may come meanwhile is bounded too.
+do; it is the highest of late, and forgotten by a tenth with each such window. As it may be of other times, nobody is refused
+before the oldest has waited for a quarter of the bound. While nothing is done at all (no master, say) the rates stay as they
+were, so what may come meanwhile is bounded too.
 """
 from libc.stdint cimport int64_t, uint64_t
 
@@ -17,7 +17,6 @@ cdef struct Rate:
     uint64_t waiting                # of what is under way
     uint64_t done                   # since `since`
     double rate                     # per ns; 0: not known yet
-    bint fresh                      # the last window showed it
 
 cdef struct Admission:
     int64_t max_wait                # ns; 0: nobody is refused
@@ -34,7 +33,7 @@ cdef inline double admission_wait(const Rate *r) noexcept nogil:
 cdef inline int64_t admission_refuses(Admission *a, int64_t now, int64_t oldest) noexcept nogil:
     """How long one more would wait, in ns, if that is too long; 0: it may come. `oldest`: how long the oldest has waited."""
     cdef double wait
-    if a.max_wait == 0 or oldest < a.max_wait // 4 and not (a.values.fresh and a.bytes.fresh):
+    if a.max_wait == 0 or oldest < a.max_wait // 4:
         return 0
     wait = min(admission_wait(&a.values), admission_wait(&a.bytes))
     if wait > a.max_wait and now - a.since > a.max_wait and now - a.let_at > a.max_wait:
@@ -48,8 +47,6 @@ cdef inline void admission_begin(Admission *a, int64_t now) noexcept nogil:
     a.since = now
     a.values.done = 0
     a.bytes.done = 0
-    a.values.fresh = False
-    a.bytes.fresh = False
 
 
 cdef inline void admission_take(Admission *a, uint64_t values, uint64_t bytes) noexcept nogil:
@@ -64,8 +61,7 @@ cdef inline void admission_settled(Admission *a, uint64_t values, uint64_t bytes
 
 cdef inline void admission_measure(Rate *r, int64_t time) noexcept nogil:
     cdef double rate = <double>r.done / time
-    r.fresh = r.waiting >= r.done
-    if r.fresh:
+    if r.waiting >= r.done:
         r.rate = max(rate, r.rate * 0.9)
     elif r.rate != 0:
         r.rate = max(rate, r.rate)

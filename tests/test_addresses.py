@@ -334,7 +334,7 @@ def test_a_removed_node_is_disconnected_and_told_so(c: Engines) -> None:
     c.until(lambda: all(gone not in c.running[node].status()["peers"] for node in stay))
     words = f"node {gone} is no member of this cluster"
     c.until(lambda: all(f"node {node} refused this node: {words}" in c.logs(gone) for node in stay))
-    assert all(c.running[node].status()["frames_refused"]["not_member"] > 0 for node in stay)
+    c.until(lambda: all(c.running[node].status()["frames_refused"]["not_member"] > 0 for node in stay))
     assert [c.running[node].status()["frames_refused"]["not_admitted"] for node in stay] == [0, 0], (
         "its connections were cut"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,13 @@ def test_every_rule_that_is_built_has_mutants() -> None:
     assert built <= set(rules), f"without mutants: {sorted(built - set(rules), key=int)}"
     assert len(MUTANTS) >= 20
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_the_table_in_the_docs_is_whole() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "simulation.md").read_text()
+    listed = re.findall(r"^\| [A-Z]?\d+ \| `([^`]+)` \|", text, re.MULTILINE)
+    assert sorted(listed) == sorted(mutant.name for mutant in MUTANTS)
+    assert f"{len(MUTANTS)} mutants, all caught" in text
 
 
 def test_a_mutant_whose_place_is_gone_says_so(tmp_path: Path) -> None:

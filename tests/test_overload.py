@@ -117,23 +117,6 @@ def test_what_would_wait_too_long_is_refused_and_the_rest_is_done_as_fast_as_eve
     assert sorted(load.waits)[int(len(load.waits) * 0.99)] <= 4 * MAX_WAIT
 
 
-def test_what_was_just_measured_needs_no_waiting_for() -> None:
-    """Else ten times as much comes for a quarter of max_wait: two and a half times what can be done in time."""
-    max_wait = 20 * MAX_WAIT  # many times what a measurement takes
-    cluster = Cluster(lambda node, before: Registers(), seed=1, window=1, batch_values=10, max_wait_ns=max_wait)
-    try:
-        assert cluster.run_until(lambda: cluster.master() is not None, 20)
-        for replica in cluster.replicas:
-            cluster.world.disk(replica.index, low=9 * MS, high=11 * MS)
-        load = Load(cluster)
-        load.at_rate(10 * peak(load), 8.0)
-        assert load.refused
-        load.cluster.run(8.0)
-        assert max(load.waits) <= 1.25 * max_wait
-    finally:
-        cluster.close()
-
-
 def test_it_adapts_to_a_disk_that_becomes_slower(load: Load) -> None:
     rate = peak(load)
     for replica in load.cluster.replicas:

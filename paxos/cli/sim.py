@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -92,11 +93,12 @@ def list_mutants(as_json: bool) -> None:
         )
         return
     table = Table(title=f"{len(mutants.MUTANTS)} bugs to put in, and the rule that each breaks", box=None)
-    for column in ("name", "rule", "in", "hunted by"):
-        table.add_column(column)
+    table.add_column("name, and the rule", overflow="fold")
+    table.add_column("in", no_wrap=True)
+    table.add_column("hunted by", no_wrap=True)
     for mutant in mutants.MUTANTS:
         hunt = "a test" if mutant.hunt.startswith("test ") else mutant.hunt
-        table.add_row(mutant.name, mutant.rule, mutant.file, hunt)
+        table.add_row(f"[bold]{mutant.name}[/]\n{escape(mutant.rule)}", mutant.file, hunt)
     Console().print(table)
 
 
