@@ -35,10 +35,12 @@ def test_every_rule_that_is_built_has_mutants() -> None:
 
 
 def test_the_table_in_the_docs_is_whole() -> None:
-    text = (Path(__file__).parent.parent / "docs" / "simulation.md").read_text()
+    top = Path(__file__).parent.parent
+    text = (top / "docs" / "simulation.md").read_text()
     listed = re.findall(r"^\| [A-Z]?\d+ \| `([^`]+)` \|", text, re.MULTILINE)
     assert sorted(listed) == sorted(mutant.name for mutant in MUTANTS)
     assert f"{len(MUTANTS)} mutants, all caught" in text
+    assert f"{len(MUTANTS)} bugs put in on purpose" in (top / "README.md").read_text()
 
 
 def test_a_mutant_whose_place_is_gone_says_so(tmp_path: Path) -> None:
