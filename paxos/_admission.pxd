@@ -21,7 +21,7 @@ cdef struct Rate:
 cdef struct Admission:
     int64_t max_wait                # ns; 0: nobody is refused
     int64_t since                   # when the window began
-    int64_t let_at                  # when one was let through that would have been refused
+    int64_t taken_at                # when the last one came
     Rate values
     Rate bytes
 
@@ -30,15 +30,14 @@ cdef inline double admission_wait(const Rate *r) noexcept nogil:
     return r.waiting / r.rate if r.rate != 0 else 0
 
 
-cdef inline int64_t admission_refuses(Admission *a, int64_t now, int64_t oldest) noexcept nogil:
+cdef inline int64_t admission_refuses(const Admission *a, int64_t now, int64_t oldest) noexcept nogil:
     """How long one more would wait, in ns, if that is too long; 0: it may come. `oldest`: how long the oldest has waited."""
     cdef double wait
     if a.max_wait == 0 or oldest < a.max_wait // 4:
         return 0
     wait = min(admission_wait(&a.values), admission_wait(&a.bytes))
-    if wait > a.max_wait and now - a.since > a.max_wait and now - a.let_at > a.max_wait:
-        a.let_at = now              # nothing is done, so the rates say nothing: one may find out whether that is so still
-        return 0
+    if now - a.since > a.max_wait and now - a.taken_at > a.max_wait:
+        return 0                    # nothing is done, so the rates say nothing: one may find out whether that is so still
     return <int64_t>min(wait, 1e18) if wait > a.max_wait else 0
 
 
@@ -49,7 +48,8 @@ cdef inline void admission_begin(Admission *a, int64_t now) noexcept nogil:
     a.bytes.done = 0
 
 
-cdef inline void admission_take(Admission *a, uint64_t values, uint64_t bytes) noexcept nogil:
+cdef inline void admission_take(Admission *a, int64_t now, uint64_t values, uint64_t bytes) noexcept nogil:
+    a.taken_at = now
     a.values.waiting += values
     a.bytes.waiting += bytes
 

@@ -106,7 +106,7 @@ cdef object tickets_submit(Delivery *d, uint32_t machine, object values, int64_t
     d.tickets[token % CHUNK_WINDOW].at = now
     if d.pending_chunks == 0:
         admission_begin(&d.admission, now)
-    admission_take(&d.admission, <uint64_t>len(items), size)
+    admission_take(&d.admission, now, <uint64_t>len(items), size)
     d.pending_chunks += 1
     d.pending_bytes += size
     delivery_put(d, token, deadline, chunk)

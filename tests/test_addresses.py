@@ -288,7 +288,7 @@ def test_the_address_in_the_membership_counts(c: Engines, names: Names, name: st
     words = (
         f"the membership has {name}:{port} as the address of node 3, which counts; cluster= now names {old[0]}:{old[1]}"
     )
-    assert words in c.logs(1)
+    c.until(lambda: words in c.logs(1))
     c.addresses[3] = (name, port)
     c.stop(2)
     c.start(2)

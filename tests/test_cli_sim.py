@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -178,19 +179,29 @@ def test_ctrl_c_stops_it_with_what_there_is() -> None:
         assert json.loads(out)["stopped"]
 
 
-def test_ctrl_c_waits_until_the_workers_are_made() -> None:
-    """And none of them ever sees it: a terminal sends it to all."""
+@pytest.mark.parametrize("threads", [0, 1])
+def test_ctrl_c_waits_until_the_workers_are_made(threads: int) -> None:
+    """And none of them ever sees it: a terminal sends it to all. Another thread (a progress bar has one) may be who gets it."""
     command = "print(next(line for line in open('/proc/self/status') if line.startswith('SigBlk:')))"
     made: list[str] = []
 
     def make() -> None:
         with spread._undisturbed():
-            signal.raise_signal(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
             run = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
             made.append(run.stdout)
 
-    with pytest.raises(KeyboardInterrupt):
-        make()
+    end = threading.Event()
+    others = [threading.Thread(target=end.wait) for _ in range(threads)]
+    for other in others:
+        other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make()
+    finally:
+        end.set()
+        for other in others:
+            other.join()
     assert int(made[0].split()[1], 16) & 1 << (signal.SIGINT - 1)
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with pytest.raises(KeyboardInterrupt):

@@ -26,7 +26,7 @@ def test_members_change_under_every_fault() -> None:
     count = 3 if CHECKED else 20
     total = lives(Plan(nodes=0, spares=3), 0, count)
     done = total.operations
-    assert done["memberships"] > 10 * count
+    assert done["memberships"] > 15 * count  # (the first three, all that the checked build plays, have 51)
     assert done["answered"] > 50 * count
     for what in ("add", "remove", "set", "role", "replace", "address", "destroyed"):
         assert done[f"membership: {what}"] > count // 2, what

@@ -163,3 +163,30 @@ def test_while_nothing_is_done_at_all_so_much_is_taken_as_could_be_done_in_time(
     load.cluster.world.heal()
     load.cluster.run(5.0)
     assert int(load.master.status()["pending_chunks"]) == 0
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_while_nothing_is_done_one_may_find_out_whether_that_is_so_still(load: Load, many: bool) -> None:
+    rate = peak(load)
+    others = [replica for replica in load.cluster.replicas if replica is not load.master]
+    load.cluster.cut([load.master], others)
+    load.cut_off = True
+    load.at_rate(rate, 3.0)
+    taken = int(load.master.status()["pending_chunks"])
+    load.cluster.run(2 * MAX_WAIT / 1e9)  # nobody comes
+
+    def comes() -> bool:
+        group = load.master.group
+        assert group is not None
+        value = b"set:k1:asks:"
+        try:
+            if many:
+                group.submit_many(Call(load), [value], 60.0, 0)
+            else:
+                group.submit(Call(load), value, 60.0, 0)
+        except paxos.Overloaded:
+            return False
+        return True
+
+    assert [comes(), comes()] == [True, False]
+    assert int(load.master.status()["pending_chunks"]) == taken + 1

@@ -78,11 +78,12 @@ cdef Verdict electorate_judge(Book *b, const Scope *scope, const About **nodes) 
                     life = lives >> n & 1
                     if nodes[n].votes[life] >> i & 1:
                         accepted |= bit(n)
+                    # (An acceptance implies a promise. So what tells is the proposer's own, which is the first in some order.)
                     other = ballot_of(b, nodes[n].promised_by[life])
                     if ballot_compare(&other, &ballot) >= 0:
                         promised |= bit(n)
                     # (Who has lost its disk since then was level, for all that is known.)
-                    if nodes[n].life > life or nodes[n].chosen[1] >= e.in_force:
+                    if nodes[n].life > life or (nodes[n].life == life and nodes[n].chosen[1] >= e.in_force):
                         level |= bit(n)
                 if not is_majority(voters, promised):
                     verdict.wrong = WRONG_UNPROMISED

@@ -262,11 +262,11 @@ cdef void _judge(Search *s, uint32_t number) noexcept nogil:
     for i in range(s.book.fact_count):
         if facts >> i & 1:
             chunks |= s.book.facts[i].chunks
-            if facts & s.book.facts[i].against:
+            if facts & s.book.facts[i].against and s.wrong == RIGHT:
                 s.wrong = WRONG_TWO_VALUES
-    if known & ~facts:
+    if known & ~facts and s.wrong == RIGHT:
         s.wrong = WRONG_NOT_CHOSEN
-    if refused & chunks:
+    if refused & chunks and s.wrong == RIGHT:
         s.wrong = WRONG_REFUSED
     if s.wrong != RIGHT:
         s.wrong_state, s.wrong_event = number, NOTHING

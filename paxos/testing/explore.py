@@ -35,8 +35,8 @@ Where members change, who votes at an instance follows from what is chosen below
 acceptances on the disks (``_electorate``), and no table of the core's is asked. Then quorums are those of the voters there, each
 as the incarnation that it is in that place, and there is more to judge:
 
-- Nothing is accepted where it is not settled who votes: above a gap, or further than alpha above what is chosen.
-- What is accepted was proposed under a ballot that a majority of the voters there has durably promised.
+- Nothing is accepted where it is not settled who votes: alpha or more above the first instance that has no value.
+- What is accepted was proposed under a ballot that a majority of the voters there has durably promised, or accepted under.
 - When the voters of a change have chosen something, a majority of them has all that was chosen before durably, and known as
   chosen: the disks of those who left may be destroyed.
 
@@ -167,6 +167,16 @@ CI = (
         alpha=2,
     ),
     Scope(
+        "newcomer",
+        "two voters and one who comes in; each is a master; everything that tells of it",
+        elections=(1, 1, 1),
+        carried=VOTING | NEWS | TABLES,
+        instances=4,
+        voters="12",
+        changes=("123", "", ""),
+        alpha=2,
+    ),
+    Scope(
         "shrink",
         "two voters, two masters; one of them remains alone, or a third one takes the place of both",
         elections=(1, 1, 0),
@@ -288,8 +298,8 @@ LARGE = (
         carried=frozenset(KINDS.values()),
     ),
     Scope(
-        "newcomer",
-        "three voters, two masters, one of whom a new member may become; everybody tells who the members are",
+        "hearsay",
+        "three voters, one of whom is removed; two masters; everybody tells who the members are",
         elections=(1, 0, 1),
         carried=VOTING | TABLES,
         instances=4,

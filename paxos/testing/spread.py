@@ -74,16 +74,19 @@ def _undisturbed() -> Iterator[None]:
     """Ctrl-C is put off: a worker that is just being made would be left half made, and say so on stderr."""
     came: list[int] = []
     here = threading.current_thread() is threading.main_thread()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what is started here has it from us
     handler = signal.signal(signal.SIGINT, lambda number, frame: came.append(number)) if here else None
     try:
-        yield
+        # A process that is started here (for all workers: one, from which they are forked) has this from us.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     finally:
         if here:
             signal.signal(signal.SIGINT, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    if came:
-        signal.raise_signal(signal.SIGINT)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def local(plan: Plan, first: int, end: int, jobs: int) -> Iterator[Lot]:
