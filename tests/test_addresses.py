@@ -373,7 +373,7 @@ def test_who_was_turned_away_before_it_was_a_member_is_none_the_less_one(c: Engi
     mine = int(c.running[4].status()["incarnation"][16:], 16)
     c.until(lambda: any(row[0] == 4 and row[3] == mine for row in rows(c.running[4])[1]))
     assert not c.running[2].status()["peers"][4]
-    assert c.running[4].status()["disowned"] == []
+    c.until(lambda: c.running[4].status()["disowned"] == [])
 
 
 def test_who_keeps_the_connection_of_a_node_does_not_turn_it_away_any_more(c: Engines) -> None:
