@@ -140,7 +140,7 @@ CAUGHT = {
     "notice-without-ballot": ("news", 50_000, "not those of another"),
     "unknown-called-refused": ("forward", 2_000, "certainly not executed"),
     "vote-of-another-ballot": ("lives", 20_000, ""),
-    "change-in-force-at-once": ("shrink", 2_000, "no quorum has durably accepted"),
+    "change-in-force-at-once": ("shrink", 2_000, "no majority of those who vote there"),
     "old-voters-choose-above-a-change": ("grow", 1_000, "no quorum has durably accepted"),
     "new-voters-choose-below-a-change": ("shrink", 10_000, "no quorum has durably accepted"),
     "elected-by-the-new-voters": ("shrink", 2_000, "no majority of those who vote there"),
