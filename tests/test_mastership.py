@@ -406,8 +406,9 @@ def test_threads_have_the_same(tmp_path: Path) -> None:
         assert third.node_id != target
         assert third.version > second.version
         wait_until(nodes[third.node_id].is_master, "it knows it, too")
-        with pytest.raises(paxos.NotAvailable, match="has not taken over within"):
-            nodes[third.node_id].transfer(first.node_id if third.node_id != first.node_id else target, timeout=1e-9)
+        nodes[target].close()
+        with pytest.raises(paxos.NotAvailable, match=f"node {target} has not taken over within"):
+            nodes[third.node_id].transfer(target, timeout=0.2)
     finally:
         for node in nodes.values():
             node.close()
