@@ -180,7 +180,7 @@ cdef struct Delivery:
     uint64_t oldest                 # every token below it is settled
     uint64_t pending_chunks
     uint64_t pending_bytes
-    uint64_t wanted_bytes           # what must be free before more is taken; 0: room has not run out
+    bint crowded                    # room for bytes has run out, and an eighth of it is not free yet
     Admission admission
     uint64_t max_pending
     uint64_t max_pending_bytes

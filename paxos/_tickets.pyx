@@ -23,7 +23,7 @@ from paxos.errors import Overloaded, ValueTooLarge
 cdef tuple ALARMS = (None, "disk-full", "log-lost")     # by AlarmKind, as paxos.alarm names them
 
 
-cdef bint settle(Delivery *d, uint64_t token) noexcept:
+cdef bint settle(Delivery *d, uint64_t token) noexcept nogil:
     """Takes a token off the books. False: it was not on them (told already, or of nobody here)."""
     cdef Ticket *t = &d.tickets[token % CHUNK_WINDOW]
     if token == 0 or t.token != token:
@@ -42,10 +42,10 @@ cdef int tickets_admit(Delivery *d, int64_t now) except -1:
     if d.pending_chunks >= d.max_pending or d.next_token - d.oldest >= CHUNK_WINDOW - 1:
         raise Overloaded(f"{d.pending_chunks} proposals are waiting already: try again later, or propose less at once")
     # Where the last one was kept out for its size, so is the next, before anybody looks at what is in it.
-    if d.wanted_bytes:
-        if d.pending_bytes + d.wanted_bytes > d.max_pending_bytes:
+    if d.crowded:
+        if d.pending_bytes + d.max_pending_bytes // 8 > d.max_pending_bytes:
             raise Overloaded(f"proposals of {d.pending_bytes} bytes are waiting already: try again later")
-        d.wanted_bytes = 0
+        d.crowded = False
     if d.pending_chunks:
         wait = admission_refuses(&d.admission, now, now - d.tickets[d.oldest % CHUNK_WINDOW].at)
         if wait:
@@ -81,7 +81,7 @@ cdef object tickets_submit(Delivery *d, uint32_t machine, object values, int64_t
         raise ValueTooLarge(f"values of {size} bytes together are above the limit of {d.max_chunk} bytes for one "
                             "submission: hand them in in several")
     if d.pending_bytes + size > d.max_pending_bytes:
-        d.wanted_bytes = min(size, d.max_pending_bytes // 8)
+        d.crowded = True
         raise Overloaded(f"proposals of {d.pending_bytes} bytes are waiting already: try again later")
     chunk = value_new(VALUE_BATCH, <uint32_t>len(items), <uint32_t>(sizeof(ChunkHead) + size))
     head = <ChunkHead *>chunk.data

@@ -104,6 +104,15 @@ def peak(load: Load) -> float:
     return found
 
 
+def cut_off(load: Load) -> tuple[float, int]:
+    """The peak, and how many wait when as much a second has come for a while to a master that reaches nobody."""
+    rate = peak(load)
+    load.cluster.cut([load.master], [replica for replica in load.cluster.replicas if replica is not load.master])
+    load.cut_off = True
+    load.at_rate(rate, 3.0)
+    return rate, int(load.master.status()["pending_chunks"])
+
+
 @pytest.mark.parametrize("times", [2, 10])
 def test_what_would_wait_too_long_is_refused_and_the_rest_is_done_as_fast_as_ever(load: Load, times: int) -> None:
     rate = peak(load)
@@ -153,12 +162,7 @@ def test_a_burst_behind_a_calm_is_taken(load: Load) -> None:
 
 def test_while_nothing_is_done_at_all_so_much_is_taken_as_could_be_done_in_time(load: Load) -> None:
     """Nobody knows how long there will be no master: who waits is not refused for it, and they do not become more and more."""
-    rate = peak(load)
-    others = [replica for replica in load.cluster.replicas if replica is not load.master]
-    load.cluster.cut([load.master], others)
-    load.cut_off = True
-    load.at_rate(rate, 3.0)
-    taken = int(load.master.status()["pending_chunks"])
+    rate, taken = cut_off(load)
     assert 0.2 * rate * MAX_WAIT / 1e9 <= taken <= 2 * rate * MAX_WAIT / 1e9
     load.cluster.world.heal()
     load.cluster.run(5.0)
@@ -167,12 +171,7 @@ def test_while_nothing_is_done_at_all_so_much_is_taken_as_could_be_done_in_time(
 
 @pytest.mark.parametrize("many", [False, True])
 def test_while_nothing_is_done_one_may_find_out_whether_that_is_so_still(load: Load, many: bool) -> None:
-    rate = peak(load)
-    others = [replica for replica in load.cluster.replicas if replica is not load.master]
-    load.cluster.cut([load.master], others)
-    load.cut_off = True
-    load.at_rate(rate, 3.0)
-    taken = int(load.master.status()["pending_chunks"])
+    _, taken = cut_off(load)
     load.cluster.run(2 * MAX_WAIT / 1e9)  # nobody comes
 
     def comes() -> bool:

@@ -517,7 +517,8 @@ cdef void host_event(Host *h, uint32_t event) noexcept nogil:
         memcpy(text, strings_data(&h.book.messages, event) + 8, size)
         if (<const Frame *>text).type == FRAME_MEMBERS:
             members = r.members
-            membership_read(&members, text + sizeof(Frame), size - sizeof(Frame))
+            if membership_read(&members, text + sizeof(Frame), size - sizeof(Frame)) != 0:
+                h.wrong = WRONG_RESTORE
             replica_members(r, NOW, &members)
         else:
             replica_receive(r, NOW, <const Frame *>text)

@@ -80,7 +80,8 @@ cdef void _get_members(Tape *t, Book *b, Replica *r) noexcept nogil:
     if wanted != NULL:
         r.wanted = <Membership *>xalloc(sizeof(Membership))
         r.wanted[0] = r.members
-        membership_rows(r.wanted, wanted.data, wanted.size)
+        if membership_rows(r.wanted, wanted.data, wanted.size) != 0:
+            b.full = True
         r.wanted.version = (<const Change *>wanted.data).version
     value_unref(wanted)
 
