@@ -11,7 +11,7 @@ from paxos._types cimport (
     Ballot, Change, MEMBER_VOTER, MembershipRow, VALUE_CHANGE, Value, ballot_compare, bit, is_majority,
 )
 from paxos.testing._book cimport Book, DEEPEST, NODES, ballot_of
-from paxos.testing._local cimport About, Scope, WRONG_AHEAD, WRONG_LEFT, WRONG_UNPROMISED
+from paxos.testing._local cimport About, LIFE, Scope, WRONG_AHEAD, WRONG_LEFT, WRONG_UNPROMISED
 
 cdef struct Electorate:
     uint32_t voters
@@ -38,7 +38,7 @@ cdef void _changed(Electorate *e, const Scope *scope, uint64_t instance, const V
         at += sizeof(row) + row.address
         if row.node != 0 and row.role == MEMBER_VOTER:
             voters |= bit(row.node - 1)
-            if row.inc_hi > 100:        # (see _local)
+            if row.inc_hi > LIFE:
                 lives |= bit(row.node - 1)
     if voters != e.voters or lives != e.lives:
         e.before, e.lives_before = e.voters, e.lives

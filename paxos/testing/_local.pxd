@@ -44,6 +44,15 @@ cdef enum Wrong:                    # what an event must not do; see _explorer f
     WRONG_UNPROMISED = 20
     WRONG_LEFT = 21
 
+cdef enum:
+    LIFE = 100                      # incarnations of a node are so far apart; those of the beginning are below it
+
+# The two halves of the incarnation that a node is when it has lost its disk so often.
+cdef inline uint64_t high_of(uint32_t index, uint32_t losses) noexcept nogil:
+    return index + 11 + losses * LIFE
+cdef inline uint64_t low_of(uint32_t index, uint32_t losses) noexcept nogil:
+    return index + 21 + losses * LIFE
+
 cdef struct Scope:
     uint32_t window
     uint32_t instances              # Accepts of this instance and higher ones are lost

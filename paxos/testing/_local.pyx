@@ -124,8 +124,8 @@ cdef void _sort_held(Host *h) noexcept nogil:
 
 cdef void _name(Host *h) noexcept nogil:
     """Which incarnation it is, and which of its lives. (Where it has lost its disk the boots go on: so no two chunks are one.)"""
-    h.core.inc_hi = h.disk.inc_hi = h.index + 11 + h.losses * 100
-    h.core.inc_lo = h.disk.inc_lo = h.index + 21 + h.losses * 100
+    h.core.inc_hi = h.disk.inc_hi = high_of(h.index, h.losses)
+    h.core.inc_lo = h.disk.inc_lo = low_of(h.index, h.losses)
     h.core.boot = h.crashes + h.losses + 1
 
 
@@ -498,7 +498,7 @@ cdef void _change(Host *h) noexcept nogil:
         m = &next.members[i]
         life = 1 if wanted & bit(8 + i) else 0
         if wanted & bit(i):
-            m.node, m.role, m.inc_hi, m.inc_lo = i + 1, MEMBER_VOTER, i + 11 + life * 100, i + 21 + life * 100
+            m.node, m.role, m.inc_hi, m.inc_lo = i + 1, MEMBER_VOTER, high_of(i, life), low_of(i, life)
         elif m.role == MEMBER_VOTER and m.node != 0:
             membership_remove(&next, i)
     membership_derive(&next)
@@ -559,15 +559,15 @@ cdef void host_init(Host *h, Book *book, const Scope *scope, uint32_t index) noe
     memset(&members, 0, sizeof(Membership))
     members.count = NODES
     for i in range(NODES):
-        members.members[i].node, members.members[i].inc_hi, members.members[i].inc_lo = i + 1, i + 11, i + 21
+        members.members[i].node, members.members[i].inc_hi, members.members[i].inc_lo = i + 1, high_of(i, 0), low_of(i, 0)
         members.members[i].role = MEMBER_VOTER if scope.voters & bit(i) else MEMBER_FOLLOWER
     options.node, options.window, options.batch_bytes, options.batch_values = index + 1, scope.window, 1 << 20, 4096
     options.queue_bytes = 1 << 20
     options.priority = 1
     options.heartbeat, options.election_min, options.election_max, options.resend = 1000, 10000, 20000, 10000
     h.book, h.scope, h.index = book, scope, index
-    h.core = replica_new(&options, &members, 1, index + 11, index + 21, 1, 1)
-    h.disk = replica_new(&options, &members, 1, index + 11, index + 21, 1, 1)
+    h.core = replica_new(&options, &members, 1, high_of(index, 0), low_of(index, 0), 1, 1)
+    h.disk = replica_new(&options, &members, 1, high_of(index, 0), low_of(index, 0), 1, 1)
     h.core.alpha = h.disk.alpha = scope.alpha
     put_core(&h.fresh, book, h.core)
     replica_start(h.core, NOW)
